@@ -1,0 +1,10 @@
+"""What the four scripts share. Each module imports only from those named before it:
+files, backend, data, pretrained, distillation, evaluation, training, report, command."""
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used.
+
+    The message is one line: what is wrong, where (file and line), what was expected, what to do.
+    A script prints it on standard error and ends with exit status 2.
+    """

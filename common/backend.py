@@ -1,0 +1,60 @@
+"""The one place that chooses Keras. Everything else takes `tf`, `keras`, `K` and bert4keras from here.
+
+bert4keras is written for Keras 2, which lives on as tf_keras; the two variables below must be set before TensorFlow and
+bert4keras are first imported, and they make `keras` mean tf_keras in this process.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+
+os.environ["TF_KERAS"] = "1"  # read by bert4keras
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # read by TensorFlow
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*distutils.*", category=DeprecationWarning)
+warnings.filterwarnings("ignore", message="The initializer TruncatedNormal is unseeded")  # weights are loaded over it
+
+
+@contextlib.contextmanager
+def _start_up_notices_hidden():
+    """TensorFlow's C++ writes to file descriptor 2 while it loads, whatever the log level; shown only if loading fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as notices:
+        os.dup2(notices.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notices.seek(0)
+            os.write(kept, notices.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+with _start_up_notices_hidden():
+    import tensorflow as tf
+    from bert4keras.backend import K, keras
+    from bert4keras.layers import Lambda, LayerNormalization
+    from bert4keras.models import build_transformer_model
+
+__all__ = ["K", "Lambda", "LayerNormalization", "build_transformer_model", "keras", "set_precision", "set_seed", "tf"]
+
+
+def set_seed(seed):
+    """Seed Python, numpy and TensorFlow, and let TensorFlow use only operations that repeat their results."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def set_precision(precision):
+    """Set the Keras dtype policy: `float32`, `mixed_bfloat16` or `mixed_float16`.
+
+    In a mixed policy the weights and every loss stay in float32; only activations are narrow.
+    """
+    keras.mixed_precision.set_global_policy(precision)

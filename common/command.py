@@ -1,0 +1,61 @@
+"""How a script is started: settings from presets and the command line, and errors in one line."""
+
+import dataclasses
+import sys
+
+import tyro
+
+from common import InputError
+
+
+def start(main, presets, description):
+    """Run `main(preset name, settings)` with settings from the command line, as `script.py [PRESET] [--flag value …]`.
+
+    presets: {name: settings dataclass instance}, the first of them the default. Ends the process with status 2 and one line
+    on standard error when the input cannot be used, with 130 on Ctrl-C.
+    """
+    words = sys.argv[1:]
+    default = next(iter(presets))
+    named = bool(words) and not words[0].startswith("-")
+    preset = words[0] if named else default
+    try:
+        if preset not in presets:
+            raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
+        settings = tyro.cli(
+            type(presets[preset]),
+            default=presets[preset],
+            args=words[named:],
+            prog=f"{sys.argv[0]} [{'|'.join(presets)}]",
+            description=f"{description} Defaults shown are those of the preset {preset!r}.",
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+        )
+        main(preset, settings)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last finished stage", file=sys.stderr)
+        sys.exit(130)
+
+
+def check_at_least(settings, **minima):
+    """Raise InputError unless each named number (or each number of a tuple) in `settings` is at least its minimum."""
+    for name, minimum in minima.items():
+        value = getattr(settings, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not minimum <= number < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} {number}: must be {minimum} or more")
+
+
+def check_positive(settings, *names):
+    """Raise InputError unless each named number in `settings` is above 0."""
+    for name in names:
+        if not 0 < getattr(settings, name) < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be above 0")
+
+
+def as_dict(settings):
+    """The settings as JSON holds them (tuples become lists)."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(settings).items()
+    }

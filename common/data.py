@@ -1,0 +1,321 @@
+"""Text data sets as plain records: reading, splitting, tokenizing once, and batches bucketed by length as `tf.data`.
+
+What a batch is for (labels, soft labels) the caller says; models and training are not this module's business.
+"""
+
+import csv
+import io
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import data
+from common import InputError
+from common.backend import tf
+
+UNLABELLED = -1  # the label of a text that has none
+TEXT_COLUMNS = ("sentence", "text")
+DELIMITERS = {".tsv": "\t", ".csv": ","}
+SUFFIXES = (".jsonl", ".json", *DELIMITERS)
+_POOL = 32  # batches that are sorted by length together: wide enough to save padding, narrow enough to stay random
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A data set as read. Parts are arrays of row numbers into `texts` and `labels`.
+
+    texts: list of strings. labels: (texts,) int32 class numbers, UNLABELLED where there is none. classes: class names in
+    the order of their numbers. descriptions: {class name: what it means}, empty if the files do not say. pool: rows that
+    training and unlabelled texts are drawn from; dev: rows of a validation part that came with the data, or none; test:
+    rows of the test part. notes: a line each on what was dropped or split.
+    """
+
+    name: str
+    texts: list
+    labels: np.ndarray
+    classes: list
+    descriptions: dict
+    pool: np.ndarray
+    dev: np.ndarray
+    test: np.ndarray
+    notes: list
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one run uses: row numbers into a corpus. The labels of `unlabelled` are never looked at."""
+
+    train: np.ndarray
+    unlabelled: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenized texts, ragged and held once: text i is `ids[offsets[i]:offsets[i + 1]]`, int32; 0 is kept for padding."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def lengths(self, rows):
+        """Tokens of each text, special ones included."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
+    def take(self, rows):
+        """The texts `rows` padded with 0 into int32 (rows, tokens); tokens is a multiple of 8, for few graph shapes."""
+        lengths = self.lengths(rows)
+        batch = np.zeros((len(rows), -(-int(lengths.max()) // 8) * 8), np.int32)
+        for line, start, length in zip(batch, self.offsets[rows], lengths, strict=True):
+            line[:length] = self.ids[start : start + length]
+        return batch
+
+
+# Reading ---------------------------------------------------------------------------------------------------------------
+
+
+def load(name_or_path):
+    """Read a data set by name (see data/) or path: a file, which is split, or a folder with `train.*` and `dev.*`/`test.*`.
+
+    A folder may also hold `unlabelled.*`. With both dev and a labelled test, dev is the validation part; with dev alone it
+    is the test part. Raises InputError with file and line for whatever cannot be read.
+    """
+    notes = []
+    if name_or_path in data.SOURCES and data.SOURCES[name_or_path].kind == "texts":
+        files = data.locate(name_or_path, "--data")
+    else:
+        files = _files_of(Path(name_or_path))
+    parts = {part: _read(path, notes, labelled=part != "unlabelled") for part, path in files.items()}
+    if "test" in parts and "dev" in parts and not any("label" in record for record in parts["test"]):
+        notes.append(f"{files['test']} has no labels: {files['dev'].name} is the test part")
+        del parts["test"]
+    for part, records in parts.items():
+        for record in records:
+            if part != "unlabelled" and "label" not in record:
+                raise InputError(f"{files[part]}, line {record['line']}: no label; expected a field 'label'")
+    return _corpus(str(name_or_path), files, parts, notes)
+
+
+def _files_of(path):
+    if path.is_file():
+        return {"train": path}
+    if not path.is_dir():
+        names = ", ".join(name for name, source in data.SOURCES.items() if source.kind == "texts")
+        raise InputError(f"--data {path}: neither a file, nor a folder, nor one of {names}")
+    files = {}
+    for part in ("train", "dev", "test", "unlabelled"):
+        found = [path / f"{part}{suffix}" for suffix in SUFFIXES if (path / f"{part}{suffix}").is_file()]
+        if len(found) > 1:
+            raise InputError(f"{path}: both {found[0].name} and {found[1].name}; keep one of them")
+        files |= {part: file for file in found}
+    if "train" not in files or not {"dev", "test"} & set(files):
+        raise InputError(f"{path}: expected train.* and dev.* or test.* in it, ending in one of {' '.join(SUFFIXES)}")
+    return files
+
+
+def _read(path, notes, labelled):
+    """The records of a file: [{"text", "line", "label" (a string; absent if there is none), "description"}]."""
+    readers = {".tab": _orange_rows} | dict.fromkeys(DELIMITERS, _table_rows)
+    if path.suffix not in (".tab", *SUFFIXES):
+        raise InputError(f"{path}: its name must end in one of {' '.join(SUFFIXES)}")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes().count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; convert the file, e.g. iconv -f GB18030 -t UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    records, empty = [], 0
+    for line, row in readers.get(path.suffix, _json_rows)(path, text):
+        where = f"{path}, line {line}"
+        column = next((name for name in TEXT_COLUMNS if name in row), None)
+        if column is None:
+            raise InputError(f"{where}: no text; expected a field {' or '.join(map(repr, TEXT_COLUMNS))}")
+        if not isinstance(row[column], str):
+            raise InputError(f"{where}: {column!r} must be a string, found {json.dumps(row[column])[:40]}")
+        record = {"text": row[column].strip(), "line": line}
+        label = row.get("label")
+        if label is not None and label != "":
+            if not isinstance(label, (str, int)):
+                raise InputError(f"{where}: 'label' must be a string or a whole number, found {json.dumps(label)[:40]}")
+            record |= {"label": str(label), "description": str(row.get("label_des") or "")}
+        if record["text"]:
+            records.append(record)
+        else:
+            empty += 1
+    if empty:
+        notes.append(f"{empty} empty text{'s' * (empty > 1)} in {path.name} dropped")
+    if not records:
+        raise InputError(f"{path}: no text in it")
+    if labelled and path.stem != "test" and not any("label" in record for record in records):
+        raise InputError(f"{path}, line {records[0]['line']}: no label; expected a field 'label'")
+    return records
+
+
+def _json_rows(path, text):
+    for line, row in enumerate(text.split("\n"), 1):
+        if row.strip():
+            try:
+                row = json.loads(row)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}, line {line}: broken JSON ({error}); expected one object a line") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{path}, line {line}: expected a JSON object like {{'text': …, 'label': …}} a line")
+            yield line, row
+
+
+def _table_rows(path, text):
+    csv.field_size_limit(max(len(text), 131072))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix], strict=True)
+    header = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}, line {line}: {error}; quotes inside a quoted field are doubled") from None
+        if header is None:
+            header = [name.strip() for name in row]
+            if not set(header) & set(TEXT_COLUMNS):
+                raise InputError(f"{path}, line {line}: the header {header} has no column 'text' or 'sentence'")
+        elif len(row) == len(header):
+            yield line, dict(zip(header, row, strict=True))
+        elif row:
+            raise InputError(f"{path}, line {line}: {len(row)} columns, the header has {len(header)}")
+
+
+def _orange_rows(path, text):
+    """Orange's .tab, as the bundled data sets come: three header lines (names, types, roles), then label and text."""
+    for line, row in enumerate(text.split("\n")[3:], 4):
+        if row:
+            label, text = row.split("\t")
+            yield line, {"label": label, "text": text}
+
+
+def _corpus(name, files, parts, notes):
+    """One table of all parts, with class numbers for labels; the checks that need more than one part."""
+    named = {record["label"] for record in parts["train"]}
+    classes = sorted(named, key=int) if all(label.isdecimal() for label in named) else sorted(named)
+    if len(classes) < 2:
+        raise InputError(f"{files['train']}: every text has the label {classes[0]!r}; expected at least two classes")
+    number = {label: i for i, label in enumerate(classes)}
+    for part in ("dev", "test"):
+        for record in parts.get(part, ()):
+            if record["label"] not in number:
+                raise InputError(
+                    f"{files[part]}, line {record['line']}: label {record['label']!r} does not occur in {files['train']}"
+                )
+    held_out = {record["text"] for part in ("dev", "test") for record in parts.get(part, ())}
+    pool = parts["train"] + parts.get("unlabelled", [])
+    kept = [record for record in pool if record["text"] not in held_out]
+    if len(kept) < len(pool):
+        notes.append(f"dropped from training, because they stand in the test or dev part too: {len(pool) - len(kept):,} texts")
+    records = kept + parts.get("dev", []) + parts.get("test", [])
+    labels = np.array([number[record["label"]] if "label" in record else UNLABELLED for record in records], np.int32)
+    pool, dev, test = np.split(np.arange(len(records)), np.cumsum([len(kept), len(parts.get("dev", []))]))
+    if len(test) == 0:
+        dev, test = test, dev
+    if len(test) == 0:
+        pool, test = _draw(pool, labels, len(pool) // 5, seed=0)
+        notes.append(f"{files['train'].name} has been split: a fifth of it is the test part")
+    texts = [record["text"] for record in records]
+    descriptions = {record["label"]: record["description"] for record in parts["train"] if record["description"]}
+    return Corpus(name, texts, labels, classes, descriptions, pool, dev, test, notes)
+
+
+# Splitting, tokenizing, batching ---------------------------------------------------------------------------------------
+
+
+def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
+    """Draw the Parts of one run; every count is in texts.
+
+    train, test: 0 takes all there are. validation: drawn from the training pool, unless the corpus has a dev part of its
+    own; 0 chooses epochs on the test part, as the original programs did. unlabelled: drawn from what training leaves over,
+    labels ignored. The test part is the same for every seed. Raises InputError if there are not enough.
+    """
+    labelled = corpus.pool[corpus.labels[corpus.pool] != UNLABELLED]
+    if len(corpus.dev) and validation:
+        held_out = _draw(corpus.dev, corpus.labels, min(validation, len(corpus.dev)), seed)[1]
+    else:
+        labelled, held_out = _draw(labelled, corpus.labels, validation, seed, "--validation-examples")
+    rest, chosen = _draw(labelled, corpus.labels, train or len(labelled), seed, "--train-examples")
+    given = corpus.pool[corpus.labels[corpus.pool] == UNLABELLED]
+    spare = np.concatenate([np.random.default_rng(seed).permutation(rows) for rows in (given, rest)])
+    if unlabelled > len(spare):
+        raise InputError(f"--unlabelled-examples {unlabelled}: only {len(spare):,} texts are left over in {corpus.name}")
+    tested = _draw(corpus.test, corpus.labels, test or len(corpus.test), 0, "--test-examples")[1]
+    return Parts(chosen, spare[:unlabelled], held_out if validation else tested, tested)
+
+
+def _draw(rows, labels, count, seed, flag=""):
+    """(rest, drawn): `count` of `rows`, each class in its share."""
+    if count > len(rows):
+        raise InputError(f"{flag} {count}: only {len(rows):,} texts are there")
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    # A text's place within its class, over the size of the class: drawing by it takes the same share of every class.
+    place = np.zeros(len(rows))
+    for label in np.unique(labels[shuffled]):
+        members = np.flatnonzero(labels[shuffled] == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    order = np.argsort(place, kind="stable")
+    return np.sort(shuffled[order[count:]]), shuffled[order[:count]]
+
+
+def encode(texts, tokenizer, maxlen, pad_id=0):
+    """Tokenize `texts` once, special tokens included, cut to `maxlen` tokens. Segment ids are all 0, so they are not kept.
+
+    bert4keras takes id 0 for padding; where the vocabulary's padding is another id, the two change places
+    (`pretrained.build_encoder` does the same to the embeddings).
+    """
+    tokenizer.enable_truncation(maxlen)
+    ids, lengths = [], []
+    for start in range(0, len(texts), 10_000):  # in slices, so that the tokenizer's own objects do not pile up
+        for encoding in tokenizer.encode_batch_fast(texts[start : start + 10_000]):
+            ids.append(np.array(encoding.ids, np.int32))
+            lengths.append(len(ids[-1]))
+    ids = np.concatenate(ids)
+    if pad_id:
+        ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
+    return Encoded(ids, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def by_length(lengths, batch_size, rng=None):
+    """Index arrays of one epoch's batches, texts of like length together so that little is padding.
+
+    With `rng` the order is random: shuffled, then sorted by length only within pools of batches, then the batches
+    shuffled. Without, all is sorted, for inference.
+    """
+    pool = _POOL * batch_size if rng else len(lengths)
+    order = rng.permutation(len(lengths)) if rng else np.arange(len(lengths))
+    pools = (order[start : start + pool] for start in range(0, len(order), pool))
+    order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))] if rng else batches
+
+
+def batches(encoded, rows, targets, batch_size, seed):
+    """An endless `tf.data.Dataset` of training batches ((token ids, segment ids), *targets), epoch after epoch.
+
+    rows: (texts,) int. targets: a tuple of arrays or dicts of arrays whose first axis is that of `rows`. The order of epoch
+    e depends on (seed, e) alone. An epoch has ceil(texts / batch_size) batches.
+    """
+    targets = tf.nest.map_structure(np.asarray, targets)
+    lengths = encoded.lengths(rows)
+
+    def stream():
+        for epoch in itertools.count():
+            for chosen in by_length(lengths, batch_size, np.random.default_rng((seed, epoch))):
+                token_ids = encoded.take(rows[chosen])
+                yield (token_ids, np.zeros_like(token_ids)), *tf.nest.map_structure(lambda x: x[chosen], targets)  # noqa: B023
+
+    def spec(x):
+        return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
+
+    ids = tf.TensorSpec((None, None), tf.int32)
+    signature = ((ids, ids), *tf.nest.map_structure(spec, targets))
+    return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(tf.data.AUTOTUNE)

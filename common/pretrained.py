@@ -1,0 +1,283 @@
+"""A BERT by name or folder: its configuration, its weights under Google's variable names, and its tokenizer.
+
+A checkpoint is here a plain dict {Google variable name: array}, which bert4keras loads as it is. So a Google checkpoint, a
+Hugging Face one, the first layers of either and a fine-tuned teacher are all the same thing. Building the classifier on top
+is the scripts' work, not this module's.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+import data
+from common import InputError
+from common.backend import LayerNormalization, build_transformer_model, keras, tf
+
+STUDENT_INITS = ("first", "spread", "teacher-first", "teacher-spread")
+_ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+_CONFIG_KEYS = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "max_position_embeddings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bert:
+    """A BERT encoder that is not built yet.
+
+    config: the entries of its config.json. weights: {Google variable name: float32 array}. tokenizer: token ids with the
+    special tokens that the model was trained with. source: name or folder; licence: as far as known.
+    """
+
+    config: dict
+    weights: dict
+    tokenizer: Tokenizer
+    source: str
+    licence: str
+
+    @property
+    def layers(self):
+        return self.config["num_hidden_layers"]
+
+    @property
+    def pad_id(self):
+        return self.config.get("pad_token_id") or 0
+
+
+def load(name_or_folder, maxlen=0):
+    """Read a BERT: a name in `data.SOURCES`, or a folder in Google's or Hugging Face's format.
+
+    Raises InputError if it cannot be read, does not fit its own configuration, or has fewer positions than `maxlen`.
+    """
+    if name_or_folder in data.SOURCES and data.SOURCES[name_or_folder].kind == "bert":
+        source = data.SOURCES[name_or_folder]
+        paths = data.locate(name_or_folder, "--bert")
+        if source.sha256:
+            check_sha256(paths["weights"], source.sha256)
+        folder, licence = paths["config"].parent, source.licence
+    else:
+        folder, licence = Path(name_or_folder), "that of the base model"
+        if not folder.is_dir():
+            names = ", ".join(name for name, source in data.SOURCES.items() if source.kind == "bert")
+            raise InputError(f"--bert {name_or_folder}: neither a folder nor one of {names}")
+    config = _read_config(folder)
+    if maxlen > config["max_position_embeddings"]:
+        raise InputError(f"--maxlen {maxlen}: {name_or_folder} has {config['max_position_embeddings']} positions")
+    weights = _read_google(folder) if any(folder.glob("*.ckpt*.index")) else _read_safetensors(folder)
+    _check_shapes(weights, config, folder)
+    return Bert(config, weights, _read_tokenizer(folder, config), str(name_or_folder), licence)
+
+
+def check_sha256(path, expected):
+    """Raise InputError unless the file at `path` has the SHA-256 `expected` (64 hex digits)."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else None
+        found = found or hashlib.sha256(file.read()).hexdigest()  # Python 3.10
+    if found != expected:
+        raise InputError(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
+
+
+def take_layers(layers, count, spread):
+    """Which `count` of `layers` layers a student starts from.
+
+    The first ones, or (`spread`) an even choice that ends with the last layer: 3 of 12 -> 3, 7, 11.
+    Raises InputError unless 1 <= count <= layers.
+    """
+    if not 1 <= count <= layers:
+        raise InputError(f"--student-layers {count}: the teacher has {layers} layers, so 1 to {layers} can be taken")
+    return [(i + 1) * layers // count - 1 for i in range(count)] if spread else list(range(count))
+
+
+def shallow(bert, kept):
+    """`bert` reduced to the layers whose numbers stand in `kept`, in that order."""
+    weights = {name: value for name, value in bert.weights.items() if "/layer_" not in name}
+    for new, old in enumerate(kept):
+        prefix = f"bert/encoder/layer_{old}/"
+        weights |= {
+            name.replace(prefix, f"bert/encoder/layer_{new}/"): value
+            for name, value in bert.weights.items()
+            if name.startswith(prefix)
+        }
+    return replace(bert, config=bert.config | {"num_hidden_layers": len(kept)}, weights=weights)
+
+
+def build_encoder(bert, dropout):
+    """The bert4keras transformer of `bert` with its weights loaded.
+
+    Its `.model` maps token ids and segment ids (batch, tokens) to hidden states (batch, tokens, hidden_size); id 0 is
+    padding. `dropout` is the rate for hidden states and attention alike.
+    """
+    config = {key: bert.config[key] for key in _CONFIG_KEYS}
+    config["hidden_act"] = _ACTIVATIONS[config["hidden_act"]]
+    transformer = build_transformer_model(
+        model="bert",
+        return_keras_model=False,
+        segment_vocab_size=bert.config.get("type_vocab_size", 2),
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        **config,
+    )
+    transformer.load_weights_from_checkpoint(_swap_padding(bert.weights, bert.pad_id))
+    for layer in transformer.layers.values():
+        if isinstance(layer, LayerNormalization):
+            layer.epsilon = bert.config.get("layer_norm_eps", 1e-12)  # bert4keras knows 1e-12 only
+    return transformer
+
+
+def read_encoder(transformer, bert):
+    """`bert` with the present weights of its built `transformer` (the reverse of `build_encoder`)."""
+    weights = {}
+    for name, variables in transformer.variable_mapping().items():
+        if name in transformer.layers:
+            values = keras.backend.batch_get_value(transformer.layers[name].trainable_weights)
+            weights |= dict(zip(variables, values, strict=True))
+    return replace(bert, weights=_swap_padding(weights, bert.pad_id))
+
+
+def _swap_padding(weights, pad_id):
+    """bert4keras masks id 0, so a vocabulary that pads with another id changes places with it (see `data.encode`)."""
+    if pad_id == 0:
+        return weights
+    words = weights["bert/embeddings/word_embeddings"].copy()
+    words[[0, pad_id]] = words[[pad_id, 0]]
+    return weights | {"bert/embeddings/word_embeddings": words}
+
+
+def _read_config(folder):
+    for name in ("config.json", "bert_config.json"):
+        if (folder / name).is_file():
+            break
+    else:
+        raise InputError(f"{folder}: neither config.json nor bert_config.json in it, so this is not a BERT's folder")
+    try:
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
+        missing = [key for key in _CONFIG_KEYS if key not in config]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{folder / name}: not a JSON object ({error})") from None
+    if missing:
+        raise InputError(f"{folder / name}: {missing[0]} is missing")
+    wanted = {"model_type": "bert", "position_embedding_type": "absolute"}
+    for key, value in wanted.items():
+        if config.get(key, value) != value:
+            raise InputError(f"{folder / name}: {key} is {config[key]}; only {value} can be read")
+    if config["hidden_act"] not in _ACTIVATIONS:
+        raise InputError(f"{folder / name}: hidden_act {config['hidden_act']} is none of {', '.join(_ACTIVATIONS)}")
+    return config
+
+
+def _read_google(folder):
+    prefix = str(next(folder.glob("*.ckpt*.index")))[: -len(".index")]
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        names = [name for name in reader.get_variable_to_shape_map() if name.startswith("bert/") and "adam" not in name]
+        return {name: reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise InputError(f"{prefix}: not a readable TensorFlow checkpoint ({str(error).splitlines()[0]})") from None
+
+
+def _read_safetensors(folder):
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise InputError(f"{folder}: neither model.safetensors nor bert_model.ckpt.index in it")
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = {google_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError) as error:
+        raise InputError(f"{path}: not a readable safetensors file in float32 or float16 ({error})") from None
+    tensors = {name: value.astype(np.float32) for name, value in tensors.items() if name}
+    return {name: value.T if name.endswith("/kernel") else value for name, value in tensors.items()}
+
+
+def google_name(name):
+    """Google's variable name for a Hugging Face BertModel tensor; None for one that is not part of the encoder."""
+    name = re.sub(r"^bert\.", "", name)
+    if not name.startswith(("embeddings.", "encoder.")) or name.endswith("position_ids"):
+        return None
+    name = re.sub(r"encoder\.layer\.(\d+)\.", r"encoder/layer_\1/", name)
+    for old, new in (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")):
+        name = name.replace(old, new)
+    name = name.replace("embeddings.weight", "embeddings")  # the three embeddings
+    name = re.sub(r"\.weight$", ".kernel", name)
+    return "bert/" + name.replace(".", "/")
+
+
+def hugging_face_name(name):
+    """The Hugging Face name of a Google variable of the encoder (the reverse of `google_name`)."""
+    name = re.sub(r"encoder/layer_(\d+)/", r"encoder/layer/\1/", name).replace("/", ".")
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    name = re.sub(r"(word|position|token_type)_embeddings$", r"\1_embeddings.weight", name)
+    return re.sub(r"\.kernel$", ".weight", name)
+
+
+def expected_shapes(config):
+    """{Google variable name: shape} of the encoder that `config` describes."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    shapes = {
+        "bert/embeddings/word_embeddings": (config["vocab_size"], hidden),
+        "bert/embeddings/position_embeddings": (config["max_position_embeddings"], hidden),
+        "bert/embeddings/token_type_embeddings": (config.get("type_vocab_size", 2), hidden),
+        "bert/embeddings/LayerNorm/gamma": (hidden,),
+        "bert/embeddings/LayerNorm/beta": (hidden,),
+    }
+    dense = {f"attention/self/{part}": (hidden, hidden) for part in ("query", "key", "value")}
+    dense |= {
+        "attention/output/dense": (hidden, hidden), "intermediate/dense": (hidden, inner), "output/dense": (inner, hidden),
+    }  # fmt: skip
+    for i in range(config["num_hidden_layers"]):
+        prefix = f"bert/encoder/layer_{i}/"
+        for name, shape in dense.items():
+            shapes |= {f"{prefix}{name}/kernel": shape, f"{prefix}{name}/bias": shape[1:]}
+        for norm in ("attention/output/LayerNorm", "output/LayerNorm"):
+            shapes |= {f"{prefix}{norm}/gamma": (hidden,), f"{prefix}{norm}/beta": (hidden,)}
+    return shapes
+
+
+def _check_shapes(weights, config, folder):
+    for name, shape in expected_shapes(config).items():
+        if name not in weights:
+            raise InputError(f"{folder}: the checkpoint has no {name} ({hugging_face_name(name)}), which its config needs")
+        if weights[name].shape != shape:
+            raise InputError(f"{folder}: {name} has shape {weights[name].shape}, its config says {shape}")
+
+
+def _read_tokenizer(folder, config):
+    """The tokenizer of a folder: tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it."""
+    if (folder / "tokenizer.json").is_file():
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from None
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+    elif (folder / "vocab.txt").is_file():
+        tokenizer = _word_piece(folder)
+    else:
+        raise InputError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
+    if tokenizer.get_vocab_size() > config["vocab_size"]:
+        raise InputError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the model {config['vocab_size']} embeddings"
+        )
+    return tokenizer
+
+
+def _word_piece(folder):
+    settings = folder / "tokenizer_config.json"
+    settings = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    path = folder / "vocab.txt"
+    try:
+        words = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    vocabulary = {word.rstrip("\r"): number for number, word in enumerate(words) if word.strip("\r")}
+    for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
+        if token not in vocabulary:
+            raise InputError(f"{path}: no line {token}, which every BERT vocabulary has")
+    lowercase = settings.get("do_lower_case", True)  # BERT's own default, and true of Google's Chinese BERT
+    return BertWordPieceTokenizer(vocabulary, lowercase=lowercase)._tokenizer

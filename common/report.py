@@ -1,0 +1,246 @@
+"""The run folder: settings.json, results.json, log.csv, the table, the plots, report.md and the student to take away.
+
+Everything here is made from the records that the stages leave; nothing is trained or measured.
+"""
+
+import csv
+import io
+import json
+import platform
+from importlib import metadata
+from itertools import groupby
+
+import numpy as np
+from matplotlib.figure import Figure
+from safetensors.numpy import save
+
+from common import InputError
+from common.files import write_json, write_text, write_whole
+from common.pretrained import hugging_face_name
+
+PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
+MARKERS = "o s ^ D v P X *".split()
+
+
+def open_folder(folder, settings, inputs):
+    """Make the run's folder, or go on in one with the same settings.
+
+    settings: as JSON. inputs: {what: fingerprint} of the data and the model, so that changed files are noticed too.
+    Raises InputError if the folder holds another run or something else, or cannot be written to.
+    """
+    path = folder / "settings.json"
+    wanted = {"settings": settings, "inputs": inputs}
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            pairs = [(found[group], wanted[group]) for group in wanted]
+        except (ValueError, KeyError):
+            raise InputError(f"{path}: not the settings of a run; give another folder with --output") from None
+        changed = [key for old, new in pairs for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        if changed:
+            raise InputError(
+                f"{folder} holds a run with another {changed[0].replace('_', ' ')}; "
+                "give another folder with --output, or delete this one"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
+    else:
+        write_json(path, wanted)
+
+
+def environment():
+    """Versions of what the figures depend on, and the processor they were measured on."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | versions | {"machine": _processor()}
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            file.seek(0)
+            return f"{name}, {sum(line.startswith('processor') for line in file)} cores"
+    except (OSError, StopIteration):
+        return f"{platform.system()} {platform.machine()}"
+
+
+def write_log(path, models):
+    """log.csv: a line per model, seed and epoch, from the histories in the models' records."""
+    rows = [{"model": m["name"], "seed": m["seed"]} | epoch for m in models for epoch in m["history"]]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+# The table -------------------------------------------------------------------------------------------------------------
+
+
+def by_name(models):
+    """[(name, its records over the seeds)], in the order of first appearance."""
+    order = {name: i for i, name in enumerate(dict.fromkeys(m["name"] for m in models))}
+    return [(name, list(group)) for name, group in groupby(sorted(models, key=lambda m: order[m["name"]]), lambda m: m["name"])]
+
+
+def spread(values, scale=1.0, decimals=2):
+    """Mean, and with several values ± their standard deviation."""
+    values = np.asarray(values) * scale
+    mean = f"{values.mean():.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{decimals}f}"
+
+
+def models_table(models):
+    """Rows of strings, header first: what each model is, costs and reaches."""
+    rows = [["model", "layers", "params", "GFLOPs", "ms, 1 text", "ms, 32", "accuracy %", "macro-F1 %", "train s"]]
+    for name, group in by_name(models):
+        first = group[0]
+        rows.append([
+            name,
+            str(first["layers"]),
+            f"{first['parameters'] / 1e6:.2f} M",
+            f"{first['flops'] / 1e9:.3f}",
+            f"{first['latency_ms']['1']:.1f}",
+            f"{first['latency_ms']['32']:.0f}",
+            spread([m["accuracy"] for m in group], 100),
+            spread([m["macro_f1"] for m in group], 100),
+            spread([m["train_seconds"] for m in group[:1]], decimals=0),
+        ])  # fmt: skip
+    return rows
+
+
+def comparisons_table(comparisons):
+    """Rows of strings, header first: differences in points of accuracy, with interval and p-value."""
+    rows = [["A - B", "points", "95 % interval", "p"]]
+    for c in comparisons:
+        low, high = (100 * bound for bound in c["ci95"])
+        p = "< 0.0001" if c["p_value"] < 0.0001 else f"{c['p_value']:.4f}"
+        rows.append([f"{c['a']} - {c['b']}", f"{100 * c['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", p])
+    return rows
+
+
+def aligned(rows):
+    """Rows of strings as lines of text: first column left, the others right, a rule under the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown(rows):
+    """The same rows as a Markdown table."""
+    rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
+
+
+def summary(results):
+    """The two tables as they are printed."""
+    tables = [models_table(results["models"])]
+    if results["comparisons"]:
+        tables.append(comparisons_table(results["comparisons"]))
+    return "\n" + "\n\n".join(map(aligned, tables))
+
+
+def document(results, student):
+    """report.md: what was run, the tables, the plots, the settings and the environment."""
+    counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int))
+    seeds = len(results["settings"]["seeds"])
+    lines = [
+        f"# {results['script']}, preset {results['preset']}",
+        f"{results['data']['name']}: {counts}.",
+        *results["data"]["notes"],
+        f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
+        f"one text of {results['settings']['maxlen']} tokens, as are the latencies. "
+        + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
+        markdown(models_table(results["models"])),
+    ]
+    if results["comparisons"]:
+        test = (
+            "The interval and the two-sided p count the draw of the test texts and of the seeds as chance."
+            if seeds > 1
+            else "p is McNemar's exact test on the same texts."
+        )
+        lines += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
+    lines += [
+        "![training curves](curves.png)",
+        "![accuracy against latency and size](tradeoff.png)",
+        f"`student/` holds {student}.",
+        "## Settings",
+        "\n".join(f"- {name}: {value}" for name, value in results["settings"].items()),
+        "## Environment",
+        "\n".join(f"- {name}: {value}" for name, value in results["environment"].items()),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+# Plots -----------------------------------------------------------------------------------------------------------------
+
+
+def plot_curves(path, models):
+    """Training loss and validation accuracy against the epoch: a line per model, the mean over seeds, and their range."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for panel, key, title, scale in zip(
+        panels, ("loss", "val_accuracy"), ("training loss", "validation accuracy, %"), (1, 100), strict=True
+    ):
+        for (name, group), marker in zip(by_name(models), MARKERS, strict=False):
+            values = scale * np.array([[np.nan if e[key] is None else e[key] for e in m["history"]] for m in group])
+            epochs = np.arange(1, values.shape[1] + 1)
+            panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, label=name)
+            panel.fill_between(epochs, values.min(axis=0), values.max(axis=0), alpha=0.15, linewidth=0)
+        panel.set(xlabel="epoch", title=title)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+    panels[0].set_yscale("log")
+    panels[1].legend(fontsize=8)
+    _save(figure, path)
+
+
+def plot_tradeoff(path, models):
+    """Test accuracy against latency at batch 32 and against the number of parameters; bars are the seeds' range."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    groups = by_name(models)
+    for (name, group), marker in zip(groups, MARKERS, strict=False):
+        accuracy = 100 * np.array([m["accuracy"] for m in group])
+        reach = [[accuracy.mean() - accuracy.min()], [accuracy.max() - accuracy.mean()]]
+        for panel, x in zip(panels, (group[0]["latency_ms"]["32"], group[0]["parameters"] / 1e6), strict=True):
+            panel.errorbar(x, accuracy.mean(), yerr=reach, marker=marker, linestyle="none", capsize=3, label=name)
+    panels[0].set(xlabel="latency of 32 texts, ms", ylabel="test accuracy, %")
+    panels[1].set(xlabel="parameters, millions")
+    for panel in panels:
+        panel.margins(x=0.15, y=0.1)
+        panel.grid(alpha=0.3)
+    panels[1].legend(fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def _save(figure, path):
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
+
+
+# The student -----------------------------------------------------------------------------------------------------------
+
+
+def write_student(folder, bert, classifier_kernel, classifier_bias, classes):
+    """Write an encoder and its classifier in Hugging Face layout; the folder can be given as `--bert`.
+
+    bert: with the trained weights. classifier_kernel: (hidden, classes); classifier_bias: (classes,).
+    """
+    tensors = {
+        hugging_face_name(name): np.ascontiguousarray(value.T if name.endswith("/kernel") else value)
+        for name, value in bert.weights.items()
+    }
+    tensors |= {"classifier.weight": np.ascontiguousarray(classifier_kernel.T), "classifier.bias": classifier_bias}
+    config = bert.config | {
+        "model_type": "bert",
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {str(i): name for i, name in enumerate(classes)},
+        "label2id": {name: i for i, name in enumerate(classes)},
+    }
+    write_whole(folder / "model.safetensors", lambda file: file.write(save(tensors, {"format": "np"})))
+    write_json(folder / "config.json", config)
+    write_text(folder / "tokenizer.json", bert.tokenizer.to_str())
