@@ -77,7 +77,7 @@ PRESETS = {
         batch_size=32, teacher_epochs=5, student_epochs=10, teacher_learning_rate=2e-5, student_learning_rate=2e-5,
         schedule="constant", teacher_dropout=0.1, student_dropout=0.1,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ EXPERIMENTS = {
 COMPARISONS = (
     ("distilled", "alone"), ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
     ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
-)  # fmt: skip
+)
 
 
 # Teacher and student ---------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def build_classifier(bert, classes, dropout):
     cls = Lambda(lambda hidden: hidden[:, 0], name="CLS")(encoder.model.output)  # (batch, hidden)
     logits = keras.layers.Dense(
         classes, kernel_initializer=encoder.initializer, dtype="float32", name="Classifier"
-    )(cls)  # fmt: skip
+    )(cls)
     return encoder, keras.Model(encoder.model.inputs, logits)
 
 
@@ -136,7 +136,7 @@ def compile_distilled(classifier, optimizer, settings):
     model = keras.Model(classifier.inputs, {
         "hard": keras.layers.Activation("linear", dtype="float32", name="hard")(logits),
         "soft": Lambda(lambda z: z / temperature, dtype="float32", name="soft")(logits),
-    })  # fmt: skip
+    })
     model.compile(
         optimizer,
         loss={"hard": distillation.hard_loss, "soft": distillation.soft_loss},
@@ -286,7 +286,7 @@ def main(preset, settings):
     parts = next(iter(all_parts.values()))
     unlabelled = f"{len(parts.unlabelled):,} unlabelled, " if len(parts.unlabelled) else ""
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {unlabelled}"
-          f"{len(parts.validation):,} validation, {len(parts.test):,} test texts of up to {settings.maxlen} tokens")  # fmt: skip
+          f"{len(parts.validation):,} validation, {len(parts.test):,} test texts of up to {settings.maxlen} tokens")
     print(f"{bert.source}: teacher {bert.layers} layers, student {settings.student_layers}")
     print(*corpus.notes, sep="\n", end="\n" if corpus.notes else "")
     encoded = data.encode(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id)
@@ -307,7 +307,7 @@ def check(settings):
         settings, maxlen=3, batch_size=1, student_layers=1, teacher_epochs=1, student_epochs=1, unlabelled_epochs=1,
         train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
         hard_weight=0, soft_weight=0, teacher_dropout=0, student_dropout=0, seeds=0,
-    )  # fmt: skip
+    )
     unknown = [name for name in settings.experiments if name not in EXPERIMENTS]
     if unknown:
         raise InputError(f"--experiments {unknown[0]}: expected some of {' '.join(EXPERIMENTS)}")
@@ -355,7 +355,7 @@ def measure(run):
                 "latency_ms": times[name],
             }
             for name, bert in berts.items()
-        })  # fmt: skip
+        })
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -379,7 +379,7 @@ def report_run(preset, settings, run, models):
     cost = measure(run)
     models = [
         model | cost["teacher" if EXPERIMENTS[model["name"]].deep else "student"] for model in models
-    ]  # fmt: skip
+    ]
     compared = comparisons(run, models)
     parts, folder = run.parts, run.folder
     results = {
@@ -395,7 +395,7 @@ def report_run(preset, settings, run, models):
         },
         "models": [{key: value for key, value in model.items() if key != "history"} for model in models],
         "comparisons": compared,
-    }  # fmt: skip
+    }
     taken = write_best_student(run, models)
     report.write_log(folder / "log.csv", models)
     report.plot_curves(folder / "curves.png", models)

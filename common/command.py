@@ -14,6 +14,7 @@ def start(main, presets, description):
     presets: {name: settings dataclass instance}, the first of them the default. Ends the process with status 2 and one line
     on standard error when the input cannot be used, with 130 on Ctrl-C.
     """
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows a finished stage at once
     words = sys.argv[1:]
     default = next(iter(presets))
     named = bool(words) and not words[0].startswith("-")

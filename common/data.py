@@ -110,7 +110,8 @@ def _files_of(path):
         found = [path / f"{part}{suffix}" for suffix in SUFFIXES if (path / f"{part}{suffix}").is_file()]
         if len(found) > 1:
             raise InputError(f"{path}: both {found[0].name} and {found[1].name}; keep one of them")
-        files |= {part: file for file in found}
+        if found:
+            files[part] = found[0]
     if "train" not in files or not {"dev", "test"} & set(files):
         raise InputError(f"{path}: expected train.* and dev.* or test.* in it, ending in one of {' '.join(SUFFIXES)}")
     return files

@@ -18,14 +18,10 @@ def predict(model, encoded, rows, batch_size=64):
 
     Batches are formed by length, so that short texts do not pay for long ones. `model`: (token ids, segment ids) -> logits.
     """
-
-    @tf.function(reduce_retracing=True)
-    def logits(token_ids):
-        return tf.cast(model((token_ids, tf.zeros_like(token_ids)), training=False), tf.float32)
-
     found = None
     for chosen in by_length(encoded.lengths(rows), batch_size):
-        batch = logits(encoded.take(rows[chosen])).numpy()
+        token_ids = encoded.take(rows[chosen])
+        batch = model.predict_on_batch([token_ids, np.zeros_like(token_ids)])
         if found is None:
             found = np.empty((len(rows), batch.shape[1]), np.float32)
         found[chosen] = batch

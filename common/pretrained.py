@@ -25,7 +25,7 @@ _ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh"
 _CONFIG_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "max_position_embeddings",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def expected_shapes(config):
     dense = {f"attention/self/{part}": (hidden, hidden) for part in ("query", "key", "value")}
     dense |= {
         "attention/output/dense": (hidden, hidden), "intermediate/dense": (hidden, inner), "output/dense": (inner, hidden),
-    }  # fmt: skip
+    }
     for i in range(config["num_hidden_layers"]):
         prefix = f"bert/encoder/layer_{i}/"
         for name, shape in dense.items():

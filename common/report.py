@@ -19,7 +19,7 @@ from common.files import write_json, write_text, write_whole
 from common.pretrained import hugging_face_name
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
-MARKERS = "o s ^ D v P X *".split()
+MARKERS = "os^DvPX*"
 
 
 def open_folder(folder, settings, inputs):
@@ -106,7 +106,7 @@ def models_table(models):
             spread([m["accuracy"] for m in group], 100),
             spread([m["macro_f1"] for m in group], 100),
             spread([m["train_seconds"] for m in group[:1]], decimals=0),
-        ])  # fmt: skip
+        ])
     return rows
 
 
@@ -124,7 +124,7 @@ def aligned(rows):
     """Rows of strings as lines of text: first column left, the others right, a rule under the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -55,7 +55,7 @@ SOURCES = {
         "bert", "Google's Chinese BERT-base, 12 layers x 768",
         {"config": "bert_config.json", "weights": "bert_model.ckpt.index", "vocabulary": "vocab.txt"}, "Apache-2.0",
         address="https://storage.googleapis.com/bert_models/2018_11_03/chinese_L-12_H-768_A-12.zip"),
-}  # fmt: skip
+}
 
 
 def locate(name, flag):

@@ -1,0 +1,265 @@
+"""Readers and their one-line errors, splitting, tokenizing, batches."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from bert4keras.tokenizers import Tokenizer
+from common import InputError, data, pretrained
+from tests import tiny
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny.write_jsonl(tmp_path / "train.jsonl", [("red apple", "fruit"), ("blue car", "thing"), ("green pear", "fruit")])
+    tiny.write_jsonl(tmp_path / "test.jsonl", [("a plum", "fruit")])
+    return tmp_path
+
+
+def texts(corpus, rows):
+    return [(corpus.texts[row], corpus.classes[corpus.labels[row]]) for row in rows]
+
+
+# Reading
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "train", "test"),
+    [("20newsgroups", 20, 11293, 7528), ("reuters-r52", 52, 6532, 2568), ("reuters-r8", 8, 5485, 2189)],
+)
+def test_bundled_data_sets_are_complete(name, classes, train, test):
+    corpus = data.load(name)
+    assert len(corpus.classes) == classes and len(corpus.test) == test and len(corpus.dev) == 0
+    assert train - 10 < len(corpus.pool) <= train  # but for texts that the test part holds too
+    held_out = {corpus.texts[row] for row in corpus.test}
+    assert not any(corpus.texts[row] in held_out for row in corpus.pool)
+
+
+def test_jsonl_folder(folder):
+    corpus = data.load(str(folder))
+    assert corpus.classes == ["fruit", "thing"]
+    assert texts(corpus, corpus.pool) == [("red apple", "fruit"), ("blue car", "thing"), ("green pear", "fruit")]
+    assert texts(corpus, corpus.test) == [("a plum", "fruit")]
+
+
+def test_clue_format_keeps_descriptions_and_sorts_numbers(tmp_path):
+    rows = [{"label": str(i), "label_des": f"类{i}", "sentence": f"文本 {i}"} for i in (10, 9, 2)]
+    (tmp_path / "train.json").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    (tmp_path / "dev.json").write_text(json.dumps(rows[0] | {"sentence": "另一个"}), encoding="utf-8-sig")
+    (tmp_path / "test.json").write_text(json.dumps({"id": 0, "sentence": "没有标签"}), encoding="utf-8")
+    corpus = data.load(str(tmp_path))
+    assert corpus.classes == ["2", "9", "10"]
+    assert corpus.descriptions == {"2": "类2", "9": "类9", "10": "类10"}
+    assert texts(corpus, corpus.test) == [("另一个", "10")]
+    assert "no labels" in corpus.notes[0]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@given(st.lists(st.tuples(st.text(min_size=1), st.sampled_from(["a", "b, \"c\"", "ü\nd"])), min_size=1))
+def test_tables_give_back_what_csv_wrote(tmp_path_factory, suffix, rows):
+    rows = [("first", "a"), ("second", "ü\nd"), *rows]
+    path = tmp_path_factory.mktemp("table") / f"train{suffix}"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=data.DELIMITERS[suffix])
+        try:
+            writer.writerows([("label", "text"), *((label, text) for text, label in rows)])
+        except (UnicodeEncodeError, csv.Error):  # surrogates and NUL cannot be written in the first place
+            return
+    notes = []
+    records = data._read(path, notes, labelled=True)
+    assert [(r["text"], r["label"]) for r in records] == [(text.strip(), label) for text, label in rows if text.strip()]
+    assert len(notes) == (len(records) < len(rows))
+
+
+def test_one_file_is_split(tmp_path):
+    tiny.write_jsonl(tmp_path / "mine.jsonl", tiny.texts(100))
+    corpus = data.load(str(tmp_path / "mine.jsonl"))
+    assert len(corpus.test) == 20 and len(corpus.pool) == 80
+    assert np.bincount(corpus.labels[corpus.test]).tolist() == [5, 5, 5, 5]
+    assert "has been split" in corpus.notes[0]
+
+
+def test_dev_and_test_are_both_kept(folder):
+    tiny.write_jsonl(folder / "dev.jsonl", [("a lime", "fruit"), ("a bus", "thing")])
+    corpus = data.load(str(folder))
+    assert texts(corpus, corpus.dev) == [("a lime", "fruit"), ("a bus", "thing")]
+    assert texts(corpus, corpus.test) == [("a plum", "fruit")]
+
+
+def test_unlabelled_file(folder):
+    (folder / "unlabelled.jsonl").write_text('{"text": "a boat"}\n{"text": "a fig"}\n')
+    corpus = data.load(str(folder))
+    assert sorted(corpus.labels[corpus.pool].tolist()) == [data.UNLABELLED, data.UNLABELLED, 0, 0, 1]
+    parts = data.split(corpus, seed=0, unlabelled=2)
+    assert {corpus.texts[row] for row in parts.unlabelled} == {"a boat", "a fig"}
+    assert len(parts.train) == 3
+
+
+def test_empty_texts_are_dropped_and_said(folder):
+    with open(folder / "train.jsonl", "a") as file:
+        file.write('{"text": "  ", "label": "fruit"}\n{"text": "", "label": "fruit"}\n')
+    corpus = data.load(str(folder))
+    assert len(corpus.pool) == 3
+    assert corpus.notes == ["2 empty texts in train.jsonl dropped"]
+
+
+def test_training_texts_that_the_test_part_holds_are_dropped_and_said(folder):
+    with open(folder / "train.jsonl", "a") as file:
+        file.write('{"text": "a plum ", "label": "fruit"}\n')
+    corpus = data.load(str(folder))
+    assert len(corpus.pool) == 3 and "1 texts" in corpus.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", lab\n', "train.jsonl, line 2: broken JSON"),
+        ("train.jsonl", b'{"text": "a", "label": 1}\n["b"]\n', "train.jsonl, line 2: expected a JSON object"),
+        ("train.jsonl", b'{"text": "a", "label": 1}\n{"words": "b", "label": 1}\n', "train.jsonl, line 2: no text"),
+        ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "train.jsonl, line 2: no label"),
+        ("train.jsonl", b'{"text": ["a"], "label": 1}\n', "line 1: 'text' must be a string"),
+        ("train.jsonl", b'{"text": "a", "label": {}}\n', "line 1: 'label' must be a string"),
+        ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": 1}\n', "every text has the label '1'"),
+        ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "\xc4\xe3", "label": 1}\n', "line 2: not UTF-8"),
+        ("train.jsonl", b"", "no text in it"),
+        ("test.jsonl", b'\n{"text": "a", "label": "animal"}\n', "test.jsonl, line 2: label 'animal' does not occur in"),
+        ("dev.jsonl", b'{"text": "a", "label": "fruit"}\n{"text": "b"}\n', "dev.jsonl, line 2: no label"),
+    ],
+)
+def test_bad_lines_are_named(folder, file, content, message):
+    (folder / file).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        data.load(str(folder))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("label,words\na,b\n", "line 1: the header ['label', 'words'] has no column 'text' or 'sentence'"),
+        ("text,kind\na,b\n", "line 2: no label"),
+        ("text,label\na,b\nc\n", "line 3: 1 columns, the header has 2"),
+        ('text,label\na,b\n"c,d\n', "line 3: unexpected end of data"),
+        ("", "no text in it"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path, content, message):
+    (tmp_path / "train.csv").write_text(content)
+    with pytest.raises(InputError, match="train.csv") as error:
+        data.load(str(tmp_path / "train.csv"))
+    assert message in str(error.value)
+
+
+def test_no_such_data(tmp_path):
+    with pytest.raises(InputError, match="neither a file, nor a folder, nor one of 20newsgroups, reuters-r52"):
+        data.load(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"expected train\.\* and dev\.\* or test\.\*"):
+        data.load(str(tmp_path))
+    (tmp_path / "texts.xlsx").write_bytes(b"")
+    with pytest.raises(InputError, match="its name must end in one of .jsonl .json .tsv .csv"):
+        data.load(str(tmp_path / "texts.xlsx"))
+
+
+# Splitting
+
+
+@given(
+    st.integers(0, 3), st.integers(20, 60), st.integers(0, 30), st.integers(1, 20), st.integers(0, 20)
+)
+def test_parts_are_disjoint_and_as_large_as_asked(seed, train, unlabelled, validation, test):
+    labels = np.arange(160, dtype=np.int32) % 5
+    corpus = data.Corpus("", [""] * 160, labels, list("abcde"), {}, np.arange(120), np.arange(0), np.arange(120, 160), [])
+    parts = data.split(corpus, seed, train, unlabelled, validation, test)
+    rows = np.concatenate([parts.train, parts.unlabelled, parts.validation, parts.test])
+    assert len(set(rows.tolist())) == len(rows)
+    assert (len(parts.train), len(parts.unlabelled), len(parts.validation)) == (train, unlabelled, validation)
+    assert len(parts.test) == (test or 40)
+    sizes = np.bincount(labels[parts.train], minlength=5)
+    assert sizes.max() - sizes.min() <= 2  # each class in its share
+    np.testing.assert_array_equal(parts.test, data.split(corpus, seed + 1, train, 0, validation, test).test)
+
+
+def test_no_validation_chooses_on_the_test_part(data_folder):
+    parts = data.split(data.load(str(data_folder)), seed=0, validation=0)
+    np.testing.assert_array_equal(parts.validation, parts.test)
+
+
+@pytest.mark.parametrize("asked", [{"train": 1000}, {"validation": 1000}, {"test": 1000}, {"unlabelled": 1}])
+def test_more_than_there_is(data_folder, asked):
+    with pytest.raises(InputError, match=f"--{next(iter(asked))}-examples 1.*: only"):
+        data.split(data.load(str(data_folder)), seed=0, **asked)
+
+
+# Tokenizing and batches
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bert_folder):
+    return pretrained.load(str(bert_folder)).tokenizer
+
+
+def test_tokens_are_those_of_bert4keras(bert_folder, tokenizer):
+    reference = Tokenizer(str(bert_folder / "vocab.txt"), do_lower_case=True)
+    made = [text for text, _ in tiny.texts(50)] + ["W1 w2, unknown w3!", "中文 w4", ""]
+    encoded = data.encode(made, tokenizer, maxlen=12)
+    for row, text in enumerate(made):
+        expected = reference.encode(text, maxlen=12)[0]
+        found = encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]]
+        assert found.tolist() == expected
+
+
+def test_another_padding_id_changes_places_with_0(tmp_path):
+    words = ["w0", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "w1"]
+    tokenizer = BertWordPieceTokenizer({word: i for i, word in enumerate(words)})._tokenizer
+    encoded = data.encode(["w0 w1", "[PAD]"], tokenizer, maxlen=8, pad_id=1)
+    assert encoded.ids.tolist() == [3, 1, 5, 4, 3, 0, 4]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=200), st.integers(1, 16), st.booleans())
+def test_every_text_is_in_one_batch(lengths, batch_size, random):
+    lengths = np.array(lengths)
+    batches = data.by_length(lengths, batch_size, np.random.default_rng(0) if random else None)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // batch_size)
+    assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+def test_batches_by_length_hold_less_padding():
+    lengths = np.random.default_rng(0).integers(3, 65, 2000)
+
+    def padded(batches):
+        return sum(len(batch) * lengths[batch].max() for batch in batches)
+
+    plain = np.split(np.random.default_rng(1).permutation(2000), range(32, 2000, 32))
+    assert padded(data.by_length(lengths, 32, np.random.default_rng(1))) < 0.6 * padded(plain)
+
+
+def test_batches_carry_their_own_targets_in_an_order_of_seed_and_epoch(tokenizer):
+    made = [text for text, _ in tiny.texts(50)]
+    encoded = data.encode(made, tokenizer, maxlen=16)
+    rows = np.arange(10, 50)
+
+    def epochs(seed):
+        targets = {"row": rows.astype(np.float32)}, {"weight": np.ones(40, np.float32)}
+        stream = data.batches(encoded, rows, targets, 8, seed)
+        return [list(batch) for batch in stream.take(10)]
+
+    first = epochs(seed=0)
+    for (token_ids, segment_ids), target, weight in first:
+        assert token_ids.shape[1] % 8 == 0 and not segment_ids.numpy().any()
+        assert weight["weight"].shape == target["row"].shape
+        for ids, row in zip(token_ids.numpy(), target["row"].numpy().astype(int), strict=True):
+            expected = encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]]
+            np.testing.assert_array_equal(ids[ids > 0], expected)
+
+    def order(batches):
+        return np.concatenate([batch[1]["row"].numpy() for batch in batches])
+
+    assert sorted(order(first[:5])) == sorted(order(first[5:])) == rows.tolist()
+    assert order(first[:5]).tolist() != order(first[5:]).tolist()
+    assert order(first).tolist() == order(epochs(seed=0)).tolist() != order(epochs(seed=1)).tolist()

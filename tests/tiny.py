@@ -1,0 +1,77 @@
+"""What the tests make for themselves: a tiny random BERT on disk, in each format, and texts with a pattern to learn."""
+
+import json
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from common import pretrained
+from common.backend import tf
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+CONFIG = {
+    "model_type": "bert", "vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "intermediate_size": 64, "hidden_act": "gelu", "max_position_embeddings": 40, "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+}
+CLASSES = 4
+WORDS = [f"w{i}" for i in range(CONFIG["vocab_size"] - len(SPECIAL))]
+
+
+def weights(config=CONFIG, seed=0):
+    """Random arrays under Google's names, with the spread that BERT starts from."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.normal(0, 0.1, shape) + name.endswith("gamma")).astype(np.float32)
+        for name, shape in pretrained.expected_shapes(config).items()
+    }
+
+
+def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32):
+    """Write a tiny BERT to `folder` as Hugging Face ("hugging-face") or Google ("google") lay it out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(SPECIAL + WORDS) + "\n", encoding="utf-8")
+    arrays = weights(config)
+    if layout == "google":
+        config = {key: value for key, value in config.items() if key not in ("model_type", "layer_norm_eps")}
+        (folder / "bert_config.json").write_text(json.dumps(config))
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            variables = [tf.compat.v1.get_variable(name, initializer=value) for name, value in arrays.items()]
+            variables.append(tf.compat.v1.get_variable("cls/predictions/output_bias", initializer=np.zeros(9, np.float32)))
+            session.run(tf.compat.v1.global_variables_initializer())
+            tf.compat.v1.train.Saver(variables).save(session, str(folder / "bert_model.ckpt"), write_meta_graph=False)
+    else:
+        (folder / "config.json").write_text(json.dumps(config))
+        tensors = {
+            pretrained.hugging_face_name(name): np.ascontiguousarray((v.T if name.endswith("/kernel") else v).astype(dtype))
+            for name, v in arrays.items()
+        }
+        save_file(tensors | {"bert.pooler.dense.weight": np.zeros((32, 32), dtype)}, folder / "model.safetensors")
+    return folder
+
+
+def texts(count, seed=0, classes=CLASSES):
+    """[(text, label)]: a third of each text's 6 to 14 words come from its class's own ten, the rest from common ones."""
+    rng = np.random.default_rng(seed)
+    common = WORDS[10 * classes :]
+    made = []
+    for i in range(count):
+        label = i % classes
+        words = rng.choice(common, rng.integers(4, 10)).tolist()
+        words += rng.choice(WORDS[10 * label : 10 * label + 10], rng.integers(2, 5)).tolist()
+        made.append((" ".join(rng.permutation(words)), f"class {label}"))
+    return made
+
+
+def write_jsonl(path, pairs):
+    """Write (text, label) pairs as JSON lines."""
+    lines = [json.dumps({"text": text, "label": label}) for text, label in pairs]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_data(folder, train=160, test=80):
+    """A folder with train.jsonl and test.jsonl of made-up texts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "train.jsonl", texts(train, seed=1))
+    write_jsonl(folder / "test.jsonl", texts(test, seed=2))
+    return folder
