@@ -33,22 +33,20 @@ class Bert:
     """A BERT encoder that is not built yet.
 
     config: the entries of its config.json. weights: {Google variable name: float32 array}. tokenizer: token ids with the
-    special tokens that the model was trained with. source: name or folder; licence: as far as known.
+    special tokens that the model was trained with. pad_id: the id it pads with. source: name or folder; licence: as far as
+    known.
     """
 
     config: dict
     weights: dict
     tokenizer: Tokenizer
+    pad_id: int
     source: str
     licence: str
 
     @property
     def layers(self):
         return self.config["num_hidden_layers"]
-
-    @property
-    def pad_id(self):
-        return self.config.get("pad_token_id") or 0
 
 
 def load(name_or_folder, maxlen=0):
@@ -72,7 +70,8 @@ def load(name_or_folder, maxlen=0):
         raise InputError(f"--maxlen {maxlen}: {name_or_folder} has {config['max_position_embeddings']} positions")
     weights = _read_google(folder) if any(folder.glob("*.ckpt*.index")) else _read_safetensors(folder)
     _check_shapes(weights, config, folder)
-    return Bert(config, weights, _read_tokenizer(folder, config), str(name_or_folder), licence)
+    tokenizer, pad_id = _read_tokenizer(folder, config)
+    return Bert(config, weights, tokenizer, pad_id, str(name_or_folder), licence)
 
 
 def check_sha256(path, expected):
@@ -248,12 +247,15 @@ def _check_shapes(weights, config, folder):
 
 
 def _read_tokenizer(folder, config):
-    """The tokenizer of a folder: tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it."""
+    """(tokenizer, id of padding): tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it."""
+    pad_id = config.get("pad_token_id")
     if (folder / "tokenizer.json").is_file():
         try:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from None
+        if tokenizer.padding:
+            pad_id = tokenizer.padding["pad_id"]
         tokenizer.no_padding()
         tokenizer.no_truncation()
     elif (folder / "vocab.txt").is_file():
@@ -264,7 +266,9 @@ def _read_tokenizer(folder, config):
         raise InputError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the model {config['vocab_size']} embeddings"
         )
-    return tokenizer
+    if pad_id is None:
+        pad_id = next((i for i in map(tokenizer.token_to_id, ("[PAD]", "<pad>")) if i is not None), 0)
+    return tokenizer, pad_id
 
 
 def _word_piece(folder):
