@@ -221,7 +221,6 @@ def train(run, name):
     if record.is_file():
         return json.loads(record.read_text(encoding="utf-8"))
     settings, experiment, parts, labels = run.settings, EXPERIMENTS[name], run.parts, run.corpus.labels
-    print(f"\r{name} …", end="\r", flush=True)
     set_seed(run.seed)
     rows = np.concatenate([parts.train, parts.unlabelled]) if experiment.unlabelled else parts.train
     hidden = np.concatenate([labels[parts.train], np.full(len(rows) - len(parts.train), data.UNLABELLED, np.int32)])
@@ -308,6 +307,11 @@ def check(settings):
         train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
         hard_weight=0, soft_weight=0, teacher_dropout=0, student_dropout=0, seeds=0,
     )
+    for name in ("teacher_dropout", "student_dropout"):
+        if getattr(settings, name) >= 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be below 1")
+    if not settings.seeds:
+        raise InputError("--seeds: at least one is needed")
     unknown = [name for name in settings.experiments if name not in EXPERIMENTS]
     if unknown:
         raise InputError(f"--experiments {unknown[0]}: expected some of {' '.join(EXPERIMENTS)}")

@@ -80,7 +80,7 @@ def parameters(model):
 def encoder_flops(config, tokens):
     """Floating-point operations of a BERT encoder for one text of `tokens` tokens; a multiply-add counts as two.
 
-    Counted are the matrix products of the layers, which are all but about 2 % of the work: four hidden x hidden ones, the
+    Counted are the matrix products of the layers, which are nearly all of the work: four hidden x hidden ones, the
     two of attention, and the two of the feed-forward part. config: the entries of config.json.
     """
     hidden, inner = config["hidden_size"], config["intermediate_size"]

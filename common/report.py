@@ -93,7 +93,7 @@ def spread(values, scale=1.0, decimals=2):
 
 def models_table(models):
     """Rows of strings, header first: what each model is, costs and reaches."""
-    rows = [["model", "layers", "params", "GFLOPs", "ms, 1 text", "ms, 32", "accuracy %", "macro-F1 %", "train s"]]
+    rows = [["model", "layers", "params", "GFLOPs", "ms @1", "ms @32", "accuracy %", "macro-F1 %", "train s"]]
     for name, group in by_name(models):
         first = group[0]
         rows.append([
@@ -153,7 +153,7 @@ def document(results, student):
         f"{results['data']['name']}: {counts}.",
         *results["data"]["notes"],
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
-        f"one text of {results['settings']['maxlen']} tokens, as are the latencies. "
+        f"one text of {results['settings']['maxlen']} tokens; \"ms @32\" is the latency of 32 such texts together. "
         + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
         markdown(models_table(results["models"])),
     ]
@@ -181,7 +181,7 @@ def document(results, student):
 
 def plot_curves(path, models):
     """Training loss and validation accuracy against the epoch: a line per model, the mean over seeds, and their range."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     for panel, key, title, scale in zip(
         panels, ("loss", "val_accuracy"), ("training loss", "validation accuracy, %"), (1, 100), strict=True
@@ -195,13 +195,13 @@ def plot_curves(path, models):
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
     panels[0].set_yscale("log")
-    panels[1].legend(fontsize=8)
+    figure.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     _save(figure, path)
 
 
 def plot_tradeoff(path, models):
     """Test accuracy against latency at batch 32 and against the number of parameters; bars are the seeds' range."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     groups = by_name(models)
     for (name, group), marker in zip(groups, MARKERS, strict=False):
@@ -212,9 +212,10 @@ def plot_tradeoff(path, models):
     panels[0].set(xlabel="latency of 32 texts, ms", ylabel="test accuracy, %")
     panels[1].set(xlabel="parameters, millions")
     for panel in panels:
-        panel.margins(x=0.15, y=0.1)
+        panel.set_xlim(0, 1.15 * panel.get_xlim()[1])
+        panel.margins(y=0.1)
         panel.grid(alpha=0.3)
-    panels[1].legend(fontsize=8, loc="lower right")
+    figure.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     _save(figure, path)
 
 

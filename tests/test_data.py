@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from bert4keras.tokenizers import Tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from bert4keras.tokenizers import Tokenizer
 from common import InputError, data, pretrained
 from tests import tiny
 
