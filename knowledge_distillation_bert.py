@@ -45,21 +45,22 @@ class Settings:
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
 
     # Distillation
-    experiments: tuple[str, ...] = ("teacher", "alone", "distilled", "distilled-unlabelled")  # rows of the table
+    experiments: tuple[str, ...] = ("teacher", "alone", "distilled", "distilled-unlabelled")  # the table's rows: these,
+    # alone-self-distilled, teacher-self-distilled, noise
     temperature: float = 3.0  # T
     hard_weight: float = 1.0  # of the cross-entropy with the labels
     soft_weight: float = 1.0  # of T² · KL(teacher || student)
 
     # Training
-    batch_size: int = 32
-    teacher_epochs: int = 4
-    student_epochs: int = 6
+    batch_size: int = 32  # texts a step
+    teacher_epochs: int = 4  # of the teacher, and of `teacher-self-distilled`
+    student_epochs: int = 6  # of every student but the next
     unlabelled_epochs: int = 2  # of `distilled-unlabelled`, whose epochs are longer
-    teacher_learning_rate: float = 1e-4
-    student_learning_rate: float = 2e-4
+    teacher_learning_rate: float = 1e-4  # of Adam, for the deep models
+    student_learning_rate: float = 2e-4  # for the shallow ones, which want more
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
-    teacher_dropout: float = 0.1
-    student_dropout: float = 0.1
+    teacher_dropout: float = 0.1  # in hidden states and attention
+    student_dropout: float = 0.1  # the same of the shallow models
 
     # Run
     seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifier, dropout

@@ -16,9 +16,8 @@ def start(main, presets, description):
     """
     sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows a finished stage at once
     words = sys.argv[1:]
-    default = next(iter(presets))
     named = bool(words) and not words[0].startswith("-")
-    preset = words[0] if named else default
+    preset = words[0] if named else next(iter(presets))
     try:
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
@@ -28,7 +27,6 @@ def start(main, presets, description):
             args=words[named:],
             prog=f"{sys.argv[0]} [{'|'.join(presets)}]",
             description=f"{description} Defaults shown are those of the preset {preset!r}.",
-            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
         )
         main(preset, settings)
     except InputError as error:

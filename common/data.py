@@ -250,6 +250,7 @@ def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
     if unlabelled > len(spare):
         raise InputError(f"--unlabelled-examples {unlabelled}: only {len(spare):,} texts are left over in {corpus.name}")
     tested = _draw(corpus.test, corpus.labels, test or len(corpus.test), 0, "--test-examples")[1]
+    tested = np.sort(tested)  # in the order of the file, so that predictions are easy to lay beside it
     return Parts(chosen, spare[:unlabelled], held_out if validation else tested, tested)
 
 

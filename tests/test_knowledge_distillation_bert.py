@@ -198,7 +198,7 @@ def finished(tmp_path_factory, bert_folder):
 
 
 def test_smoke_results(finished):
-    _, folder, done = finished
+    folder = finished[1]
     results = json.loads((folder / "results.json").read_text())
     assert results["schema"] == 1 and results["script"] == "knowledge_distillation_bert" and results["preset"] == "demo"
     assert results["settings"]["temperature"] == 3.0

@@ -112,9 +112,8 @@ def test_padding_with_another_id(tmp_path):
     encoded = data.encode(texts, bert.tokenizer, 16, bert.pad_id)
     token_ids = encoded.take(np.arange(2))
     assert token_ids.tolist() == [[2, 6, 4, 7, 3, 0, 0, 0], [2, 8, 3, 0, 0, 0, 0, 0]]
-    for found, expected in zip(
-        activations(bert, token_ids), numpy_bert(bert.weights, bert.config, np.array([[2, 6, 0, 7, 3]]), mask=False), strict=True
-    ):
+    states = numpy_bert(bert.weights, bert.config, np.array([[2, 6, 0, 7, 3]]), mask=False)
+    for found, expected in zip(activations(bert, token_ids), states, strict=True):
         np.testing.assert_allclose(found[0, :5], expected[0], atol=1e-5)
     back = pretrained.read_encoder(pretrained.build_encoder(bert, dropout=0), bert)
     name = "bert/embeddings/word_embeddings"
