@@ -29,14 +29,17 @@ from common.files import write_json, write_text, write_whole
 # Settings --------------------------------------------------------------------------------------------------------------
 
 
+DEFAULT = ("teacher", "alone", "distilled", "distilled-unlabelled")
+
+
 @dataclass(frozen=True)
 class Settings:
     # Data
     data: str = "20newsgroups"  # a named data set, or your own file or folder
-    train_examples: int = 1500  # labelled training texts; 0 takes all
-    unlabelled_examples: int = 3000  # further texts, labels unseen, for `distilled-unlabelled`
-    validation_examples: int = 500  # held out of training to choose epochs; 0 chooses on the test part, as the original
-    test_examples: int = 2000  # texts of the test part, read once at the end; 0 takes all
+    train_examples: int = 1500  # labelled training texts at most; 0 takes all
+    unlabelled_examples: int = 3000  # further texts at most, labels unseen, for `distilled-unlabelled`
+    validation_examples: int = 500  # held out to choose epochs, a fifth at most; 0 chooses on test, as the original did
+    test_examples: int = 2000  # of the test part at most, read once at the end; 0 takes all
 
     # Models
     bert: str = "minilm-l6"  # the teacher: a named BERT, or your own folder
@@ -45,8 +48,7 @@ class Settings:
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
 
     # Distillation
-    experiments: tuple[str, ...] = ("teacher", "alone", "distilled", "distilled-unlabelled")  # the table's rows: these,
-    # alone-self-distilled, teacher-self-distilled, noise
+    experiments: tuple[str, ...] = DEFAULT  # rows: these, alone-self-distilled, teacher-self-distilled, noise
     temperature: float = 3.0  # T
     hard_weight: float = 1.0  # of the cross-entropy with the labels
     soft_weight: float = 1.0  # of T² · KL(teacher || student)
@@ -332,6 +334,13 @@ def split(corpus, settings, wanted, seed):
         raise InputError(
             f"{corpus.name}: {len(parts.train)} training texts are fewer than a batch; lower --batch-size {settings.batch_size}"
         )
+    if unlabelled and not len(parts.unlabelled):
+        raise InputError(
+            f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none for distilled-unlabelled; lower "
+            "--train-examples, add a file of unlabelled texts, or leave it out of --experiments"
+        )
+    if len(parts.validation) == 0:
+        raise InputError(f"{corpus.name}: too few texts to hold some out; --validation-examples 0 chooses on the test part")
     return parts
 
 

@@ -233,33 +233,29 @@ def _corpus(name, files, parts, notes):
 
 
 def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
-    """Draw the Parts of one run; every count is in texts.
+    """Draw the Parts of one run. Counts are in texts, and upper bounds: a small data set gives what it has.
 
-    train, test: 0 takes all there are. validation: drawn from the training pool, unless the corpus has a dev part of its
-    own; 0 chooses epochs on the test part, as the original programs did. unlabelled: drawn from what training leaves over,
-    labels ignored. The test part is the same for every seed. Raises InputError if there are not enough.
+    train, test: 0 takes all there are. validation: rows of the corpus's own dev part, or else drawn from the training pool,
+    of which it takes a fifth at most; 0 chooses epochs on the test part, as the original programs did. unlabelled: drawn
+    from what training leaves over, labels ignored. The test part is the same for every seed.
     """
-    labelled = corpus.pool[corpus.labels[corpus.pool] != UNLABELLED]
+    labels = corpus.labels
+    labelled = corpus.pool[labels[corpus.pool] != UNLABELLED]
     if len(corpus.dev) and validation:
-        held_out = _draw(corpus.dev, corpus.labels, min(validation, len(corpus.dev)), seed)[1]
+        held_out = _draw(corpus.dev, labels, validation, seed)[1]
     else:
-        labelled, held_out = _draw(labelled, corpus.labels, validation, seed, "--validation-examples")
-    rest, chosen = _draw(labelled, corpus.labels, train or len(labelled), seed, "--train-examples")
-    given = corpus.pool[corpus.labels[corpus.pool] == UNLABELLED]
+        labelled, held_out = _draw(labelled, labels, min(validation, len(labelled) // 5), seed)
+    rest, chosen = _draw(labelled, labels, train or len(labelled), seed)
+    given = corpus.pool[labels[corpus.pool] == UNLABELLED]
     spare = np.concatenate([np.random.default_rng(seed).permutation(rows) for rows in (given, rest)])
-    if unlabelled > len(spare):
-        raise InputError(f"--unlabelled-examples {unlabelled}: only {len(spare):,} texts are left over in {corpus.name}")
-    tested = _draw(corpus.test, corpus.labels, test or len(corpus.test), 0, "--test-examples")[1]
-    tested = np.sort(tested)  # in the order of the file, so that predictions are easy to lay beside it
+    tested = np.sort(_draw(corpus.test, labels, test or len(corpus.test), seed=0)[1])  # in the order of the file
     return Parts(chosen, spare[:unlabelled], held_out if validation else tested, tested)
 
 
-def _draw(rows, labels, count, seed, flag=""):
-    """(rest, drawn): `count` of `rows`, each class in its share."""
-    if count > len(rows):
-        raise InputError(f"{flag} {count}: only {len(rows):,} texts are there")
+def _draw(rows, labels, count, seed):
+    """(rest, drawn): at most `count` of `rows`, each class in its share."""
     shuffled = np.random.default_rng(seed).permutation(rows)
-    # A text's place within its class, over the size of the class: drawing by it takes the same share of every class.
+    # A text's place within its class, over the size of the class: the lowest places are the same share of every class.
     place = np.zeros(len(rows))
     for label in np.unique(labels[shuffled]):
         members = np.flatnonzero(labels[shuffled] == label)

@@ -76,9 +76,11 @@ def load(name_or_folder, maxlen=0):
 
 def check_sha256(path, expected):
     """Raise InputError unless the file at `path` has the SHA-256 `expected` (64 hex digits)."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else None
-        found = found or hashlib.sha256(file.read()).hexdigest()  # Python 3.10
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
     if found != expected:
         raise InputError(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
 
