@@ -22,11 +22,12 @@ PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
 MARKERS = "os^DvPX*"
 
 
-def open_folder(folder, settings, inputs):
+def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
     """Make the run's folder, or go on in one with the same settings.
 
     settings: as JSON. inputs: {what: fingerprint} of the data and the model, so that changed files are noticed too.
-    Raises InputError if the folder holds another run or something else, or cannot be written to.
+    extensible: settings that may differ, because they only say which stages there are: more seeds or experiments join those
+    that are finished. Raises InputError if the folder holds another run or something else, or cannot be written to.
     """
     path = folder / "settings.json"
     wanted = {"settings": settings, "inputs": inputs}
@@ -34,9 +35,10 @@ def open_folder(folder, settings, inputs):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             pairs = [(found[group], wanted[group]) for group in wanted]
-        except (ValueError, KeyError):
+            changed = [key for old, new in pairs for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: not the settings of a run; give another folder with --output") from None
-        changed = [key for old, new in pairs for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        changed = [key for key in changed if key not in extensible]
         if changed:
             raise InputError(
                 f"{folder} holds a run with another {changed[0].replace('_', ' ')}; "
@@ -44,8 +46,7 @@ def open_folder(folder, settings, inputs):
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
-    else:
-        write_json(path, wanted)
+    write_json(path, wanted)
 
 
 def environment():

@@ -83,7 +83,8 @@ def test_json_refuses_nan(tmp_path):
 def test_the_same_settings_go_on_and_others_are_refused(tmp_path):
     folder = tmp_path / "run"
     report.open_folder(folder, {"temperature": 3.0, "seeds": [0]}, {"data": "abc"})
-    report.open_folder(folder, {"temperature": 3.0, "seeds": [0]}, {"data": "abc"})
+    report.open_folder(folder, {"temperature": 3.0, "seeds": [0, 1]}, {"data": "abc"})
+    assert json.loads((folder / "settings.json").read_text())["settings"]["seeds"] == [0, 1]  # more of the same
     with pytest.raises(InputError, match="holds a run with another temperature"):
         report.open_folder(folder, {"temperature": 4.0, "seeds": [0]}, {"data": "abc"})
     with pytest.raises(InputError, match="holds a run with another data; give another folder with --output"):

@@ -200,7 +200,7 @@ def test_smoke_results(finished):
     folder = finished[1]
     results = json.loads((folder / "results.json").read_text())
     assert results["schema"] == 1 and results["script"] == "knowledge_distillation_bert" and results["preset"] == "demo"
-    assert results["settings"]["temperature"] == 3.0
+    assert results["settings"]["temperature"] == 4.0
     assert {"python", "tensorflow", "tf_keras", "bert4keras", "numpy", "machine"} <= results["environment"].keys()
     counts = {"classes": 4, "train": 256, "unlabelled": 64, "validation": 64, "test": 200}
     assert counts.items() <= results["data"].items()
@@ -275,7 +275,7 @@ def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again(fini
         line for line in first.stdout.splitlines() if "epochs in" in line
     ]
     before = json.loads((folder / "results.json").read_text())
-    other = run_script(*words, "--temperature", 4)
+    other = run_script(*words, "--temperature", 5)
     assert other.returncode == 2 and other.stderr.count("\n") == 1
     assert "holds a run with another temperature" in other.stderr
     shutil.rmtree(folder / "seed-0" / "noise")
