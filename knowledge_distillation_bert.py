@@ -42,23 +42,23 @@ class Settings:
 
     # Models
     bert: str = "minilm-l6"  # the teacher: a named BERT, or your own folder
-    maxlen: int = 64  # tokens a text is cut to
+    maxlen: int = 48  # tokens a text is cut to
     student_layers: int = 3  # layers of the student
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
 
     # Distillation
     experiments: tuple[str, ...] = DEFAULT  # rows: these, alone-self-distilled, teacher-self-distilled, noise
-    temperature: float = 4.0  # T
+    temperature: float = 6.0  # T
     hard_weight: float = 1.0  # of the cross-entropy with the labels
     soft_weight: float = 1.0  # of T² · KL(teacher || student)
 
     # Training
     batch_size: int = 32  # texts a step
     teacher_epochs: int = 5  # of the teacher, and of `teacher-self-distilled`
-    student_epochs: int = 10  # of every student but the next
+    student_epochs: int = 12  # of every student but the next
     unlabelled_epochs: int = 5  # of `distilled-unlabelled`, whose epochs are longer
-    teacher_learning_rate: float = 1e-4  # of Adam, for the deep models
-    student_learning_rate: float = 3e-4  # for the shallow ones, which want more
+    teacher_learning_rate: float = 2e-4  # of Adam, for the deep models
+    student_learning_rate: float = 2e-4  # of Adam, for the shallow ones
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     teacher_dropout: float = 0.1  # in hidden states and attention
     student_dropout: float = 0.0  # the same of the shallow models, which underfit as it is

@@ -200,7 +200,7 @@ def test_smoke_results(finished):
     folder = finished[1]
     results = json.loads((folder / "results.json").read_text())
     assert results["schema"] == 1 and results["script"] == "knowledge_distillation_bert" and results["preset"] == "demo"
-    assert results["settings"]["temperature"] == 4.0
+    assert results["settings"]["temperature"] == 6.0
     assert {"python", "tensorflow", "tf_keras", "bert4keras", "numpy", "machine"} <= results["environment"].keys()
     counts = {"classes": 4, "train": 256, "unlabelled": 64, "validation": 64, "test": 200}
     assert counts.items() <= results["data"].items()
