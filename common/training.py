@@ -28,7 +28,8 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         found = scores(self.labels, predict(self.classifier, self.encoded, self.rows))
         logs |= {f"val_{name}": value for name, value in found.items()}  # for the callbacks that come after this one
-        self.history.append({"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()})
+        numbers = {name: float(value) if np.isfinite(value) else None for name, value in logs.items()}  # JSON has no NaN
+        self.history.append({"epoch": epoch + 1} | numbers)
         if found["accuracy"] > self.best:
             self.best, self.best_weights = found["accuracy"], self.model.get_weights()
 
