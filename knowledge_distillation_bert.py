@@ -113,10 +113,8 @@ def build_classifier(bert, classes, dropout):
     """(bert4keras transformer, Keras model (token ids, segment ids) -> logits (batch, classes) float32)."""
     encoder = pretrained.build_encoder(bert, dropout)
     cls = Lambda(lambda hidden: hidden[:, 0], name="CLS")(encoder.model.output)  # (batch, hidden)
-    logits = keras.layers.Dense(
-        classes, kernel_initializer=encoder.initializer, dtype="float32", name="Classifier"
-    )(cls)
-    return encoder, keras.Model(encoder.model.inputs, logits)
+    head = keras.layers.Dense(classes, kernel_initializer=encoder.initializer, dtype="float32", name="Classifier")
+    return encoder, keras.Model(encoder.model.inputs, head(cls))
 
 
 # Distillation ----------------------------------------------------------------------------------------------------------
@@ -135,10 +133,11 @@ def compile_distilled(classifier, optimizer, settings):
     """
     temperature = settings.temperature
     logits = classifier.output
-    model = keras.Model(classifier.inputs, {
+    outputs = {
         "hard": keras.layers.Activation("linear", dtype="float32", name="hard")(logits),
         "soft": Lambda(lambda z: z / temperature, dtype="float32", name="soft")(logits),
-    })
+    }
+    model = keras.Model(classifier.inputs, outputs)
     model.compile(
         optimizer,
         loss={"hard": distillation.hard_loss, "soft": distillation.soft_loss},
@@ -312,8 +311,8 @@ def check(settings):
     for name in ("teacher_dropout", "student_dropout"):
         if getattr(settings, name) >= 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be below 1")
-    if not settings.seeds:
-        raise InputError("--seeds: at least one is needed")
+    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, settings.seeds))}: at least one is needed, and none twice")
     unknown = [name for name in settings.experiments if name not in EXPERIMENTS]
     if unknown:
         raise InputError(f"--experiments {unknown[0]}: expected some of {' '.join(EXPERIMENTS)}")
@@ -326,9 +325,7 @@ def check(settings):
 def split(corpus, settings, wanted, seed):
     """The texts one seed uses. Raises InputError if there are too few."""
     unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    parts = data.split(
-        corpus, seed, settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples
-    )
+    parts = data.split(corpus, seed, settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples)
     if len(parts.train) < settings.batch_size:
         raise InputError(
             f"{corpus.name}: {len(parts.train)} training texts are fewer than a batch; lower --batch-size {settings.batch_size}"
@@ -353,7 +350,7 @@ def describe(model):
 
 
 def measure(run):
-    """What does not depend on training, for the two depths: {deep: {"layers", "flops", "latency_ms"}}; measured once."""
+    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}; measured once."""
     path = run.folder / "cost.json"
     if not path.is_file():
         keras.backend.clear_session()
@@ -390,10 +387,7 @@ def comparisons(run, models):
 def report_run(preset, settings, run, models):
     """Write results.json, log.csv, plots, report.md and the student; print the table."""
     cost = measure(run)
-    models = [
-        model | cost["teacher" if EXPERIMENTS[model["name"]].deep else "student"] for model in models
-    ]
-    compared = comparisons(run, models)
+    models = [model | cost["teacher" if EXPERIMENTS[model["name"]].deep else "student"] for model in models]
     parts, folder = run.parts, run.folder
     results = {
         "schema": 1,
@@ -407,7 +401,7 @@ def report_run(preset, settings, run, models):
             "chosen_on": "validation" if settings.validation_examples else "test", "notes": run.corpus.notes,
         },
         "models": [{key: value for key, value in model.items() if key != "history"} for model in models],
-        "comparisons": compared,
+        "comparisons": comparisons(run, models),
     }
     taken = write_best_student(run, models)
     report.write_log(folder / "log.csv", models)
