@@ -137,6 +137,10 @@ def _read(path, notes, labelled):
             raise InputError(f"{where}: no text; expected a field {' or '.join(map(repr, TEXT_COLUMNS))}")
         if not isinstance(row[column], str):
             raise InputError(f"{where}: {column!r} must be a string, found {json.dumps(row[column])[:40]}")
+        try:
+            row[column].encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: {column!r} holds half of a surrogate pair, which is no character") from None
         record = {"text": row[column].strip(), "line": line}
         label = row.get("label")
         if label is not None and label != "":

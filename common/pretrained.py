@@ -164,11 +164,17 @@ def _read_config(folder):
         raise InputError(f"{folder / name}: not a JSON object ({error})") from None
     if missing:
         raise InputError(f"{folder / name}: {missing[0]} is missing")
+    for key in (*_CONFIG_KEYS, "type_vocab_size"):
+        value = config.get(key, 1)
+        if key != "hidden_act" and not (isinstance(value, int) and value >= 1):
+            raise InputError(f"{folder / name}: {key} must be a whole number from 1, found {value!r}")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise InputError(f"{folder / name}: hidden_size is not a multiple of num_attention_heads")
     wanted = {"model_type": "bert", "position_embedding_type": "absolute"}
     for key, value in wanted.items():
         if config.get(key, value) != value:
             raise InputError(f"{folder / name}: {key} is {config[key]}; only {value} can be read")
-    if config["hidden_act"] not in _ACTIVATIONS:
+    if str(config["hidden_act"]) not in _ACTIVATIONS:
         raise InputError(f"{folder / name}: hidden_act {config['hidden_act']} is none of {', '.join(_ACTIVATIONS)}")
     return config
 
@@ -274,9 +280,11 @@ def _read_tokenizer(folder, config):
 
 
 def _word_piece(folder):
-    settings = folder / "tokenizer_config.json"
-    settings = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    path = folder / "vocab.txt"
+    settings, path = folder / "tokenizer_config.json", folder / "vocab.txt"
+    try:
+        lowercase = json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True) if settings.is_file() else True
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{settings}: not a JSON object ({error})") from None
     try:
         words = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -285,5 +293,5 @@ def _word_piece(folder):
     for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
         if token not in vocabulary:
             raise InputError(f"{path}: no line {token}, which every BERT vocabulary has")
-    lowercase = settings.get("do_lower_case", True)  # BERT's own default, and true of Google's Chinese BERT
-    return BertWordPieceTokenizer(vocabulary, lowercase=lowercase)._tokenizer
+    # Lower case unless the folder says otherwise: BERT's own default, and true of Google's Chinese BERT.
+    return BertWordPieceTokenizer(vocabulary, lowercase=bool(lowercase))._tokenizer

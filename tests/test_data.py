@@ -126,6 +126,7 @@ def test_training_texts_that_the_test_part_holds_are_dropped_and_said(folder):
         ("train.jsonl", b'{"text": "a", "label": {}}\n', "line 1: 'label' must be a string"),
         ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": 1}\n', "every text has the label '1'"),
         ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "\xc4\xe3", "label": 1}\n', "line 2: not UTF-8"),
+        ("train.jsonl", b'{"text": "\\ud800", "label": 1}\n', "line 1: 'text' holds half of a surrogate pair"),
         ("train.jsonl", b"", "no text in it"),
         ("test.jsonl", b'\n{"text": "a", "label": "animal"}\n', "test.jsonl, line 2: label 'animal' does not occur in"),
         ("dev.jsonl", b'{"text": "a", "label": "fruit"}\n{"text": "b"}\n', "dev.jsonl, line 2: no label"),

@@ -207,6 +207,8 @@ def test_too_few_positions(bert_folder):
     ("change", "message"),
     [
         ({"hidden_size": None}, "hidden_size is missing"),
+        ({"hidden_size": "32"}, "hidden_size must be a whole number from 1, found '32'"),
+        ({"num_attention_heads": 5}, "hidden_size is not a multiple of num_attention_heads"),
         ({"model_type": "roberta"}, "model_type is roberta; only bert"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
         ({"hidden_act": "mish"}, "hidden_act mish is none of gelu"),
@@ -240,9 +242,10 @@ def test_damaged_files(bert_folder, google_folder, tmp_path):
     (folder / "bert_model.ckpt.index").write_bytes(b"not an index")
     with pytest.raises(InputError, match="not a readable TensorFlow checkpoint"):
         pretrained.load(str(folder))
-    (folder / "bert_config.json").write_text("[")
-    with pytest.raises(InputError, match="not a JSON object"):
-        pretrained.load(str(folder))
+    for broken in ("[", "[]", "3"):
+        (folder / "bert_config.json").write_text(broken)
+        with pytest.raises(InputError, match="not a JSON object|is missing"):
+            pretrained.load(str(folder))
 
 
 def test_vocabularies_that_do_not_fit(bert_folder, tmp_path):
@@ -255,6 +258,10 @@ def test_vocabularies_that_do_not_fit(bert_folder, tmp_path):
     vocabulary.write_text(words.replace("[SEP]\n", ""))
     with pytest.raises(InputError, match=r"no line \[SEP\]"):
         pretrained.load(str(folder))
+    (folder / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(InputError, match="tokenizer_config.json: not a JSON object"):
+        pretrained.load(str(folder))
+    (folder / "tokenizer_config.json").unlink()
     vocabulary.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         pretrained.load(str(folder))
