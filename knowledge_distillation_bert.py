@@ -277,8 +277,8 @@ def main(preset, settings):
     all_parts = {seed: split(corpus, settings, wanted, seed) for seed in settings.seeds}
     folder = Path(settings.output or f"runs/knowledge_distillation_bert-{preset}")
     inputs = {
-        "data": distillation.fingerprint(corpus.texts, corpus.labels),
-        "bert": distillation.fingerprint(bert.config, *bert.weights.values()),
+        "data": distillation.fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
+        "bert": distillation.fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
     report.open_folder(folder, as_dict(replace(settings, output="")), inputs)
     set_precision(settings.precision)
@@ -288,7 +288,10 @@ def main(preset, settings):
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {unlabelled}"
           f"{len(parts.validation):,} validation, {len(parts.test):,} test texts of up to {settings.maxlen} tokens")
     print(f"{bert.source}: teacher {bert.layers} layers, student {settings.student_layers}")
-    print(*corpus.notes, sep="\n", end="\n" if corpus.notes else "")
+    taught = len(np.unique(corpus.labels[parts.train]))
+    missing = [f"only {taught} of the classes occur in the training texts"] if taught < len(corpus.classes) else []
+    for note in corpus.notes + missing:
+        print(note)
     encoded = data.encode(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id)
 
     models = []
@@ -313,6 +316,8 @@ def check(settings):
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be below 1")
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise InputError(f"--seeds {' '.join(map(str, settings.seeds))}: at least one is needed, and none twice")
+    if max(settings.seeds) >= 2**32:
+        raise InputError(f"--seeds {max(settings.seeds)}: must be below 2**32")
     unknown = [name for name in settings.experiments if name not in EXPERIMENTS]
     if unknown:
         raise InputError(f"--experiments {unknown[0]}: expected some of {' '.join(EXPERIMENTS)}")
@@ -337,6 +342,8 @@ def split(corpus, settings, wanted, seed):
         )
     if len(parts.validation) == 0:
         raise InputError(f"{corpus.name}: too few texts to hold some out; --validation-examples 0 chooses on the test part")
+    if len(parts.test) < 2:
+        raise InputError(f"{corpus.name}: {len(parts.test)} test texts; at least 2 are needed to compare models")
     return parts
 
 
@@ -398,7 +405,8 @@ def report_run(preset, settings, run, models):
         "data": {
             "name": run.corpus.name, "classes": len(run.corpus.classes), "train": len(parts.train),
             "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
-            "chosen_on": "validation" if settings.validation_examples else "test", "notes": run.corpus.notes,
+            "chosen_on": "test" if parts.validation is parts.test else "validation",
+            "notes": run.corpus.notes, "descriptions": run.corpus.descriptions,
         },
         "models": [{key: value for key, value in model.items() if key != "history"} for model in models],
         "comparisons": comparisons(run, models),

@@ -32,6 +32,9 @@ def start(main, presets, description):
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a file or folder that may not be read
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last finished stage", file=sys.stderr)
         sys.exit(130)

@@ -20,7 +20,7 @@ UNLABELLED = -1  # the label of a text that has none
 TEXT_COLUMNS = ("sentence", "text")
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
-_POOL = 32  # batches that are sorted by length together: wide enough to save padding, narrow enough to stay random
+_POOL = 32  # batches that are sorted by length together: enough to save padding
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,9 @@ def load(name_or_path):
         files = data.locate(name_or_path, "--data")
     else:
         files = _files_of(Path(name_or_path))
+        odd = [path for path in files.values() if path.suffix not in SUFFIXES]
+        if odd:
+            raise InputError(f"{odd[0]}: its name must end in one of {' '.join(SUFFIXES)}")
     parts = {part: _read(path, notes, labelled=part != "unlabelled") for part, path in files.items()}
     if "test" in parts and "dev" in parts and not any("label" in record for record in parts["test"]):
         notes.append(f"{files['test']} has no labels: {files['dev'].name} is the test part")
@@ -120,8 +123,6 @@ def _files_of(path):
 def _read(path, notes, labelled):
     """The records of a file: [{"text", "line", "label" (a string; absent if there is none), "description"}]."""
     readers = {".tab": _orange_rows} | dict.fromkeys(DELIMITERS, _table_rows)
-    if path.suffix not in (".tab", *SUFFIXES):
-        raise InputError(f"{path}: its name must end in one of {' '.join(SUFFIXES)}")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,10 +138,9 @@ def _read(path, notes, labelled):
             raise InputError(f"{where}: no text; expected a field {' or '.join(map(repr, TEXT_COLUMNS))}")
         if not isinstance(row[column], str):
             raise InputError(f"{where}: {column!r} must be a string, found {json.dumps(row[column])[:40]}")
-        try:
-            row[column].encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{where}: {column!r} holds half of a surrogate pair, which is no character") from None
+        for name in (column, "label", "label_des"):
+            if any("\ud800" <= letter <= "\udfff" for letter in str(row.get(name))):
+                raise InputError(f"{where}: {name!r} holds half of a surrogate pair, which is no character")
         record = {"text": row[column].strip(), "line": line}
         label = row.get("label")
         if label is not None and label != "":
@@ -205,7 +205,7 @@ def _orange_rows(path, text):
 def _corpus(name, files, parts, notes):
     """One table of all parts, with class numbers for labels; the checks that need more than one part."""
     named = {record["label"] for record in parts["train"]}
-    classes = sorted(named, key=int) if all(label.isdecimal() for label in named) else sorted(named)
+    classes = sorted(named, key=int) if all(label.isdecimal() and len(label) < 10 for label in named) else sorted(named)
     if len(classes) < 2:
         raise InputError(f"{files['train']}: every text has the label {classes[0]!r}; expected at least two classes")
     number = {label: i for i, label in enumerate(classes)}
@@ -215,6 +215,11 @@ def _corpus(name, files, parts, notes):
                 raise InputError(
                     f"{files[part]}, line {record['line']}: label {record['label']!r} does not occur in {files['train']}"
                 )
+    if not {"dev", "test"} & set(parts):
+        whole = parts["train"]
+        rest, drawn = _draw(np.arange(len(whole)), [number[record["label"]] for record in whole], len(whole) // 5, seed=0)
+        parts |= {"train": [whole[i] for i in rest], "test": [whole[i] for i in np.sort(drawn)]}
+        notes.append(f"{files['train'].name} has been split: a fifth of it is the test part")
     held_out = {record["text"] for part in ("dev", "test") for record in parts.get(part, ())}
     pool = parts["train"] + parts.get("unlabelled", [])
     kept = [record for record in pool if record["text"] not in held_out]
@@ -225,9 +230,6 @@ def _corpus(name, files, parts, notes):
     pool, dev, test = np.split(np.arange(len(records)), np.cumsum([len(kept), len(parts.get("dev", []))]))
     if len(test) == 0:
         dev, test = test, dev
-    if len(test) == 0:
-        pool, test = _draw(pool, labels, len(pool) // 5, seed=0)
-        notes.append(f"{files['train'].name} has been split: a fifth of it is the test part")
     texts = [record["text"] for record in records]
     descriptions = {record["label"]: record["description"] for record in parts["train"] if record["description"]}
     return Corpus(name, texts, labels, classes, descriptions, pool, dev, test, notes)
@@ -240,25 +242,25 @@ def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
     """Draw the Parts of one run. Counts are in texts, and upper bounds: a small data set gives what it has.
 
     train, test: 0 takes all there are. validation: rows of the corpus's own dev part, or else drawn from the training pool,
-    of which it takes a fifth at most; 0 chooses epochs on the test part, as the original programs did. unlabelled: drawn
-    from what training leaves over, labels ignored. The test part is the same for every seed.
+    of which it takes a fifth at most; 0 takes all of the dev part, or without one the test part, as the original programs
+    did. unlabelled: drawn from what training leaves over, labels ignored. The test part is the same for every seed.
     """
     labels = corpus.labels
     labelled = corpus.pool[labels[corpus.pool] != UNLABELLED]
-    if len(corpus.dev) and validation:
-        held_out = _draw(corpus.dev, labels, validation, seed)[1]
+    if len(corpus.dev):
+        held_out = _draw(corpus.dev, labels, validation or len(corpus.dev), seed)[1]
     else:
         labelled, held_out = _draw(labelled, labels, min(validation, len(labelled) // 5), seed)
     rest, chosen = _draw(labelled, labels, train or len(labelled), seed)
     given = corpus.pool[labels[corpus.pool] == UNLABELLED]
     spare = np.concatenate([np.random.default_rng(seed).permutation(rows) for rows in (given, rest)])
     tested = np.sort(_draw(corpus.test, labels, test or len(corpus.test), seed=0)[1])  # in the order of the file
-    return Parts(chosen, spare[:unlabelled], held_out if validation else tested, tested)
+    return Parts(chosen, spare[:unlabelled], held_out if validation or len(corpus.dev) else tested, tested)
 
 
 def _draw(rows, labels, count, seed):
     """(rest, drawn): at most `count` of `rows`, each class in its share."""
-    shuffled = np.random.default_rng(seed).permutation(rows)
+    labels, shuffled = np.asarray(labels), np.random.default_rng(seed).permutation(rows)
     # A text's place within its class, over the size of the class: the lowest places are the same share of every class.
     place = np.zeros(len(rows))
     for label in np.unique(labels[shuffled]):

@@ -108,9 +108,3 @@ def latency(models, tokens, batch_sizes=(1, 32), rounds=15):
         for name in models:
             times[name][str(size)] = 1000 * float(np.median(seconds[name]))
     return times
-
-
-def weight_bytes(model):
-    """Size of the weights as they are stored, in bytes."""
-    return int(sum(np.prod(weight.shape) * weight.dtype.size for weight in model.weights))
-

@@ -20,7 +20,6 @@ import data
 from common import InputError
 from common.backend import LayerNormalization, build_transformer_model, keras, tf
 
-STUDENT_INITS = ("first", "spread", "teacher-first", "teacher-spread")
 _ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 _CONFIG_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
@@ -33,8 +32,7 @@ class Bert:
     """A BERT encoder that is not built yet.
 
     config: the entries of its config.json. weights: {Google variable name: float32 array}. tokenizer: token ids with the
-    special tokens that the model was trained with. pad_id: the id it pads with. source: name or folder; licence: as far as
-    known.
+    special tokens that the model was trained with. pad_id: the id it pads with. source: name or folder.
     """
 
     config: dict
@@ -42,7 +40,6 @@ class Bert:
     tokenizer: Tokenizer
     pad_id: int
     source: str
-    licence: str
 
     @property
     def layers(self):
@@ -59,19 +56,20 @@ def load(name_or_folder, maxlen=0):
         paths = data.locate(name_or_folder, "--bert")
         if source.sha256:
             check_sha256(paths["weights"], source.sha256)
-        folder, licence = paths["config"].parent, source.licence
+        folder = paths["config"].parent
     else:
-        folder, licence = Path(name_or_folder), "that of the base model"
+        folder = Path(name_or_folder)
         if not folder.is_dir():
             names = ", ".join(name for name, source in data.SOURCES.items() if source.kind == "bert")
             raise InputError(f"--bert {name_or_folder}: neither a folder nor one of {names}")
     config = _read_config(folder)
     if maxlen > config["max_position_embeddings"]:
         raise InputError(f"--maxlen {maxlen}: {name_or_folder} has {config['max_position_embeddings']} positions")
-    weights = _read_google(folder) if any(folder.glob("*.ckpt*.index")) else _read_safetensors(folder)
+    checkpoints = sorted(folder.glob("*.ckpt*.index"))
+    weights = _read_google(folder, checkpoints) if checkpoints else _read_safetensors(folder)
     _check_shapes(weights, config, folder)
     tokenizer, pad_id = _read_tokenizer(folder, config)
-    return Bert(config, weights, tokenizer, pad_id, str(name_or_folder), licence)
+    return Bert(config, weights, tokenizer, pad_id, str(name_or_folder))
 
 
 def check_sha256(path, expected):
@@ -168,6 +166,9 @@ def _read_config(folder):
         value = config.get(key, 1)
         if key != "hidden_act" and not (isinstance(value, int) and value >= 1):
             raise InputError(f"{folder / name}: {key} must be a whole number from 1, found {value!r}")
+    epsilon = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+        raise InputError(f"{folder / name}: layer_norm_eps must be between 0 and 1, found {epsilon!r}")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise InputError(f"{folder / name}: hidden_size is not a multiple of num_attention_heads")
     wanted = {"model_type": "bert", "position_embedding_type": "absolute"}
@@ -179,8 +180,11 @@ def _read_config(folder):
     return config
 
 
-def _read_google(folder):
-    prefix = str(next(folder.glob("*.ckpt*.index")))[: -len(".index")]
+def _read_google(folder, checkpoints):
+    if len(checkpoints) > 1 and folder / "bert_model.ckpt.index" not in checkpoints:
+        names = ", ".join(path.name for path in checkpoints)
+        raise InputError(f"{folder}: several checkpoints ({names}); keep one, or name it bert_model.ckpt.*")
+    prefix = str(folder / "bert_model.ckpt" if len(checkpoints) > 1 else checkpoints[0].with_suffix(""))
     try:
         reader = tf.train.load_checkpoint(prefix)
         names = [name for name in reader.get_variable_to_shape_map() if name.startswith("bert/") and "adam" not in name]
@@ -255,8 +259,11 @@ def _check_shapes(weights, config, folder):
 
 
 def _read_tokenizer(folder, config):
-    """(tokenizer, id of padding): tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it."""
-    pad_id = config.get("pad_token_id")
+    """(tokenizer, id of padding): tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it.
+
+    The id of padding is what the tokenizer says: its padding section, or its token [PAD] or <pad>; else the config's, else 0.
+    """
+    pad_id = None
     if (folder / "tokenizer.json").is_file():
         try:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -270,21 +277,20 @@ def _read_tokenizer(folder, config):
         tokenizer = _word_piece(folder)
     else:
         raise InputError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
-    if tokenizer.get_vocab_size() > config["vocab_size"]:
-        raise InputError(
-            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the model {config['vocab_size']} embeddings"
-        )
-    if pad_id is None:
-        pad_id = next((i for i in map(tokenizer.token_to_id, ("[PAD]", "<pad>")) if i is not None), 0)
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= config["vocab_size"]:
+        raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {config['vocab_size']} embeddings")
+    if not tokenizer.encode("").ids:
+        raise InputError(f"{folder}: the tokenizer puts no [CLS] before a text, which the classifier reads")
+    candidates = (pad_id, *map(tokenizer.token_to_id, ("[PAD]", "<pad>")), config.get("pad_token_id"), 0)
+    pad_id = next(candidate for candidate in candidates if candidate is not None)
+    if not (isinstance(pad_id, int) and 0 <= pad_id < config["vocab_size"]):
+        raise InputError(f"{folder}: pad_token_id must be a token's id, found {pad_id!r}")
     return tokenizer, pad_id
 
 
 def _word_piece(folder):
-    settings, path = folder / "tokenizer_config.json", folder / "vocab.txt"
-    try:
-        lowercase = json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True) if settings.is_file() else True
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{settings}: not a JSON object ({error})") from None
+    path, settings = folder / "vocab.txt", folder / "tokenizer_config.json"
     try:
         words = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -293,5 +299,12 @@ def _word_piece(folder):
     for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
         if token not in vocabulary:
             raise InputError(f"{path}: no line {token}, which every BERT vocabulary has")
-    # Lower case unless the folder says otherwise: BERT's own default, and true of Google's Chinese BERT.
+    # Google's folders do not say whether the model is cased; a vocabulary with many capitals (not [CLS] and the like) is.
+    capitals = sum(bool(re.search("[A-Z]", word)) and not word.startswith("[") for word in vocabulary)
+    lowercase = capitals < 0.01 * len(vocabulary)
+    try:
+        if settings.is_file():
+            lowercase = json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", lowercase)
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{settings}: not a JSON object ({error})") from None
     return BertWordPieceTokenizer(vocabulary, lowercase=bool(lowercase))._tokenizer

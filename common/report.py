@@ -13,6 +13,7 @@ from itertools import groupby
 import numpy as np
 from matplotlib.figure import Figure
 from safetensors.numpy import save
+from tokenizers import Tokenizer
 
 from common import InputError
 from common.files import write_json, write_text, write_whole
@@ -106,7 +107,7 @@ def models_table(models):
             f"{first['latency_ms']['32']:.0f}",
             spread([m["accuracy"] for m in group], 100),
             spread([m["macro_f1"] for m in group], 100),
-            spread([m["train_seconds"] for m in group[:1]], decimals=0),
+            f"{np.mean([m['train_seconds'] for m in group]):.0f}",
         ])
     return rows
 
@@ -145,6 +146,12 @@ def summary(results):
     return "\n" + "\n\n".join(map(aligned, tables))
 
 
+def _classes(descriptions):
+    """A section on what the classes mean, if the data says."""
+    lines = "\n".join(f"- {name}: {meaning}" for name, meaning in (descriptions or {}).items())
+    return ["## Classes", lines] if lines else []
+
+
 def document(results, student):
     """report.md: what was run, the tables, the plots, the settings and the environment."""
     counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int))
@@ -169,6 +176,7 @@ def document(results, student):
         "![training curves](curves.png)",
         "![accuracy against latency and size](tradeoff.png)",
         f"`student/` holds {student}.",
+        *_classes(results["data"].get("descriptions")),
         "## Settings",
         "\n".join(f"- {name}: {value}" for name, value in results["settings"].items()),
         "## Environment",
@@ -230,8 +238,12 @@ def _save(figure, path):
 def write_student(folder, bert, classifier_kernel, classifier_bias, classes):
     """Write an encoder and its classifier in Hugging Face layout; the folder can be given as `--bert`.
 
-    bert: with the trained weights. classifier_kernel: (hidden, classes); classifier_bias: (classes,).
+    bert: with the trained weights. classifier_kernel: (hidden, classes); classifier_bias: (classes,). The logits are
+    last_hidden_state[:, 0] @ classifier.weight.T + classifier.bias: there is no pooler between, so the config names the
+    encoder alone as its architecture.
     """
+    tokenizer = Tokenizer.from_str(bert.tokenizer.to_str())
+    tokenizer.no_truncation()  # the cut to --maxlen was this run's
     tensors = {
         hugging_face_name(name): np.ascontiguousarray(value.T if name.endswith("/kernel") else value)
         for name, value in bert.weights.items()
@@ -239,10 +251,11 @@ def write_student(folder, bert, classifier_kernel, classifier_bias, classes):
     tensors |= {"classifier.weight": np.ascontiguousarray(classifier_kernel.T), "classifier.bias": classifier_bias}
     config = bert.config | {
         "model_type": "bert",
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": ["BertModel"],
+        "pad_token_id": bert.pad_id,
         "id2label": {str(i): name for i, name in enumerate(classes)},
         "label2id": {name: i for i, name in enumerate(classes)},
     }
     write_whole(folder / "model.safetensors", lambda file: file.write(save(tensors, {"format": "np"})))
     write_json(folder / "config.json", config)
-    write_text(folder / "tokenizer.json", bert.tokenizer.to_str())
+    write_text(folder / "tokenizer.json", tokenizer.to_str())

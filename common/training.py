@@ -3,6 +3,7 @@
 What is fitted to what is the scripts' story: they bring a model, its losses and its batches.
 """
 
+import shutil
 import time
 
 import numpy as np
@@ -70,6 +71,7 @@ def fit(model, batches, steps_per_epoch, epochs, keep_best, title, events):
 
     batches: an endless dataset. keep_best: a KeepBest. events: folder for TensorBoard, replaced.
     """
+    shutil.rmtree(events, ignore_errors=True)  # of a start that was broken off
     start = time.perf_counter()
     model.fit(
         batches,

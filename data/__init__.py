@@ -75,6 +75,8 @@ def locate(name, flag):
             ) from None
     else:
         root = FOLDER / name
+        file = next(iter(source.files.values()))
+        root = next((path.parent for path in root.glob(f"*/{file}")), root)  # an archive may bring a folder of its own
     paths = {role: root / file for role, file in source.files.items()}
     missing = [path for path in paths.values() if not path.is_file()]
     if missing and source.package:

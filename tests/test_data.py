@@ -84,6 +84,13 @@ def test_one_file_is_split(tmp_path):
     assert "has been split" in corpus.notes[0]
 
 
+def test_a_split_file_leaks_no_repeated_text(tmp_path):
+    tiny.write_jsonl(tmp_path / "mine.jsonl", tiny.texts(40) * 3)
+    corpus = data.load(str(tmp_path / "mine.jsonl"))
+    tested = {corpus.texts[row] for row in corpus.test}
+    assert len(corpus.test) == 24 and not any(corpus.texts[row] in tested for row in corpus.pool)
+
+
 def test_dev_and_test_are_both_kept(folder):
     tiny.write_jsonl(folder / "dev.jsonl", [("a lime", "fruit"), ("a bus", "thing")])
     corpus = data.load(str(folder))

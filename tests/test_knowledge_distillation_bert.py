@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_bert as script
@@ -124,6 +125,8 @@ def start(capsys, monkeypatch, *words):
         (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be below 1"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
         (["--seeds", "0", "-1"], "--seeds -1: must be 0 or more"),
+        (["--seeds", "4294967296"], "--seeds 4294967296: must be below 2**32"),
+        (["--test-examples", "1"], "1 test texts; at least 2 are needed"),
         (["--seeds"], "at least one is needed, and none twice"),
         (["--seeds", "1", "1"], "--seeds 1 1: at least one is needed, and none twice"),
         (["--student-layers", "7"], "--student-layers 7: the teacher has 4 layers, so 1 to 4 can be taken"),
@@ -265,6 +268,16 @@ def test_smoke_the_student_can_be_a_bert_again(finished):
     folder = finished[1] / "student"
     student = pretrained.load(str(folder))
     assert student.layers == 2
+    # Its logits are those the run tested: last_hidden_state[:, 0] @ classifier.weight.T + classifier.bias.
+    with open(finished[1] / "report.md", encoding="utf-8") as file:
+        name = next(line for line in file if line.startswith("`student/` holds")).split()[2].rstrip(",")
+    corpus = data.load(str(finished[1].parent / "data"))
+    encoded = data.encode([corpus.texts[row] for row in corpus.test[:20]], student.tokenizer, 16, student.pad_id)
+    token_ids = encoded.take(np.arange(20))
+    hidden = pretrained.build_encoder(student, dropout=0).model.predict_on_batch([token_ids, np.zeros_like(token_ids)])
+    head = load_file(folder / "model.safetensors")
+    logits = hidden[:, 0] @ head["classifier.weight"].T + head["classifier.bias"]
+    np.testing.assert_allclose(logits, np.load(finished[1] / "seed-0" / name / "test_logits.npy")[:20], atol=1e-4)
     assert json.loads((folder / "config.json").read_text())["id2label"] == {str(i): f"class {i}" for i in range(4)}
 
 

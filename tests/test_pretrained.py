@@ -107,8 +107,12 @@ def test_layer_norm_epsilon_of_the_config(tmp_path):
 
 def test_padding_with_another_id(tmp_path):
     """With id 4 for padding and id 0 an ordinary word, hidden states are still those of numpy."""
-    bert = pretrained.load(str(tiny.write_bert(tmp_path / "bert", config=tiny.CONFIG | {"pad_token_id": 4})))
-    texts = ["w1 [PAD] w2", "w3"]  # [PAD] is id 0, here a word like others
+    folder = tiny.write_bert(tmp_path / "bert", config=tiny.CONFIG | {"pad_token_id": 0})  # the tokenizer knows better
+    words = (folder / "vocab.txt").read_text().split("\n")
+    words[0], words[4] = words[4], words[0]  # [MASK] is id 0, here a word like others
+    (folder / "vocab.txt").write_text("\n".join(words))
+    bert = pretrained.load(str(folder))
+    texts = ["w1 [MASK] w2", "w3"]
     encoded = data.encode(texts, bert.tokenizer, 16, bert.pad_id)
     token_ids = encoded.take(np.arange(2))
     assert token_ids.tolist() == [[2, 6, 4, 7, 3, 0, 0, 0], [2, 8, 3, 0, 0, 0, 0, 0]]
@@ -208,6 +212,7 @@ def test_too_few_positions(bert_folder):
     [
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"hidden_size": "32"}, "hidden_size must be a whole number from 1, found '32'"),
+        ({"layer_norm_eps": None}, "layer_norm_eps must be between 0 and 1, found None"),
         ({"num_attention_heads": 5}, "hidden_size is not a multiple of num_attention_heads"),
         ({"model_type": "roberta"}, "model_type is roberta; only bert"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
@@ -219,7 +224,7 @@ def test_too_few_positions(bert_folder):
 )
 def test_configs_that_do_not_fit(bert_folder, tmp_path, change, message):
     folder = shutil.copytree(bert_folder, tmp_path / "bert")
-    config = {key: value for key, value in (tiny.CONFIG | change).items() if value is not None}
+    config = {key: value for key, value in (tiny.CONFIG | change).items() if (key, value) != ("hidden_size", None)}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=message):
         pretrained.load(str(folder))
@@ -253,11 +258,12 @@ def test_vocabularies_that_do_not_fit(bert_folder, tmp_path):
     vocabulary = folder / "vocab.txt"
     words = vocabulary.read_text()
     vocabulary.write_text(words + "one more\n")
-    with pytest.raises(InputError, match="the tokenizer has 121 tokens, the model 120 embeddings"):
+    with pytest.raises(InputError, match="the tokenizer's ids go up to 120, the model has 120 embeddings"):
         pretrained.load(str(folder))
     vocabulary.write_text(words.replace("[SEP]\n", ""))
     with pytest.raises(InputError, match=r"no line \[SEP\]"):
         pretrained.load(str(folder))
+    vocabulary.write_text(words)
     (folder / "tokenizer_config.json").write_text("[1]")
     with pytest.raises(InputError, match="tokenizer_config.json: not a JSON object"):
         pretrained.load(str(folder))
@@ -275,3 +281,23 @@ def test_wrong_checksum(tmp_path):
     pretrained.check_sha256(tmp_path / "file", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     with pytest.raises(InputError, match="expected 0000.*the file is damaged"):
         pretrained.check_sha256(tmp_path / "file", "0" * 64)
+
+
+def test_a_vocabulary_with_capitals_is_cased(google_folder, tmp_path):
+    folder = shutil.copytree(google_folder, tmp_path / "google")
+    words = (folder / "vocab.txt").read_text()
+    (folder / "vocab.txt").write_text(words.replace("w1\n", "W1\n").replace("w2\n", "W2\n"))
+    assert pretrained.load(str(folder)).tokenizer.encode("W1 w1 w3").ids == [2, 6, 1, 8, 3]
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    assert pretrained.load(str(folder)).tokenizer.encode("W1 w1 W3").ids == [2, 1, 1, 8, 3]
+
+
+def test_several_checkpoints(google_folder, tmp_path):
+    folder = shutil.copytree(google_folder, tmp_path / "google")
+    for path in folder.glob("bert_model.ckpt.*"):
+        shutil.copy(path, folder / path.name.replace("bert_model.ckpt", "model.ckpt-2000"))
+    pretrained.load(str(folder))  # the one with the published name
+    for path in folder.glob("bert_model.ckpt.*"):
+        path.rename(folder / path.name.replace("bert_model.ckpt", "model.ckpt-1000"))
+    with pytest.raises(InputError, match="several checkpoints"):
+        pretrained.load(str(folder))
