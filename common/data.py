@@ -279,13 +279,23 @@ def encode(texts, tokenizer, maxlen, pad_id=0):
     tokenizer.enable_truncation(maxlen)
     ids, lengths = [], []
     for start in range(0, len(texts), 10_000):  # in slices, so that the tokenizer's own objects do not pile up
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + 10_000]):
+        whole = texts[start : start + 10_000]
+        begun = [_beginning(text, maxlen) for text in whole]
+        for text, cut, encoding in zip(whole, begun, tokenizer.encode_batch_fast(begun), strict=True):
+            if len(encoding) < maxlen and len(cut) < len(text):  # words of which nothing was left
+                encoding = tokenizer.encode(text)
             ids.append(np.array(encoding.ids, np.int32))
             lengths.append(len(ids[-1]))
     ids = np.concatenate(ids)
     if pad_id:
         ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
     return Encoded(ids, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _beginning(text, words):
+    """The first `words` words of a text, as they stand: a word is a token or more, so what follows would be cut off anyway."""
+    parts = text.split(maxsplit=words)
+    return text[: len(text) - len(parts[-1])] if len(parts) > words else text
 
 
 def by_length(lengths, batch_size, rng=None):

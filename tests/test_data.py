@@ -223,6 +223,16 @@ def test_tokens_are_those_of_bert4keras(bert_folder, tokenizer):
         assert found.tolist() == expected
 
 
+def test_long_texts_give_the_tokens_of_the_whole_text(tokenizer):
+    """Only the beginning of a long text is tokenized, unless its words vanish, as control characters do."""
+    made = [" ".join(text for text, _ in tiny.texts(20)), "\x07 " * 30 + "w1 w2", "中文" * 40, "w1, " * 40, " \n w3" * 40]
+    encoded = data.encode(made, tokenizer, maxlen=12)
+    for row, text in enumerate(made):
+        expected = tokenizer.encode(text).ids
+        assert encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]].tolist() == expected
+    assert tokenizer.encode(made[1]).ids == [2, 6, 7, 3]
+
+
 def test_another_padding_id_changes_places_with_0(tmp_path):
     words = ["w0", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "w1"]
     tokenizer = BertWordPieceTokenizer({word: i for i, word in enumerate(words)})._tokenizer
