@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ UNLABELLED = -1  # the label of a text that has none
 TEXT_COLUMNS = ("sentence", "text")
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
+_SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
 _POOL = 32  # batches that are sorted by length together: enough to save padding
 
 
@@ -88,9 +90,6 @@ def load(name_or_path):
         files = data.locate(name_or_path, "--data")
     else:
         files = _files_of(Path(name_or_path))
-        odd = [path for path in files.values() if path.suffix not in SUFFIXES]
-        if odd:
-            raise InputError(f"{odd[0]}: its name must end in one of {' '.join(SUFFIXES)}")
     parts = {part: _read(path, notes, labelled=part != "unlabelled") for part, path in files.items()}
     if "test" in parts and "dev" in parts and not any("label" in record for record in parts["test"]):
         notes.append(f"{files['test']} has no labels: {files['dev'].name} is the test part")
@@ -104,6 +103,8 @@ def load(name_or_path):
 
 def _files_of(path):
     if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"{path}: its name must end in one of {' '.join(SUFFIXES)}")
         return {"train": path}
     if not path.is_dir():
         names = ", ".join(name for name, source in data.SOURCES.items() if source.kind == "texts")
@@ -139,7 +140,7 @@ def _read(path, notes, labelled):
         if not isinstance(row[column], str):
             raise InputError(f"{where}: {column!r} must be a string, found {json.dumps(row[column])[:40]}")
         for name in (column, "label", "label_des"):
-            if any("\ud800" <= letter <= "\udfff" for letter in str(row.get(name))):
+            if _SURROGATE.search(str(row.get(name))):
                 raise InputError(f"{where}: {name!r} holds half of a surrogate pair, which is no character")
         record = {"text": row[column].strip(), "line": line}
         label = row.get("label")
