@@ -21,10 +21,10 @@ from typing import Literal
 import numpy as np
 
 from common import InputError, data, distillation, pretrained, report, training
-from common.backend import Lambda, keras, set_precision, set_seed
-from common.command import as_dict, check_at_least, check_positive, start
-from common.evaluation import compare, encoder_flops, latency, parameters, predict, scores
-from common.files import write_json, write_text, write_whole
+from common.backend import Lambda, keras, set_precision, set_seed, tf
+from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
+from common.evaluation import encoder_flops, latency
+from common.files import write_json
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -117,60 +117,14 @@ def build_classifier(bert, classes, dropout):
     return encoder, keras.Model(encoder.model.inputs, head(cls))
 
 
-# Distillation ----------------------------------------------------------------------------------------------------------
-
-
-def compile_alone(classifier, optimizer):
-    """Cross-entropy with the true labels."""
-    classifier.compile(optimizer, loss=distillation.hard_loss)
-    return classifier
-
-
-def compile_distilled(classifier, optimizer, settings):
-    """One classifier, two outputs: its logits z for the labels, z / T for the soft labels.
-
-    loss = hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))   (Hinton, section 2)
-    """
-    temperature = settings.temperature
-    logits = classifier.output
-    outputs = {
-        "hard": keras.layers.Activation("linear", dtype="float32", name="hard")(logits),
-        "soft": Lambda(lambda z: z / temperature, dtype="float32", name="soft")(logits),
-    }
-    model = keras.Model(classifier.inputs, outputs)
-    model.compile(
-        optimizer,
-        loss={"hard": distillation.hard_loss, "soft": distillation.soft_loss},
-        loss_weights={"hard": settings.hard_weight, "soft": settings.soft_weight * temperature**2},
-    )
-    return model
-
-
-def distillation_targets(labels, soft_labels):
-    """(labels, weights) for the two outputs; where there is no label only the soft loss counts."""
-    labelled = labels != data.UNLABELLED
-    targets = {"hard": np.where(labelled, labels, 0), "soft": soft_labels}
-    weights = {"hard": labelled.astype(np.float32), "soft": np.ones(len(labels), np.float32)}
-    return targets, weights
-
-
 # One experiment --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Run:
-    """What all experiments of one seed share; each experiment leaves its weights and its record in a folder of its own."""
+class Run(training.Run):
+    """A seed's run, and the BERT that its models start from."""
 
-    settings: Settings
-    seed: int
     bert: pretrained.Bert
-    corpus: data.Corpus
-    encoded: data.Encoded
-    parts: data.Parts
-    folder: Path
-
-    def stage(self, name):
-        return self.folder / f"seed-{self.seed}" / name
 
 
 def build(run, name):
@@ -201,33 +155,24 @@ def trained_bert(run, name):
 
 
 def soft_labels_of(run, name, rows):
-    """Soft labels (rows, classes) for the texts `rows` from a finished experiment's model, each text computed once."""
+    """Soft labels (rows, classes) at temperature T for the texts `rows`, from noise or from a finished experiment's model."""
     temperature = run.settings.temperature
     if name == "noise":
         return distillation.noise_labels(run.corpus.labels[rows], len(run.corpus.classes), temperature, run.seed)
-    classifier = trained(run, name)[2]
-    soft_labels, _ = distillation.cached_soft_labels(
-        run.stage(name) / "soft_labels.npz",
-        training.weights_fingerprint(classifier),
-        distillation.example_keys(run.encoded, rows),
-        temperature,
-        lambda missing: predict(classifier, run.encoded, rows[missing]),
-    )
-    return soft_labels
+    return distillation.soften(training.logits_of(run, name, trained(run, name)[2], rows), temperature)
 
 
 def train(run, name):
     """Run one experiment, or read what an earlier start left of it. Returns its record."""
-    record = run.stage(name) / "record.json"
-    if record.is_file():
-        return json.loads(record.read_text(encoding="utf-8"))
+    if found := run.record(name):
+        return found
     settings, experiment, parts, labels = run.settings, EXPERIMENTS[name], run.parts, run.corpus.labels
     rows = np.concatenate([parts.train, parts.unlabelled]) if experiment.unlabelled else parts.train
     hidden = np.concatenate([labels[parts.train], np.full(len(rows) - len(parts.train), data.UNLABELLED, np.int32)])
-    extra = {}
+    told = {}
     if experiment.soft_labels:
         soft_labels = soft_labels_of(run, experiment.soft_labels, rows)
-        extra["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels[rows])[: len(parts.train)].mean())
+        told["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels[rows])[: len(parts.train)].mean())
     keras.backend.clear_session()  # the soft labels' model is not needed any more
     set_seed(run.seed)
     _, _, classifier = build(run, name)
@@ -238,31 +183,13 @@ def train(run, name):
     steps = -(-len(rows) // settings.batch_size)
     optimizer = training.adam(rate, steps * epochs, settings.schedule)
     if experiment.soft_labels:
-        model = compile_distilled(classifier, optimizer, settings)
-        targets = distillation_targets(hidden, soft_labels)
+        # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
+        weights = settings.temperature, settings.hard_weight, settings.soft_weight
+        model = distillation.compile_distilled(classifier, optimizer, *weights)
+        targets = distillation.distillation_targets(hidden, soft_labels)
     else:
-        model, targets = compile_alone(classifier, optimizer), (hidden,)
-    batches = data.batches(run.encoded, rows, targets, settings.batch_size, run.seed)
-    keep_best = training.KeepBest(classifier, run.encoded, parts.validation, labels[parts.validation])
-    events = run.folder / "tensorboard" / f"seed-{run.seed}-{name}"
-    history, seconds = training.fit(model, batches, steps, epochs, keep_best, f"seed {run.seed} {name}", str(events))
-
-    logits = predict(classifier, run.encoded, parts.test)
-    found = {
-        "name": name,
-        "seed": run.seed,
-        "parameters": parameters(classifier),
-        **scores(labels[parts.test], logits),
-        "validation_accuracy": keep_best.best,
-        "train_seconds": seconds,
-        "epochs": epochs,
-        **extra,
-        "history": history,
-    }
-    training.save_weights(classifier, run.stage(name) / "weights.npz")
-    write_whole(run.stage(name) / "test_logits.npy", lambda file: np.save(file, logits))
-    write_json(record, found)
-    return found
+        model, targets = distillation.compile_alone(classifier, optimizer), (hidden,)
+    return training.train_stage(run, name, classifier, model, rows, targets, epochs, steps, **told)
 
 
 # The whole run ---------------------------------------------------------------------------------------------------------
@@ -296,10 +223,10 @@ def main(preset, settings):
 
     models = []
     for seed, parts in all_parts.items():
-        run = Run(settings, seed, bert, corpus, encoded, parts, folder)
+        run = Run(settings, seed, corpus, encoded, parts, folder, bert)
         for name in wanted:
             models.append(train(run, name))
-            print(describe(models[-1]))
+            print(report.describe(models[-1]))
     report_run(preset, settings, run, models)
 
 
@@ -309,18 +236,13 @@ def check(settings):
     check_at_least(
         settings, maxlen=3, batch_size=1, student_layers=1, teacher_epochs=1, student_epochs=1, unlabelled_epochs=1,
         train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
-        hard_weight=0, soft_weight=0, teacher_dropout=0, student_dropout=0, seeds=0,
+        hard_weight=0, soft_weight=0, teacher_dropout=0, student_dropout=0,
     )
     for name in ("teacher_dropout", "student_dropout"):
         if getattr(settings, name) >= 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be below 1")
-    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
-        raise InputError(f"--seeds {' '.join(map(str, settings.seeds))}: at least one is needed, and none twice")
-    if max(settings.seeds) >= 2**32:
-        raise InputError(f"--seeds {max(settings.seeds)}: must be below 2**32")
-    unknown = [name for name in settings.experiments if name not in EXPERIMENTS]
-    if unknown:
-        raise InputError(f"--experiments {unknown[0]}: expected some of {' '.join(EXPERIMENTS)}")
+    check_seeds(settings.seeds)
+    check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:
         raise InputError("--experiments distilled-unlabelled needs --unlabelled-examples above 0")
     needed = {"teacher", *settings.experiments} | {EXPERIMENTS[name].soft_labels for name in settings.experiments}
@@ -331,29 +253,13 @@ def split(corpus, settings, wanted, seed):
     """The texts one seed uses. Raises InputError if there are too few."""
     unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
     parts = data.split(corpus, seed, settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples)
-    if len(parts.train) < settings.batch_size:
-        raise InputError(
-            f"{corpus.name}: {len(parts.train)} training texts are fewer than a batch; lower --batch-size {settings.batch_size}"
-        )
+    data.check_parts(corpus, parts, settings.batch_size)
     if unlabelled and not len(parts.unlabelled):
         raise InputError(
             f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none for distilled-unlabelled; lower "
             "--train-examples, add a file of unlabelled texts, or leave it out of --experiments"
         )
-    if len(parts.validation) == 0:
-        raise InputError(f"{corpus.name}: too few texts to hold some out; --validation-examples 0 chooses on the test part")
-    if len(parts.test) < 2:
-        raise InputError(f"{corpus.name}: {len(parts.test)} test texts; at least 2 are needed to compare models")
     return parts
-
-
-def describe(model):
-    """A finished experiment in one line."""
-    told = f", soft labels {model['soft_label_accuracy']:.1%} right" if "soft_label_accuracy" in model else ""
-    return (
-        f"  seed {model['seed']}  {model['name']:<22}  {model['epochs']:>2} epochs in {model['train_seconds']:>4.0f} s"
-        f"   validation {model['validation_accuracy']:.1%}   test {model['accuracy']:.1%}{told}"
-    )
 
 
 def measure(run):
@@ -363,7 +269,8 @@ def measure(run):
         keras.backend.clear_session()
         berts = {"teacher": run.bert, "student": pretrained.shallow(run.bert, range(run.settings.student_layers))}
         classifiers = {name: build_classifier(bert, len(run.corpus.classes), 0)[1] for name, bert in berts.items()}
-        times = latency(classifiers, run.settings.maxlen)
+        text = run.settings.maxlen
+        times = latency(classifiers, lambda size: (tf.ones((size, text), tf.int32), tf.zeros((size, text), tf.int32)))
         head = 2 * run.bert.config["hidden_size"] * len(run.corpus.classes)
         write_json(path, {
             name: {
@@ -376,49 +283,13 @@ def measure(run):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def comparisons(run, models):
-    """A - B for each pair of COMPARISONS that was run, over all seeds, on the same test texts."""
-    names = {model["name"] for model in models}
-
-    def correct(name):
-        logits = [np.load(run.folder / f"seed-{seed}" / name / "test_logits.npy") for seed in run.settings.seeds]
-        return np.stack([z.argmax(-1) == run.corpus.labels[run.parts.test] for z in logits])  # (seeds, texts)
-
-    return [
-        {"a": a, "b": b, **compare(correct(a), correct(b)), "seeds": list(run.settings.seeds)}
-        for a, b in COMPARISONS
-        if {a, b} <= names
-    ]
-
-
 def report_run(preset, settings, run, models):
-    """Write results.json, log.csv, plots, report.md and the student; print the table."""
+    """Write the report and the student; print the tables."""
     cost = measure(run)
     models = [model | cost["teacher" if EXPERIMENTS[model["name"]].deep else "student"] for model in models]
-    parts, folder = run.parts, run.folder
-    results = {
-        "schema": 1,
-        "script": "knowledge_distillation_bert",
-        "preset": preset,
-        "settings": as_dict(settings),
-        "environment": report.environment(),
-        "data": {
-            "name": run.corpus.name, "classes": len(run.corpus.classes), "train": len(parts.train),
-            "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
-            "chosen_on": "test" if parts.validation is parts.test else "validation",
-            "notes": run.corpus.notes, "descriptions": run.corpus.descriptions,
-        },
-        "models": [{key: value for key, value in model.items() if key != "history"} for model in models],
-        "comparisons": comparisons(run, models),
-    }
+    results = report.results_of(run, "knowledge_distillation_bert", preset, as_dict(settings), models, COMPARISONS)
     taken = write_best_student(run, models)
-    report.write_log(folder / "log.csv", models)
-    report.plot_curves(folder / "curves.png", models)
-    report.plot_tradeoff(folder / "tradeoff.png", models)
-    write_json(folder / "results.json", results)
-    write_text(folder / "report.md", report.document(results, taken))
-    print(report.summary(results))
-    print(f"\n{folder}/  report.md  results.json  curves.png  tradeoff.png  student/ ({taken})")
+    report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken)
 
 
 def write_best_student(run, models):

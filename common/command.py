@@ -56,6 +56,22 @@ def check_positive(settings, *names):
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be above 0")
 
 
+def check_seeds(seeds):
+    """Raise InputError unless there is a seed, none stands twice, and each is one that numpy takes."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {' '.join(map(str, seeds))}: at least one is needed, and none twice")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"--seeds {seed}: must be 0 or more and below 2**32")
+
+
+def check_known(flag, wanted, known):
+    """Raise InputError unless each of the names `wanted` is one of the names `known`."""
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"{flag} {name}: expected some of {' '.join(known)}")
+
+
 def as_dict(settings):
     """The settings as JSON holds them (tuples become lists)."""
     return {

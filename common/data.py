@@ -58,22 +58,35 @@ class Parts:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenized texts, ragged and held once: text i is `ids[offsets[i]:offsets[i + 1]]`, int32; 0 is kept for padding."""
+    """Tokenized texts, ragged and held once: text i is `ids[offsets[i]:offsets[i + 1]]`, int32; 0 is kept for padding.
+
+    What batches, predictions and soft labels need to know of examples is `spec`, `example`, `lengths` and `inputs`; images
+    have the same four (`common.images`).
+    """
 
     ids: np.ndarray
     offsets: np.ndarray
+
+    spec = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
+
+    def example(self, row):
+        """The token ids of one text, (tokens,) int32."""
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
     def lengths(self, rows):
         """Tokens of each text, special ones included."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
-    def take(self, rows):
-        """The texts `rows` padded with 0 into int32 (rows, tokens); tokens is a multiple of 8, for few graph shapes."""
+    def inputs(self, rows):
+        """(token ids, segment ids) of the texts `rows` as a model takes them, both int32 (rows, tokens).
+
+        Padded with 0; tokens is a multiple of 8, for few graph shapes. Segment ids are all 0.
+        """
         lengths = self.lengths(rows)
-        batch = np.zeros((len(rows), -(-int(lengths.max()) // 8) * 8), np.int32)
-        for line, start, length in zip(batch, self.offsets[rows], lengths, strict=True):
-            line[:length] = self.ids[start : start + length]
-        return batch
+        token_ids = np.zeros((len(rows), -(-int(lengths.max()) // 8) * 8), np.int32)
+        for line, row, length in zip(token_ids, rows, lengths, strict=True):
+            line[:length] = self.example(row)
+        return token_ids, np.zeros_like(token_ids)
 
 
 # Reading ---------------------------------------------------------------------------------------------------------------
@@ -218,7 +231,7 @@ def _corpus(name, files, parts, notes):
                 )
     if not {"dev", "test"} & set(parts):
         whole = parts["train"]
-        rest, drawn = _draw(np.arange(len(whole)), [number[record["label"]] for record in whole], len(whole) // 5, seed=0)
+        rest, drawn = draw(np.arange(len(whole)), [number[record["label"]] for record in whole], len(whole) // 5, seed=0)
         parts |= {"train": [whole[i] for i in rest], "test": [whole[i] for i in np.sort(drawn)]}
         notes.append(f"{files['train'].name} has been split: a fifth of it is the test part")
     held_out = {record["text"] for part in ("dev", "test") for record in parts.get(part, ())}
@@ -249,18 +262,30 @@ def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
     labels = corpus.labels
     labelled = corpus.pool[labels[corpus.pool] != UNLABELLED]
     if len(corpus.dev):
-        held_out = _draw(corpus.dev, labels, validation or len(corpus.dev), seed)[1]
+        held_out = draw(corpus.dev, labels, validation or len(corpus.dev), seed)[1]
     else:
-        labelled, held_out = _draw(labelled, labels, min(validation, len(labelled) // 5), seed)
-    rest, chosen = _draw(labelled, labels, train or len(labelled), seed)
+        labelled, held_out = draw(labelled, labels, min(validation, len(labelled) // 5), seed)
+    rest, chosen = draw(labelled, labels, train or len(labelled), seed)
     given = corpus.pool[labels[corpus.pool] == UNLABELLED]
     spare = np.concatenate([np.random.default_rng(seed).permutation(rows) for rows in (given, rest)])
-    tested = np.sort(_draw(corpus.test, labels, test or len(corpus.test), seed=0)[1])  # in the order of the file
+    tested = np.sort(draw(corpus.test, labels, test or len(corpus.test), seed=0)[1])  # in the order of the file
     return Parts(chosen, spare[:unlabelled], held_out if validation or len(corpus.dev) else tested, tested)
 
 
-def _draw(rows, labels, count, seed):
-    """(rest, drawn): at most `count` of `rows`, each class in its share."""
+def check_parts(corpus, parts, batch_size):
+    """Raise InputError if there are too few examples to train on, to choose epochs by, or to compare models with."""
+    if len(parts.train) < batch_size:
+        raise InputError(
+            f"{corpus.name}: {len(parts.train)} training examples are fewer than a batch; lower --batch-size {batch_size}"
+        )
+    if len(parts.validation) == 0:
+        raise InputError(f"{corpus.name}: too few to hold some out; --validation-examples 0 chooses on the test part")
+    if len(parts.test) < 2:
+        raise InputError(f"{corpus.name}: {len(parts.test)} in the test part; at least 2 are needed to compare models")
+
+
+def draw(rows, labels, count, seed):
+    """(rest, drawn): at most `count` of `rows`, each class in its share. labels: indexed by row."""
     labels, shuffled = np.asarray(labels), np.random.default_rng(seed).permutation(rows)
     # A text's place within its class, over the size of the class: the lowest places are the same share of every class.
     place = np.zeros(len(rows))
@@ -313,24 +338,22 @@ def by_length(lengths, batch_size, rng=None):
     return [batches[i] for i in rng.permutation(len(batches))] if rng else batches
 
 
-def batches(encoded, rows, targets, batch_size, seed):
-    """An endless `tf.data.Dataset` of training batches ((token ids, segment ids), *targets), epoch after epoch.
+def batches(examples, rows, targets, batch_size, seed):
+    """An endless `tf.data.Dataset` of training batches (inputs, *targets), epoch after epoch.
 
-    rows: (texts,) int. targets: a tuple of arrays or dicts of arrays whose first axis is that of `rows`. The order of epoch
-    e depends on (seed, e) alone. An epoch has ceil(texts / batch_size) batches.
+    examples: Encoded or Images. rows: (examples,) int. targets: a tuple of arrays or dicts of arrays whose first axis is
+    that of `rows`. The order of epoch e depends on (seed, e) alone. An epoch has ceil(rows / batch_size) batches.
     """
     targets = tf.nest.map_structure(np.asarray, targets)
-    lengths = encoded.lengths(rows)
+    lengths = examples.lengths(rows)
 
     def stream():
         for epoch in itertools.count():
             for chosen in by_length(lengths, batch_size, np.random.default_rng((seed, epoch))):
-                token_ids = encoded.take(rows[chosen])
-                yield (token_ids, np.zeros_like(token_ids)), *tf.nest.map_structure(lambda x: x[chosen], targets)  # noqa: B023
+                yield examples.inputs(rows[chosen]), *tf.nest.map_structure(lambda x: x[chosen], targets)  # noqa: B023
 
     def spec(x):
         return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
 
-    ids = tf.TensorSpec((None, None), tf.int32)
-    signature = ((ids, ids), *tf.nest.map_structure(spec, targets))
+    signature = (examples.spec, *tf.nest.map_structure(spec, targets))
     return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(tf.data.AUTOTUNE)

@@ -1,7 +1,7 @@
 """The equations of distillation (Hinton et al. 2015, arXiv 1503.02531), and soft labels that are computed once.
 
 All of it in float32 whatever the precision of the model, on logits rather than probabilities: no logarithm of a rounded
-zero. How a teacher computes its logits, and how a student is trained, is not this module's business.
+zero. What teacher and student are, and how they are trained, is not this module's business.
 """
 
 import hashlib
@@ -9,7 +9,8 @@ import hashlib
 import numpy as np
 from scipy.special import softmax
 
-from common.backend import tf
+from common.backend import Lambda, keras, tf
+from common.data import UNLABELLED
 from common.files import write_whole
 
 
@@ -51,6 +52,39 @@ def soft_loss(soft_labels, logits_at_temperature):
     return tf.reduce_sum(tf.math.xlogy(p, p) - p * log_q, axis=-1)
 
 
+def compile_alone(classifier, optimizer):
+    """Cross-entropy with the true labels."""
+    classifier.compile(optimizer, loss=hard_loss)
+    return classifier
+
+
+def compile_distilled(classifier, optimizer, temperature, hard_weight, soft_weight):
+    """One classifier, two outputs: its logits z for the labels, z / T for the soft labels.
+
+    loss = hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))   (Hinton, section 2)
+    """
+    logits = classifier.output  # (batch, classes)
+    outputs = {
+        "hard": keras.layers.Activation("linear", dtype="float32", name="hard")(logits),
+        "soft": Lambda(lambda z: z / temperature, dtype="float32", name="soft")(logits),
+    }
+    model = keras.Model(classifier.inputs, outputs)
+    model.compile(
+        optimizer,
+        loss={"hard": hard_loss, "soft": soft_loss},
+        loss_weights={"hard": hard_weight, "soft": soft_weight * temperature**2},
+    )
+    return model
+
+
+def distillation_targets(labels, soft_labels):
+    """(labels, weights) for the two outputs; where there is no label only the soft loss counts."""
+    labelled = labels != UNLABELLED
+    targets = {"hard": np.where(labelled, labels, 0), "soft": soft_labels}
+    weights = {"hard": labelled.astype(np.float32), "soft": np.ones(len(labels), np.float32)}
+    return targets, weights
+
+
 def fingerprint(*parts):
     """A short digest of arrays, strings and numbers, in order: equal if and only if (for all that matters) they are."""
     digest = hashlib.sha256()
@@ -63,27 +97,26 @@ def fingerprint(*parts):
     return digest.hexdigest()[:16]
 
 
-def example_keys(encoded, rows):
-    """One digest per text, of its token ids: what a soft label is filed under. Returns (rows,) strings of 16 characters."""
-    return np.array([fingerprint(encoded.ids[encoded.offsets[row] : encoded.offsets[row + 1]]) for row in rows])
+def example_keys(examples, rows):
+    """One digest per example, of its token ids or pixels: what a soft label is filed under. Returns (rows,) strings."""
+    return np.array([fingerprint(examples.example(row)) for row in rows])
 
 
-def cached_soft_labels(path, model_fingerprint, keys, temperature, compute_logits):
-    """Soft labels at `temperature` for the texts with `keys`; those not yet in the file `path` are computed and added.
+def cached_logits(path, model_fingerprint, keys, compute_logits):
+    """A teacher's logits for the examples with `keys`; those not yet in the file `path` are computed and added.
 
-    The file counts only if it was made by the same model at the same temperature; within it a text is found by its key,
-    never by its position. compute_logits: indices into `keys` -> logits (indices, classes).
-    Returns (soft labels (texts, classes) float32, how many were computed now).
+    The file counts only if it was made by the same model; within it an example is found by its key, never by its position.
+    It holds logits rather than soft labels, so that it serves every temperature. compute_logits: indices into `keys` ->
+    logits (indices, classes). Returns (logits (examples, classes) float32, how many were computed now).
     """
-    wanted = fingerprint(model_fingerprint, float(temperature))
     stored = {}
     if path.is_file():
         with np.load(path) as file:
-            if str(file["fingerprint"]) == wanted:
-                stored = dict(zip(file["keys"], file["soft_labels"], strict=True))
+            if str(file["fingerprint"]) == model_fingerprint:
+                stored = dict(zip(file["keys"], file["logits"], strict=True))
     missing = np.flatnonzero([key not in stored for key in keys])
     if len(missing):
-        stored |= dict(zip(keys[missing], soften(compute_logits(missing), temperature), strict=True))
-        arrays = {"fingerprint": wanted, "keys": np.array([*stored]), "soft_labels": np.stack([*stored.values()])}
+        stored |= dict(zip(keys[missing], np.asarray(compute_logits(missing), np.float32), strict=True))
+        arrays = {"fingerprint": model_fingerprint, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
         write_whole(path, lambda file: np.savez(file, **arrays))
     return np.stack([stored[key] for key in keys]), len(missing)

@@ -7,21 +7,21 @@ import time
 
 import numpy as np
 from scipy import stats
+from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score
 
 from common.backend import tf
 from common.data import by_length
 
 
-def predict(model, encoded, rows, batch_size=64):
-    """Logits of `model` for the texts `rows`: (rows, classes) float32, in the order of `rows`.
+def predict(model, examples, rows, batch_size=64):
+    """Logits of `model` for the examples `rows`: (rows, classes) float32, in the order of `rows`.
 
-    Batches are formed by length, so that short texts do not pay for long ones. `model`: (token ids, segment ids) -> logits.
+    Batches are formed by length, so that short texts do not pay for long ones. examples: Encoded or Images.
     """
     found = None
-    for chosen in by_length(encoded.lengths(rows), batch_size):
-        token_ids = encoded.take(rows[chosen])
-        batch = model.predict_on_batch([token_ids, np.zeros_like(token_ids)])
+    for chosen in by_length(examples.lengths(rows), batch_size):
+        batch = model.predict_on_batch(examples.inputs(rows[chosen]))
         if found is None:
             found = np.empty((len(rows), batch.shape[1]), np.float32)
         found[chosen] = batch
@@ -29,12 +29,27 @@ def predict(model, encoded, rows, batch_size=64):
 
 
 def scores(labels, logits):
-    """{"accuracy", "macro_f1"} of the most probable classes, as fractions. labels: (texts,); logits: (texts, classes)."""
+    """{"accuracy", "macro_f1"} of the most probable classes, as fractions. labels: (rows,); logits: (rows, classes)."""
     predicted = logits.argmax(axis=-1)
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
     }
+
+
+def calibration(labels, logits, bins=15):
+    """{"ece", "nll"}: how far the probabilities at T = 1 can be taken at their word. labels: (rows,); logits: (rows, classes).
+
+    ece: expected calibration error Σ_b n_b / n · |accuracy_b - confidence_b| over `bins` equal intervals of the highest
+    probability (Guo et al. 2017, arXiv 1706.04599, equation 3), as a fraction. nll: mean -log of the true label's
+    probability, in nats.
+    """
+    log_p = log_softmax(np.asarray(logits, np.float64), axis=-1)
+    confidence = np.exp(log_p.max(axis=-1))
+    right = log_p.argmax(axis=-1) == labels
+    held = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(held, right - confidence, minlength=bins)
+    return {"ece": float(np.abs(gaps).sum() / len(labels)), "nll": float(-log_p[np.arange(len(labels)), labels].mean())}
 
 
 def compare(correct_a, correct_b, confidence=0.95):
@@ -77,6 +92,17 @@ def parameters(model):
     return int(sum(np.prod(weight.shape) for weight in model.weights))
 
 
+def graph_flops(model):
+    """Floating-point operations of `model` for one example, as TensorFlow's profiler counts them; a multiply-add is two.
+
+    The profiler does not count Einsum, so BERTs, whose attention is made of it, have `encoder_flops`.
+    """
+    inputs = [tf.TensorSpec([1, *x.shape[1:]], x.dtype) for x in model.inputs]
+    graph = tf.function(lambda *x: model(x[0] if len(x) == 1 else list(x))).get_concrete_function(*inputs).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation() | {"output": "none"}
+    return tf.compat.v1.profiler.profile(graph, cmd="op", options=options).total_float_ops
+
+
 def encoder_flops(config, tokens):
     """Floating-point operations of a BERT encoder for one text of `tokens` tokens; a multiply-add counts as two.
 
@@ -88,21 +114,21 @@ def encoder_flops(config, tokens):
     return 2 * config["num_hidden_layers"] * layer
 
 
-def latency(models, tokens, batch_sizes=(1, 32), rounds=15):
+def latency(models, inputs, batch_sizes=(1, 32), rounds=15):
     """Median wall-clock time of one forward pass: {name: {str(batch size): milliseconds}}.
 
     models: {name: model}. They take turns within each round, so that a busy moment of the machine falls on all of them;
-    the first passes, in which graphs are built and memory is claimed, do not count. tokens: length of every text.
+    the first passes, in which graphs are built and memory is claimed, do not count. inputs: batch size -> their inputs.
     """
-    runs = {name: tf.function(lambda ids, model=model: model((ids, tf.zeros_like(ids)))) for name, model in models.items()}
+    runs = {name: tf.function(lambda x, model=model: model(x)) for name, model in models.items()}
     times = {name: {} for name in models}
     for size in batch_sizes:
-        token_ids = tf.ones((size, tokens), tf.int32)
+        batch = inputs(size)
         seconds = {name: [] for name in models}
         for turn in range(rounds + 2):
             for name, run in runs.items():
                 start = time.perf_counter()
-                run(token_ids).numpy()
+                run(batch).numpy()
                 if turn >= 2:
                     seconds[name].append(time.perf_counter() - start)
         for name in models:

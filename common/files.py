@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files that must be the published ones."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -36,6 +37,17 @@ def write_text(path, text):
 def write_json(path, value):
     """`write_whole` for JSON; NaN is refused, because other languages cannot read it."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def check_sha256(path, expected):
+    """Raise InputError unless the file at `path` has the SHA-256 `expected` (64 hex digits)."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
+    if found != expected:
+        raise InputError(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
 
 
 def _umask():

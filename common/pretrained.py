@@ -5,7 +5,6 @@ Hugging Face one, the first layers of either and a fine-tuned teacher are all th
 is the scripts' work, not this module's.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 import data
 from common import InputError
 from common.backend import LayerNormalization, build_transformer_model, keras, tf
+from common.files import check_sha256
 
 _ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 _CONFIG_KEYS = (
@@ -70,17 +70,6 @@ def load(name_or_folder, maxlen=0):
     _check_shapes(weights, config, folder)
     tokenizer, pad_id = _read_tokenizer(folder, config)
     return Bert(config, weights, tokenizer, pad_id, str(name_or_folder))
-
-
-def check_sha256(path, expected):
-    """Raise InputError unless the file at `path` has the SHA-256 `expected` (64 hex digits)."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found = digest.hexdigest()
-    if found != expected:
-        raise InputError(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
 
 
 def take_layers(layers, count, spread):

@@ -7,15 +7,19 @@ import csv
 import io
 import json
 import platform
+from dataclasses import replace
 from importlib import metadata
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from common import InputError
+from common.evaluation import compare
 from common.files import write_json, write_text, write_whole
 from common.pretrained import hugging_face_name
 
@@ -48,6 +52,15 @@ def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
     write_json(path, wanted)
+
+
+def describe(model):
+    """A finished stage in one line."""
+    told = f", soft labels {model['soft_label_accuracy']:.1%} right" if "soft_label_accuracy" in model else ""
+    return (
+        f"  seed {model['seed']}  {model['name']:<22}  {model['epochs']:>2} epochs in {model['train_seconds']:>4.0f} s"
+        f"   validation {model['validation_accuracy']:.1%}   test {model['accuracy']:.1%}{told}"
+    )
 
 
 def environment():
@@ -86,6 +99,9 @@ def by_name(models):
     return [(name, list(group)) for name, group in groupby(sorted(models, key=lambda m: order[m["name"]]), lambda m: m["name"])]
 
 
+count = EngFormatter(places=2)  # 22570000 -> "22.57 M"
+
+
 def spread(values, scale=1.0, decimals=2):
     """Mean, and with several values ± their standard deviation."""
     values = np.asarray(values) * scale
@@ -95,27 +111,28 @@ def spread(values, scale=1.0, decimals=2):
 
 def models_table(models):
     """Rows of strings, header first: what each model is, costs and reaches."""
-    rows = [["model", "layers", "params", "GFLOPs", "ms @1", "ms @32", "accuracy %", "macro-F1 %", "train s"]]
+    second, title = ("ece", "ECE %") if "ece" in models[0] else ("macro_f1", "macro-F1 %")
+    rows = [["model", "layers", "params", "FLOPs", "ms @1", "ms @32", "accuracy %", title, "train s"]]
     for name, group in by_name(models):
         first = group[0]
         rows.append([
             name,
             str(first["layers"]),
-            f"{first['parameters'] / 1e6:.2f} M",
-            f"{first['flops'] / 1e9:.3f}",
-            f"{first['latency_ms']['1']:.1f}",
-            f"{first['latency_ms']['32']:.0f}",
+            count(first["parameters"]),
+            count(first["flops"]),
+            f"{first['latency_ms']['1']:.3g}",
+            f"{first['latency_ms']['32']:.3g}",
             spread([m["accuracy"] for m in group], 100),
-            spread([m["macro_f1"] for m in group], 100),
+            spread([m[second] for m in group], 100),
             f"{np.mean([m['train_seconds'] for m in group]):.0f}",
         ])
     return rows
 
 
-def comparisons_table(comparisons):
+def comparisons_table(found):
     """Rows of strings, header first: differences in points of accuracy, with interval and p-value."""
     rows = [["A - B", "points", "95 % interval", "p"]]
-    for c in comparisons:
+    for c in found:
         low, high = (100 * bound for bound in c["ci95"])
         p = "< 0.0001" if c["p_value"] < 0.0001 else f"{c['p_value']:.4f}"
         rows.append([f"{c['a']} - {c['b']}", f"{100 * c['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", p])
@@ -148,12 +165,66 @@ def summary(results):
 
 def _classes(descriptions):
     """A section on what the classes mean, if the data says."""
-    lines = "\n".join(f"- {name}: {meaning}" for name, meaning in (descriptions or {}).items())
+    lines = "\n".join(f"- {name}: {meaning}" for name, meaning in descriptions.items())
     return ["## Classes", lines] if lines else []
 
 
-def document(results, student):
-    """report.md: what was run, the tables, the plots, the settings and the environment."""
+def comparisons(run, models, pairs):
+    """A - B for each of the (A, B) `pairs` whose models were trained, over all seeds, on the same test examples."""
+    names = {model["name"] for model in models}
+    labels = run.corpus.labels[run.parts.test]
+
+    def correct(name):
+        paths = [replace(run, seed=seed).stage(name) / "test_logits.npy" for seed in run.settings.seeds]
+        return np.stack([np.load(path).argmax(-1) == labels for path in paths])  # (seeds, examples)
+
+    return [
+        {"a": a, "b": b, **compare(correct(a), correct(b)), "seeds": list(run.settings.seeds)}
+        for a, b in pairs
+        if {a, b} <= names
+    ]
+
+
+def results_of(run, script, preset, settings, models, pairs):
+    """results.json of a run, as design.md describes it. settings: as JSON. pairs: the comparisons to make."""
+    corpus, parts = run.corpus, run.parts
+    return {
+        "schema": 1,
+        "script": script,
+        "preset": preset,
+        "settings": settings,
+        "environment": environment(),
+        "data": {
+            "name": corpus.name, "classes": len(corpus.classes), "train": len(parts.train),
+            "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
+            "chosen_on": "test" if parts.validation is parts.test else "validation",
+            "notes": corpus.notes, "descriptions": corpus.descriptions,
+        },
+        "models": [{key: value for key, value in model.items() if key != "history"} for model in models],
+        "comparisons": comparisons(run, models, pairs),
+    }
+
+
+def write_report(folder, results, models, example, student, sections=(), plots=()):
+    """Write log.csv, curves.png, tradeoff.png, results.json and report.md, and print the tables and where they are.
+
+    models: the records with their histories. example: what one example is, for which costs are told. student: what
+    `student/` holds. sections: further (title, rows of a table, note). plots: further plots in `folder`, already there.
+    """
+    write_log(folder / "log.csv", models)
+    plot_curves(folder / "curves.png", models)
+    plot_tradeoff(folder / "tradeoff.png", models)
+    write_json(folder / "results.json", results)
+    write_text(folder / "report.md", document(results, example, student, sections, plots))
+    print(summary(results))
+    for title, rows, _ in sections:
+        print(f"\n{title}\n\n{aligned(rows)}")
+    files = "  ".join(["report.md", "results.json", "curves.png", "tradeoff.png", *plots])
+    print(f"\n{folder}/  {files}  student/ ({student})")
+
+
+def document(results, example, student, sections=(), plots=()):
+    """report.md: what was run, the tables, the plots, the settings and the environment (see `write_report`)."""
     counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int))
     seeds = len(results["settings"]["seeds"])
     lines = [
@@ -161,22 +232,25 @@ def document(results, student):
         f"{results['data']['name']}: {counts}.",
         *results["data"]["notes"],
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
-        f"one text of {results['settings']['maxlen']} tokens; \"ms @32\" is the latency of 32 such texts together. "
+        f"{example}; \"ms @32\" is the latency of 32 of them together. "
         + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
         markdown(models_table(results["models"])),
     ]
     if results["comparisons"]:
         test = (
-            "The interval and the two-sided p count the draw of the test texts and of the seeds as chance."
+            "The interval and the two-sided p count the draw of the test part and of the seeds as chance."
             if seeds > 1
-            else "p is McNemar's exact test on the same texts."
+            else "p is McNemar's exact test on the same examples."
         )
         lines += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
+    for title, rows, note in sections:
+        lines += [f"## {title}", note, markdown(rows)]
     lines += [
         "![training curves](curves.png)",
         "![accuracy against latency and size](tradeoff.png)",
+        *(f"![{Path(plot).stem}]({plot})" for plot in plots),
         f"`student/` holds {student}.",
-        *_classes(results["data"].get("descriptions")),
+        *_classes(results["data"]["descriptions"]),
         "## Settings",
         "\n".join(f"- {name}: {value}" for name, value in results["settings"].items()),
         "## Environment",

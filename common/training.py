@@ -1,33 +1,60 @@
-"""Fitting one model: optimizer, progress bar, and the callback that evaluates each epoch and keeps the best weights.
+"""Training one model as a stage of a run: optimizer, progress bar, the best epoch kept, and what the stage leaves behind.
 
-What is fitted to what is the scripts' story: they bring a model, its losses and its batches.
+What is fitted to what is the scripts' story: they bring a model, its losses and its targets.
 """
 
+import json
 import shutil
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from common import data
 from common.backend import keras
-from common.distillation import fingerprint
-from common.evaluation import predict, scores
-from common.files import write_whole
+from common.distillation import cached_logits, example_keys, fingerprint
+from common.evaluation import parameters, predict, scores
+from common.files import write_json, write_whole
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of one seed share; each leaves its weights and its record in a folder of its own.
+
+    settings: the script's. corpus: labels and classes. examples: what models read of it (Encoded or Images).
+    """
+
+    settings: object
+    seed: int
+    corpus: object
+    examples: object
+    parts: data.Parts
+    folder: Path
+
+    def stage(self, name):
+        return self.folder / f"seed-{self.seed}" / name
+
+    def record(self, name):
+        """What the stage `name` left, or None if it has not been finished."""
+        path = self.stage(name) / "record.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 class KeepBest(keras.callbacks.Callback):
-    """After each epoch the accuracy on the validation texts is measured; at the end the best epoch's weights are back.
+    """After each epoch the accuracy on the validation part is measured; at the end the best epoch's weights are back.
 
     classifier: the model whose logits are judged. labels: (rows,) int. history: a dict per epoch of losses and scores.
     """
 
-    def __init__(self, classifier, encoded, rows, labels):
+    def __init__(self, classifier, examples, rows, labels):
         super().__init__()
-        self.classifier, self.encoded, self.rows, self.labels = classifier, encoded, rows, labels
+        self.classifier, self.examples, self.rows, self.labels = classifier, examples, rows, labels
         self.history, self.best, self.best_weights = [], -1.0, None
 
     def on_epoch_end(self, epoch, logs=None):
-        found = scores(self.labels, predict(self.classifier, self.encoded, self.rows))
+        found = scores(self.labels, predict(self.classifier, self.examples, self.rows))
         logs |= {f"val_{name}": value for name, value in found.items()}  # for the callbacks that come after this one
         numbers = {name: float(value) if np.isfinite(value) else None for name, value in logs.items()}  # JSON has no NaN
         self.history.append({"epoch": epoch + 1} | numbers)
@@ -66,21 +93,55 @@ def adam(learning_rate, steps, schedule):
     return keras.optimizers.Adam(learning_rate)
 
 
-def fit(model, batches, steps_per_epoch, epochs, keep_best, title, events):
-    """Train a compiled `model`, leave it with its best weights, and return (history, seconds).
+def train_stage(run, name, classifier, model, rows, targets, epochs, steps, **told):
+    """Train the compiled `model` and leave `classifier` with the weights of its best epoch on the validation part.
 
-    batches: an endless dataset. keep_best: a KeepBest. events: folder for TensorBoard, replaced.
+    model: the classifier, or a model around it with the outputs that `targets` are for, as `data.batches` takes them.
+    steps: a length of epoch. told: more for the record. Writes weights, test logits, TensorBoard events and, last, the
+    record, which is returned.
     """
+    labels, parts, seed = run.corpus.labels, run.parts, run.seed
+    events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
     shutil.rmtree(events, ignore_errors=True)  # of a start that was broken off
+    keep_best = KeepBest(classifier, run.examples, parts.validation, labels[parts.validation])
     start = time.perf_counter()
     model.fit(
-        batches,
-        steps_per_epoch=steps_per_epoch,
+        data.batches(run.examples, rows, targets, run.settings.batch_size, seed),
+        steps_per_epoch=steps,
         epochs=epochs,
         verbose=0,
-        callbacks=[keep_best, ProgressBar(title), keras.callbacks.TensorBoard(events, write_graph=False)],
+        callbacks=[
+            keep_best, ProgressBar(f"seed {seed} {name}"), keras.callbacks.TensorBoard(str(events), write_graph=False)
+        ],
     )
-    return keep_best.history, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    logits = predict(classifier, run.examples, parts.test)
+    record = {
+        "name": name,
+        "seed": seed,
+        "parameters": parameters(classifier),
+        **scores(labels[parts.test], logits),
+        "validation_accuracy": keep_best.best,
+        "train_seconds": seconds,
+        "epochs": epochs,
+        **told,
+        "history": keep_best.history,
+    }
+    save_weights(classifier, run.stage(name) / "weights.npz")
+    write_whole(run.stage(name) / "test_logits.npy", lambda file: np.save(file, logits))
+    write_json(run.stage(name) / "record.json", record)
+    return record
+
+
+def logits_of(run, name, classifier, rows):
+    """Logits (rows, classes) of the finished stage `name` to make soft labels of, each example computed once in a run."""
+    logits, _ = cached_logits(
+        run.stage(name) / "soft_labels.npz",
+        weights_fingerprint(classifier),
+        example_keys(run.examples, rows),
+        lambda missing: predict(classifier, run.examples, rows[missing]),
+    )
+    return logits
 
 
 def save_weights(model, path):

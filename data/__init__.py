@@ -1,6 +1,6 @@
 """The named data sets and models: where each comes from and where it lies. Downloads land in this folder, ignored by git.
 
-Text data and BERTs that come inside an installed package are read where the package put them; nothing of it is imported.
+Texts and BERTs that come inside an installed package are read where the package put them; nothing of it is imported.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Source:
-    """One named thing: `kind` is "texts" or "bert"; `files` are relative to the installed package or to data/<name>/."""
+    """One named thing: `kind` is "texts", "images" or "bert"; `files` are relative to the package or to data/<name>/."""
 
     kind: str
     what: str
@@ -22,7 +22,8 @@ class Source:
     licence: str
     package: str | None = None
     address: str | None = None
-    sha256: str | None = None  # of files["weights"]
+    sha256: str | None = None  # of files["weights"] or files["archive"]
+    size: str | None = None  # of the download
 
 
 def _orange(name):
@@ -46,6 +47,12 @@ SOURCES = {
     "iflytek": Source(
         "texts", "Chinese app descriptions, 119 classes (CLUE)", {"train": "train.json", "dev": "dev.json"},
         "CLUE, for research", address="https://storage.googleapis.com/cluebenchmark/tasks/iflytek_public.zip"),
+    "digits": Source(
+        "images", "8 x 8 handwritten digits, 10 classes", {}, "CC BY 4.0", package="scikit-learn"),
+    "cifar10": Source(
+        "images", "32 x 32 photographs, 10 classes", {"archive": "datasets/cifar-10-batches-py.tar.gz"},
+        "none stated; cite Krizhevsky 2009", address="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", size="170 MB"),
     "minilm-l6": Source(
         "bert", "MiniLM-L6, English, uncased, 6 layers x 384",
         _minilm("config", "config.json", "weights", "model.safetensors", "vocabulary", "vocab.txt"),

@@ -119,7 +119,8 @@ def results(seeds=(0,)):
     ]
     return {
         "script": "script", "preset": "demo", "settings": {"seeds": list(seeds), "maxlen": 64}, "environment": {"python": "3"},
-        "data": {"name": "texts", "classes": 4, "train": 9, "chosen_on": "validation", "notes": []}, "models": models,
+        "data": {"name": "texts", "classes": 4, "train": 9, "chosen_on": "validation", "notes": [], "descriptions": {}},
+        "models": models,
         "comparisons": [comparison(), comparison(p_value=1e-9)],
     }
 
@@ -139,9 +140,9 @@ def test_one_seed_has_no_deviation():
 
 
 def test_report_says_what_was_done():
-    text = report.document(results(), "alone, seed 0")
+    text = report.document(results(), "one text of 64 tokens", "alone, seed 0")
     assert "Epochs were chosen on the validation part." in text and "McNemar" in text and "curves.png" in text
-    assert "| alone | 3 | 22.57 M | 1.400 | 5.8 | 33 | 73.00 | 72.00 | 123 |" in text
+    assert "| alone | 3 | 22.57 M | 1.40 G | 5.8 | 33.3 | 73.00 | 72.00 | 123 |" in text
 
 
 def test_plots_are_pngs(tmp_path):

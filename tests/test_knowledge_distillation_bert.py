@@ -14,8 +14,9 @@ from safetensors.numpy import load_file
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_bert as script
-from common import command, data, pretrained
+from common import command, data, distillation, pretrained
 from common.backend import keras
+from common.evaluation import predict
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -34,17 +35,15 @@ def bert(bert_folder):
 def batch(bert):
     """Eight texts: token ids, and with them segment ids."""
     encoded = data.encode([text for text, _ in tiny.texts(8)], bert.tokenizer, maxlen=16)
-    token_ids = encoded.take(np.arange(8))
-    return [token_ids, np.zeros_like(token_ids)]
+    return encoded.inputs(np.arange(8))
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_the_loss_is_hintons(bert, batch, precision, policy):
     """hard_weight · CE + soft_weight · T² · KL, the mean over the batch; without a label only the second part."""
     precision(policy)
-    settings = replace(script.PRESETS["demo"], temperature=2.5, hard_weight=0.7, soft_weight=0.3)
     classifier = script.build_classifier(bert, classes=4, dropout=0.1)[1]
-    model = script.compile_distilled(classifier, "sgd", settings)
+    model = distillation.compile_distilled(classifier, "sgd", 2.5, 0.7, 0.3)
     labels = np.array([0, 1, 2, 3, data.UNLABELLED, 1, data.UNLABELLED, 0], np.int32)
     teacher = softmax(np.random.default_rng(0).normal(0, 2, (8, 4)), axis=-1).astype(np.float32)
 
@@ -53,16 +52,15 @@ def test_the_loss_is_hintons(bert, batch, precision, policy):
     hard = -log_softmax(logits, axis=-1)[np.arange(8), labels] * (labels >= 0)
     soft = rel_entr(teacher, softmax(logits / 2.5, axis=-1)).sum(axis=-1)
     expected = 0.7 * hard.mean() + 0.3 * 2.5**2 * soft.mean()
-    targets, weights = script.distillation_targets(labels, teacher)
+    targets, weights = distillation.distillation_targets(labels, teacher)
     found = model.test_on_batch(batch, targets, weights, return_dict=True)
     assert found["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_one_training_step_follows_the_gradient_of_that_loss(bert, batch):
     """The classifier's bias moves by -rate · d loss / d bias, which is simple enough to write down."""
-    settings = replace(script.PRESETS["demo"], temperature=2.0, hard_weight=1.0, soft_weight=0.5)
     classifier = script.build_classifier(bert, classes=4, dropout=0)[1]
-    model = script.compile_distilled(classifier, keras.optimizers.SGD(0.1), settings)
+    model = distillation.compile_distilled(classifier, keras.optimizers.SGD(0.1), 2.0, 1.0, 0.5)
     labels = np.array([0, 1, 2, 3, -1, 1, -1, 0], np.int32)
     teacher = softmax(np.random.default_rng(0).normal(0, 2, (8, 4)), axis=-1).astype(np.float32)
     logits = classifier.predict_on_batch(batch)
@@ -70,7 +68,7 @@ def test_one_training_step_follows_the_gradient_of_that_loss(bert, batch):
     hard = (softmax(logits, axis=-1) - one_hot) * (labels >= 0)[:, None]
     soft = 0.5 * 2.0**2 * (softmax(logits / 2, axis=-1) - teacher) / 2
     bias = classifier.get_layer("Classifier").get_weights()[1]
-    targets, weights = script.distillation_targets(labels, teacher)
+    targets, weights = distillation.distillation_targets(labels, teacher)
     model.train_on_batch(batch, targets, weights)
     moved = classifier.get_layer("Classifier").get_weights()[1]
     np.testing.assert_allclose(moved, bias - 0.1 * (hard + soft).mean(axis=0), atol=1e-5)
@@ -88,7 +86,7 @@ def test_the_logits_read_the_cls_token(bert, batch):
 )
 def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
     settings = replace(script.PRESETS["demo"], student_layers=2, student_init=init)
-    run = script.Run(settings, 0, bert, data.load(str(data_folder)), None, None, tmp_path)
+    run = script.Run(settings, 0, data.load(str(data_folder)), None, None, tmp_path, bert)
     teacher = script.build(run, "teacher")[2]
     teacher.set_weights([value + 1 for value in teacher.get_weights()])  # as if fine-tuned
     script.training.save_weights(teacher, run.stage("teacher") / "weights.npz")
@@ -125,14 +123,14 @@ def start(capsys, monkeypatch, *words):
         (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be below 1"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
         (["--seeds", "0", "-1"], "--seeds -1: must be 0 or more"),
-        (["--seeds", "4294967296"], "--seeds 4294967296: must be below 2**32"),
-        (["--test-examples", "1"], "1 test texts; at least 2 are needed"),
+        (["--seeds", "4294967296"], "--seeds 4294967296: must be 0 or more and below 2**32"),
+        (["--test-examples", "1"], "1 in the test part; at least 2 are needed"),
         (["--seeds"], "at least one is needed, and none twice"),
         (["--seeds", "1", "1"], "--seeds 1 1: at least one is needed, and none twice"),
         (["--student-layers", "7"], "--student-layers 7: the teacher has 4 layers, so 1 to 4 can be taken"),
         (["--maxlen", "41"], "has 40 positions"),
         (["--maxlen", "2"], "--maxlen 2: must be 3 or more"),
-        (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training texts are fewer than a batch"),
+        (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training examples are fewer than a batch"),
         (["--train-examples", "1000"], "leaves none for distilled-unlabelled; lower --train-examples, add"),
         (["--unlabelled-examples", "0"], "distilled-unlabelled needs --unlabelled-examples above 0"),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
@@ -257,10 +255,10 @@ def test_smoke_best_epoch_is_kept(finished):
     settings = replace(script.PRESETS["demo"], student_layers=2)
     parts = data.split(corpus, 0, 256, 64, 64, 0)
     encoded = data.encode(corpus.texts, bert.tokenizer, 16)
-    run = script.Run(settings, 0, bert, corpus, encoded, parts, folder)
+    run = script.Run(settings, 0, corpus, encoded, parts, folder, bert)
     for name in ("teacher", "distilled"):
         record = json.loads((folder / "seed-0" / name / "record.json").read_text())
-        logits = script.predict(script.trained(run, name)[2], encoded, parts.validation)
+        logits = predict(script.trained(run, name)[2], encoded, parts.validation)
         assert (logits.argmax(-1) == corpus.labels[parts.validation]).mean() == record["validation_accuracy"]
 
 
@@ -273,8 +271,7 @@ def test_smoke_the_student_can_be_a_bert_again(finished):
         name = next(line for line in file if line.startswith("`student/` holds")).split()[2].rstrip(",")
     corpus = data.load(str(finished[1].parent / "data"))
     encoded = data.encode([corpus.texts[row] for row in corpus.test[:20]], student.tokenizer, 16, student.pad_id)
-    token_ids = encoded.take(np.arange(20))
-    hidden = pretrained.build_encoder(student, dropout=0).model.predict_on_batch([token_ids, np.zeros_like(token_ids)])
+    hidden = pretrained.build_encoder(student, dropout=0).model.predict_on_batch(encoded.inputs(np.arange(20)))
     head = load_file(folder / "model.safetensors")
     logits = hidden[:, 0] @ head["classifier.weight"].T + head["classifier.bias"]
     np.testing.assert_allclose(logits, np.load(finished[1] / "seed-0" / name / "test_logits.npy")[:20], atol=1e-4)

@@ -114,7 +114,7 @@ def test_padding_with_another_id(tmp_path):
     bert = pretrained.load(str(folder))
     texts = ["w1 [MASK] w2", "w3"]
     encoded = data.encode(texts, bert.tokenizer, 16, bert.pad_id)
-    token_ids = encoded.take(np.arange(2))
+    token_ids, _ = encoded.inputs(np.arange(2))
     assert token_ids.tolist() == [[2, 6, 4, 7, 3, 0, 0, 0], [2, 8, 3, 0, 0, 0, 0, 0]]
     states = numpy_bert(bert.weights, bert.config, np.array([[2, 6, 0, 7, 3]]), mask=False)
     for found, expected in zip(activations(bert, token_ids), states, strict=True):

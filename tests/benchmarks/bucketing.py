@@ -3,7 +3,7 @@
 import numpy as np
 
 import knowledge_distillation_bert as script
-from common import data, pretrained
+from common import data, distillation, pretrained
 from common.backend import keras
 from tests.benchmarks.timing import medians
 
@@ -17,13 +17,12 @@ def measure():
     rows = data.split(corpus, seed=0, train=512).train
     encoded = data.encode(corpus.texts, bert.tokenizer, maxlen=128)
     classifier = script.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
-    model = script.compile_alone(classifier, keras.optimizers.Adam(1e-5))
+    model = distillation.compile_alone(classifier, keras.optimizers.Adam(1e-5))
     batches = data.by_length(encoded.lengths(rows), 32, np.random.default_rng(0))
     shuffled = np.split(np.random.default_rng(0).permutation(len(rows)), len(rows) // 32)
 
     def epoch(order):
         for chosen in order:
-            token_ids = encoded.take(rows[chosen])
-            model.train_on_batch([token_ids, np.zeros_like(token_ids)], corpus.labels[rows[chosen]])
+            model.train_on_batch(encoded.inputs(rows[chosen]), corpus.labels[rows[chosen]])
 
     return medians(lambda: epoch(shuffled), lambda: epoch(batches), rounds=3)

@@ -20,15 +20,14 @@ def measure():
     encoded = data.encode(corpus.texts, bert.tokenizer, maxlen=64)
     teacher = script.build_classifier(bert, len(corpus.classes), dropout=0)[1]
     student = script.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
-    model = script.compile_distilled(student, keras.optimizers.Adam(1e-5), settings)
+    model = distillation.compile_distilled(student, keras.optimizers.Adam(1e-5), settings.temperature, 1, 1)
     cached = distillation.soften(predict(teacher, encoded, rows), settings.temperature)
     batches = data.by_length(encoded.lengths(rows), 32, np.random.default_rng(0))
 
     def epoch(soft_labels):
         for chosen in batches:
-            token_ids = encoded.take(rows[chosen])
-            inputs = [token_ids, np.zeros_like(token_ids)]
-            targets = script.distillation_targets(corpus.labels[rows[chosen]], soft_labels(chosen, inputs))
+            inputs = encoded.inputs(rows[chosen])
+            targets = distillation.distillation_targets(corpus.labels[rows[chosen]], soft_labels(chosen, inputs))
             model.train_on_batch(inputs, *targets)
 
     return medians(

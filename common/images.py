@@ -1,0 +1,244 @@
+"""Image data sets as plain records: the named ones, `.npz` files, and folders of image files.
+
+`data.split` and `data.batches` serve them as they serve texts. Models are not this module's business.
+"""
+
+import hashlib
+import socket
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import data as sources
+from common import InputError
+from common.backend import keras, tf
+from common.data import draw
+from common.files import check_sha256
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set of images. Parts are arrays of row numbers into `pixels` and `labels`.
+
+    pixels: (images, height, width, channels) float32 from 0 to 1. labels: (images,) int32 class numbers. classes: names in
+    the order of their numbers. pool: rows that training images are drawn from; test: rows of the test part; dev is empty.
+    notes: a line each on what was dropped or split. `spec`, `example`, `lengths` and `inputs` are those of `data.Encoded`.
+    """
+
+    name: str
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: list
+    pool: np.ndarray
+    test: np.ndarray
+    notes: list
+    dev = np.arange(0)
+    descriptions = {}  # noqa: RUF012  images have none, as texts may
+
+    @property
+    def spec(self):
+        return tf.TensorSpec((None, *self.pixels.shape[1:]), tf.float32)
+
+    def example(self, row):
+        return self.pixels[row]
+
+    def lengths(self, rows):
+        return np.ones(len(rows), np.int32)  # no image is longer than another
+
+    def inputs(self, rows):
+        return self.pixels[rows]
+
+
+def load(name_or_path, download=False):
+    """Read images by name (`digits`, `cifar10`) or path: an `.npz`, or a folder with train/CLASS/ and test/CLASS/.
+
+    An `.npz` holds x_train y_train x_test y_test, and may hold class_names. Without a test part a fifth becomes one.
+    download: whether CIFAR-10 may be fetched. Raises InputError for whatever cannot be read or does not fit together.
+    """
+    path = Path(name_or_path)
+    if name_or_path == "digits":
+        digits = load_digits()
+        arrays = {"x_train": digits.images / 16, "y_train": digits.target}
+    elif name_or_path == "cifar10":
+        arrays = _cifar10(download)
+    elif path.is_dir():
+        arrays = _folder(path)
+    elif path.suffix == ".npz" and path.is_file():
+        arrays = _npz(path)
+    else:
+        names = ", ".join(name for name, source in sources.SOURCES.items() if source.kind == "images")
+        raise InputError(f"--data {path}: neither an .npz file, nor a folder with train/CLASS/ in it, nor one of {names}")
+    return _images(str(name_or_path), arrays)
+
+
+# Reading ---------------------------------------------------------------------------------------------------------------
+
+
+def _cifar10(download):
+    """The arrays of CIFAR-10 from keras.datasets, which keeps it in data/cifar10 or, if it is there already, in ~/.keras."""
+    source = sources.SOURCES["cifar10"]
+    folders = [sources.FOLDER / "cifar10", Path.home() / ".keras"]
+    folder = next((folder for folder in folders if (folder / source.files["archive"]).is_file()), folders[0])
+    archive = folder / source.files["archive"]
+    instead = "or give your own file with --data FILE.npz"
+    if not download:
+        if not archive.is_file():
+            raise InputError(f"cifar10 is not here: --download fetches it ({source.size}), {instead}")
+        check_sha256(archive, source.sha256)
+    waited = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)  # seconds without an answer
+    try:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(folder))
+    except Exception as error:  # keras raises bare Exception
+        reason = str(error).splitlines()[0]
+        if not archive.is_file():
+            raise InputError(f"cifar10 could not be fetched ({reason}): try again, {instead}") from None
+        unpacked = archive.with_name("cifar-10-batches-py")
+        raise InputError(f"{unpacked} cannot be read ({reason}): delete it and its .tar.gz, try again, {instead}") from None
+    finally:
+        socket.setdefaulttimeout(waited)
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, "class_names": CIFAR10}
+
+
+def _npz(path):
+    try:
+        with np.load(path) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test", "class_names") if name in file}
+    except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({str(error).splitlines()[0]})") from None
+    wanted = {"x_train", "y_train"} | ({"x_test", "y_test"} if {"x_test", "y_test"} & set(arrays) else set())
+    if missing := sorted(wanted - set(arrays)):
+        raise InputError(f"{path}: {missing[0]} is missing; expected x_train y_train x_test y_test")
+    return arrays | {"path": path}
+
+
+def _folder(path):
+    arrays = {"path": path}
+    for part in ("train", "test") if (path / "test").is_dir() else ("train",):
+        classes = sorted(folder for folder in (path / part).glob("*") if folder.is_dir())
+        if not classes:
+            raise InputError(f"{path / part}: no folder in it; expected one for each class, with its images")
+        pixels, labels = [], []
+        for folder in classes:
+            files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+            if not files:
+                raise InputError(f"{folder}: no image in it ending in one of {' '.join(SUFFIXES)}")
+            for file in files:
+                pixels.append(_image(file))
+                if pixels[-1].shape != pixels[0].shape:
+                    found, first = ("x".join(map(str, image.shape[1::-1])) for image in (pixels[-1], pixels[0]))
+                    raise InputError(f"{file}: {found} pixels, the first image has {first}; all must have one size")
+            labels += [folder.name] * len(files)
+        arrays |= {f"x_{part}": np.stack(pixels), f"y_{part}": np.array(labels)}
+    parts = [name for name in arrays if name.startswith("x_")]
+    if all((arrays[part][..., :1] == arrays[part]).all() for part in parts):  # grey throughout
+        arrays |= {part: arrays[part][..., :1] for part in parts}
+    return arrays
+
+
+def _image(file):
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file}: not a readable image ({error})") from None
+
+
+# Checking --------------------------------------------------------------------------------------------------------------
+
+
+def _images(name, arrays):
+    """One table of both parts, with class numbers for labels; the checks."""
+    path = arrays.get("path", name)
+    parts = [part for part in ("train", "test") if f"x_{part}" in arrays]
+    pixels = {part: _pixels(arrays[f"x_{part}"], f"{path}: x_{part}") for part in parts}
+    if len(parts) == 2 and pixels["train"].shape[1:] != pixels["test"].shape[1:]:
+        shapes = [str(pixels[part].shape[1:]) for part in parts]
+        raise InputError(f"{path}: images of x_train are {shapes[0]}, those of x_test {shapes[1]}; they must be alike")
+    labels = {part: _labels(arrays[f"y_{part}"], len(pixels[part]), f"{path}: y_{part}") for part in parts}
+    values, classes = _classes(labels["train"], arrays.get("class_names"), path)
+    known = {value: number for number, value in enumerate(values)}
+    for part in parts:
+        for row, label in enumerate(labels[part].tolist()):
+            if label not in known:
+                where = "has no name in class_names" if "class_names" in arrays else "does not occur in y_train"
+                raise InputError(f"{path}: y_{part}[{row}] is {label!r}, which {where}")
+        labels[part] = np.array([known[label] for label in labels[part].tolist()], np.int32)
+    notes = []
+    highest = {part: float(pixels[part].max()) for part in parts}
+    scale = 255 if highest["train"] > 1 else 1
+    if max(highest.values()) > scale:
+        raise InputError(f"{path}: values of x_train go up to {highest['train']:g}, those of x_test to {highest['test']:g}")
+    if 1 < highest["train"] < 128:
+        notes.append(f"values of x_train go up to {highest['train']:g} only and are taken to be of 255")
+    pixels = {part: pixels[part].astype(np.float32) / scale for part in parts}
+    if len(parts) == 1:
+        rest, test = draw(np.arange(len(labels["train"])), labels["train"], len(labels["train"]) // 3, seed=0)
+        pixels = {"train": pixels["train"][rest], "test": pixels["train"][test]}
+        labels = {"train": labels["train"][rest], "test": labels["train"][test]}
+        notes.append("a third of the images is the test part")
+    held_out = {hashlib.sha256(image).digest() for image in pixels["test"]}
+    kept = np.array([hashlib.sha256(image).digest() not in held_out for image in pixels["train"]])
+    if not kept.all():
+        notes.append(f"dropped from training, because they stand in the test part too: {(~kept).sum():,} images")
+    count = int(kept.sum())
+    return Images(
+        name,
+        np.concatenate([pixels["train"][kept], pixels["test"]]),
+        np.concatenate([labels["train"][kept], labels["test"]]),
+        classes,
+        pool=np.arange(count),
+        test=np.arange(count, count + len(labels["test"])),
+        notes=notes,
+    )
+
+
+def _pixels(array, where):
+    """The images as (images, height, width, channels), any number type."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{where} holds {array.dtype}; expected numbers from 0 to 255 or from 0 to 1")
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or 0 in array.shape:
+        raise InputError(f"{where} has shape {array.shape}; expected (images, height, width) or (…, channels), none empty")
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
+    if len(bad):
+        raise InputError(f"{where}: image {bad[0]} holds NaN or infinity")
+    if array.min() < 0 or array.max() > 255:
+        raise InputError(f"{where}: values from {array.min():g} to {array.max():g}; expected 0 to 255 or 0 to 1")
+    return array
+
+
+def _labels(array, images, where):
+    array = np.asarray(array)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (images,):
+        raise InputError(f"{where} has shape {array.shape} for {images} images; expected one label each")
+    if array.dtype.kind not in "uiU":
+        raise InputError(f"{where} holds {array.dtype}; expected whole numbers or strings")
+    if array.dtype.kind == "i" and array.min() < 0:
+        raise InputError(f"{where}[{array.argmin()}] is {array.min()}; expected class numbers from 0")
+    return array
+
+
+def _classes(train, names, path):
+    """(label values in the order of their class numbers, class names)."""
+    values = np.unique(train).tolist()
+    if names is not None:
+        names = [str(name) for name in np.asarray(names).ravel()]
+        values = names if train.dtype.kind == "U" else range(len(names))
+    if len(values) < 2:
+        raise InputError(f"{path}: {len(values)} class in y_train; expected at least two")
+    return values, names or [str(value) for value in values]
