@@ -109,10 +109,12 @@ def spread(values, scale=1.0, decimals=2):
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{decimals}f}"
 
 
-def models_table(models):
-    """Rows of strings, header first: what each model is, costs and reaches."""
-    second, title = ("ece", "ECE %") if "ece" in models[0] else ("macro_f1", "macro-F1 %")
-    rows = [["model", "layers", "params", "FLOPs", "ms @1", "ms @32", "accuracy %", title, "train s"]]
+MEASURES = {"macro_f1": "macro-F1 %", "ece": "ECE %"}  # that may stand beside accuracy
+
+
+def models_table(models, beside="macro_f1"):
+    """Rows of strings, header first: what each model is, costs and reaches. beside: one of MEASURES."""
+    rows = [["model", "layers", "params", "FLOPs", "ms @1", "ms @32", "accuracy %", MEASURES[beside], "train s"]]
     for name, group in by_name(models):
         first = group[0]
         rows.append([
@@ -123,7 +125,7 @@ def models_table(models):
             f"{first['latency_ms']['1']:.3g}",
             f"{first['latency_ms']['32']:.3g}",
             spread([m["accuracy"] for m in group], 100),
-            spread([m[second] for m in group], 100),
+            spread([m[beside] for m in group], 100),
             f"{np.mean([m['train_seconds'] for m in group]):.0f}",
         ])
     return rows
@@ -155,9 +157,9 @@ def markdown(rows):
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
 
 
-def summary(results):
+def summary(results, beside="macro_f1"):
     """The two tables as they are printed."""
-    tables = [models_table(results["models"])]
+    tables = [models_table(results["models"], beside)]
     if results["comparisons"]:
         tables.append(comparisons_table(results["comparisons"]))
     return "\n" + "\n\n".join(map(aligned, tables))
@@ -205,25 +207,27 @@ def results_of(run, script, preset, settings, models, pairs):
     }
 
 
-def write_report(folder, results, models, example, student, sections=(), plots=()):
+def write_report(folder, results, models, example, student, beside="macro_f1", sections=(), plots=(), plotted=None):
     """Write log.csv, curves.png, tradeoff.png, results.json and report.md, and print the tables and where they are.
 
     models: the records with their histories. example: what one example is, for which costs are told. student: what
-    `student/` holds. sections: further (title, rows of a table, note). plots: further plots in `folder`, already there.
+    `student/` holds. beside: what stands beside accuracy. sections: further (title, rows of a table, note). plots: further
+    plots in `folder`, already there. plotted: names of the models in the first two plots; None takes all.
     """
     write_log(folder / "log.csv", models)
-    plot_curves(folder / "curves.png", models)
-    plot_tradeoff(folder / "tradeoff.png", models)
+    shown = [model for model in models if plotted is None or model["name"] in plotted]
+    plot_curves(folder / "curves.png", shown)
+    plot_tradeoff(folder / "tradeoff.png", shown)
     write_json(folder / "results.json", results)
-    write_text(folder / "report.md", document(results, example, student, sections, plots))
-    print(summary(results))
+    write_text(folder / "report.md", document(results, example, student, beside, sections, plots))
+    print(summary(results, beside))
     for title, rows, _ in sections:
         print(f"\n{title}\n\n{aligned(rows)}")
     files = "  ".join(["report.md", "results.json", "curves.png", "tradeoff.png", *plots])
     print(f"\n{folder}/  {files}  student/ ({student})")
 
 
-def document(results, example, student, sections=(), plots=()):
+def document(results, example, student, beside="macro_f1", sections=(), plots=()):
     """report.md: what was run, the tables, the plots, the settings and the environment (see `write_report`)."""
     counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int))
     seeds = len(results["settings"]["seeds"])
@@ -234,7 +238,7 @@ def document(results, example, student, sections=(), plots=()):
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
         f"{example}; \"ms @32\" is the latency of 32 of them together. "
         + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
-        markdown(models_table(results["models"])),
+        markdown(models_table(results["models"], beside)),
     ]
     if results["comparisons"]:
         test = (
@@ -279,7 +283,7 @@ def plot_curves(path, models):
         panel.grid(alpha=0.3)
     panels[0].set_yscale("log")
     figure.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_tradeoff(path, models):
@@ -299,10 +303,11 @@ def plot_tradeoff(path, models):
         panel.margins(y=0.1)
         panel.grid(alpha=0.3)
     figure.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure, path):
+def save_figure(figure, path):
+    """Write a figure to `path` as PNG."""
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
 
 

@@ -1,0 +1,467 @@
+"""Knowledge distillation from scratch: a convolutional teacher, a small student, on images.
+
+A teacher is trained on the labels; its logits over the training images, softened by a temperature T, become the targets that a
+student learns beside the labels. Beside it stands what it must be measured against: the same student trained alone, with the
+teacher's bare decisions, and with labels smoothed as much as the teacher's but alike for all images. And what temperature,
+scarce data and a class that the student never sees have to do with it.
+
+    Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531
+
+    python knowledge_distillation_from_scratch.py                 # scikit-learn's digits, five seeds, a minute or two
+    python knowledge_distillation_from_scratch.py --temperature-sweep 1 2 5 10 20 --train-examples-sweep 50 100 200 400
+    python knowledge_distillation_from_scratch.py --omit-class 3
+    python knowledge_distillation_from_scratch.py original --download      # CIFAR-10, as the original notebook
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from common import InputError, data, distillation, images, report, training
+from common.backend import keras, set_precision, set_seed, tf
+from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
+from common.evaluation import calibration, graph_flops, latency, predict
+from common.files import write_json, write_whole
+
+# Settings --------------------------------------------------------------------------------------------------------------
+
+DEFAULT = ("teacher", "alone", "distilled", "label-smoothing", "teacher-decisions")
+
+
+@dataclass(frozen=True)
+class Settings:
+    # Data
+    data: str = "digits"  # digits, cifar10, or your own: an .npz file, or a folder with train/CLASS/ and test/CLASS/
+    download: bool = False  # fetch cifar10 (170 MB) if it is not here
+    train_examples: int = 0  # training images at most; 0 takes all
+    validation_examples: int = 200  # held out to choose epochs, a fifth at most; 0 chooses on test
+    test_examples: int = 0  # of the test part at most, read once at the end; 0 takes all
+
+    # Models
+    teacher_dropout: float = 0.5  # before the teacher's last layer
+    student_units: int = 8  # of the student's one hidden layer
+
+    # Distillation
+    experiments: tuple[str, ...] = DEFAULT  # rows of the table: some of these
+    temperature: float = 3.25  # T
+    hard_weight: float = 0.5  # of the cross-entropy with the labels
+    soft_weight: float = 0.5  # of T² · KL(teacher || student)
+
+    # What else to show
+    image: int = 0  # which validation image the plot of temperatures shows
+    temperature_sweep: tuple[float, ...] = ()  # students distilled at other temperatures: accuracy and calibration
+    train_examples_sweep: tuple[int, ...] = ()  # students that see only so many images, their teacher all
+    omit_class: str = ""  # a class of which the students see no image
+
+    # Training
+    batch_size: int = 128  # images a step
+    teacher_epochs: int = 20
+    student_epochs: int = 50  # of every student; an epoch is as many steps, however few its images
+    teacher_learning_rate: float = 1e-3  # of Adam
+    student_learning_rate: float = 1e-3  # of Adam
+    schedule: Literal["linear", "constant"] = "constant"  # learning rate falling to 0, or staying
+
+    # Run
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one whole run each: parts, order, initial weights, dropout
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    output: str = ""  # the run's folder; default runs/knowledge_distillation_from_scratch-PRESET
+
+
+PRESETS = {
+    "demo": Settings(),
+    "original": Settings(
+        data="cifar10", train_examples=0, validation_examples=7500, test_examples=0,
+        teacher_dropout=0.5, student_units=64, temperature=3.25, hard_weight=0.5, soft_weight=0.5,
+        batch_size=128, teacher_epochs=20, student_epochs=50, teacher_learning_rate=1e-3, student_learning_rate=1e-3,
+        schedule="constant", seeds=(0,),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model to train: what its soft labels are made of, at which temperature, and which training images it sees."""
+
+    soft_labels: Literal["teacher", "decisions", "smoothing"] | None  # None: the labels alone
+    temperature: float = 1.0
+    images: int = 0  # at most; 0 takes all
+    without: int | None = None  # the class left out
+
+
+def experiments(settings, classes):
+    """({name: Experiment} of all that the settings ask for, teacher first; [(A, B)] to compare). classes: their names."""
+    temperature = settings.temperature
+    rows = {
+        "teacher": Experiment(None),
+        "alone": Experiment(None),
+        "distilled": Experiment("teacher", temperature),
+        "label-smoothing": Experiment("smoothing", temperature),
+        "teacher-decisions": Experiment("decisions"),
+    }
+    wanted = {name: experiment for name, experiment in rows.items() if name in ("teacher", *settings.experiments)}
+    pairs = [
+        ("distilled", "alone"), ("label-smoothing", "alone"), ("teacher-decisions", "alone"),
+        ("distilled", "label-smoothing"), ("distilled", "teacher-decisions"),
+    ]
+    for value in settings.temperature_sweep:
+        wanted[f"distilled-T{value:g}"] = Experiment("teacher", value)
+        pairs.append((f"distilled-T{value:g}", "alone"))
+    for count in settings.train_examples_sweep:  # the teacher has seen all images (Hinton et al., section 6)
+        wanted[f"alone-{count}-images"] = Experiment(None, images=count)
+        wanted[f"distilled-{count}-images"] = Experiment("teacher", temperature, images=count)
+        pairs.append((f"distilled-{count}-images", f"alone-{count}-images"))
+    if settings.omit_class:
+        omitted = classes.index(settings.omit_class)
+        wanted[f"alone-without-{omitted}"] = Experiment(None, without=omitted)
+        wanted[f"distilled-without-{omitted}"] = Experiment("teacher", temperature, without=omitted)
+    return wanted, pairs
+
+
+# Teacher and student ---------------------------------------------------------------------------------------------------
+
+
+def build_teacher(shape, classes, dropout):
+    """The notebook's network: images (batch, *shape) -> logits (batch, classes). 1,060,074 parameters on CIFAR-10."""
+    layers = keras.layers
+    return keras.Sequential([
+        keras.Input(shape),  # (batch, height, width, channels)
+        layers.Conv2D(32, 2, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),  # (batch, height / 2, width / 2, 32)
+        layers.Conv2D(64, 2, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),  # (batch, height / 4, width / 4, 64)
+        layers.Flatten(),
+        layers.Dense(256, activation="relu"),
+        layers.Dropout(dropout),
+        layers.Dense(classes, dtype="float32", name="logits"),
+    ])
+
+
+def build_student(shape, classes, units):
+    """One hidden layer: images (batch, *shape) -> logits (batch, classes). 197,322 parameters on CIFAR-10 with 64 units."""
+    layers = keras.layers
+    return keras.Sequential([
+        keras.Input(shape),
+        layers.Flatten(),
+        layers.Dense(units, activation="relu"),
+        layers.Dense(classes, dtype="float32", name="logits"),
+    ])
+
+
+# Soft labels -----------------------------------------------------------------------------------------------------------
+
+
+def soft_labels_of(kind, logits, labels, temperature):
+    """What a student learns beside the labels: (images, classes) float32. logits: the teacher's; labels: (images,) int.
+
+    "teacher": softmax(z / T), equation 1 of Hinton et al. "decisions": the teacher's most probable class and nothing more.
+    "smoothing": as much doubt as the teacher has at T on average, spread evenly over the other classes, alike for all images;
+    a student that gains as much from it has gained nothing from what the teacher knows.
+    """
+    softened = distillation.soften(logits, temperature)
+    classes = softened.shape[1]
+    if kind == "decisions":
+        return np.eye(classes, dtype=np.float32)[logits.argmax(axis=-1)]
+    if kind == "smoothing":
+        doubt = 1 - softened[np.arange(len(labels)), labels].mean()
+        return np.where(np.eye(classes)[labels] == 1, 1 - doubt, doubt / (classes - 1)).astype(np.float32)
+    return softened
+
+
+# One experiment --------------------------------------------------------------------------------------------------------
+
+
+def build(run, name):
+    """The model of an experiment, not trained yet."""
+    shape, classes = run.corpus.pixels.shape[1:], len(run.corpus.classes)
+    if name == "teacher":
+        return build_teacher(shape, classes, run.settings.teacher_dropout)
+    return build_student(shape, classes, run.settings.student_units)
+
+
+def trained(run, name):
+    """The model of a finished experiment, with its best weights."""
+    classifier = build(run, name)
+    training.load_weights(classifier, run.stage(name) / "weights.npz")
+    return classifier
+
+
+def parts_for(run, experiment):
+    """The parts of the run, less the training images that the experiment does not see.
+
+    A class that is left out is left out of the choice of epoch too.
+    """
+    parts, labels = run.parts, run.corpus.labels
+    if experiment.images:
+        parts = replace(parts, train=data.draw(parts.train, labels, experiment.images, run.seed)[1])
+    if experiment.without is not None:
+        seen = {part: getattr(parts, part) for part in ("train", "validation")}
+        parts = replace(parts, **{part: rows[labels[rows] != experiment.without] for part, rows in seen.items()})
+    return parts
+
+
+def train(run, name, experiment):
+    """Train one model, or read what an earlier start left of it. Returns its record."""
+    if found := run.record(name):
+        return found
+    settings, told = run.settings, {}
+    parts = parts_for(run, experiment)
+    labels = run.corpus.labels[parts.train]
+    if experiment.soft_labels:
+        logits = training.logits_of(run, "teacher", trained(run, "teacher"), parts.train)
+        soft_labels = soft_labels_of(experiment.soft_labels, logits, labels, experiment.temperature)
+        told["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels).mean())
+    keras.backend.clear_session()
+    set_seed(run.seed)  # so all students of a seed start from the same weights and see the images in the same order
+    classifier = build(run, name)
+
+    epochs, rate = settings.student_epochs, settings.student_learning_rate
+    if name == "teacher":
+        epochs, rate = settings.teacher_epochs, settings.teacher_learning_rate
+    steps = -(-len(run.parts.train) // settings.batch_size)
+    optimizer = training.adam(rate, steps * epochs, settings.schedule)
+    if experiment.soft_labels:
+        # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
+        weights = experiment.temperature, settings.hard_weight, settings.soft_weight
+        model = distillation.compile_distilled(classifier, optimizer, *weights)
+        targets = distillation.distillation_targets(labels, soft_labels)
+    else:
+        model, targets = distillation.compile_alone(classifier, optimizer), (labels,)
+    return training.train_stage(replace(run, parts=parts), name, classifier, model, parts.train, targets, epochs, steps, **told)
+
+
+# A class that the student has never seen (Hinton et al., section 3) ----------------------------------------------------
+
+
+def bias_for(logits, labels, omitted):
+    """What to add to the logit of the class `omitted` (0 to 30, in steps of 0.1) for the best accuracy on these images.
+
+    A student that never saw the class has learnt that there is none; Hinton et al. raise its bias too.
+    """
+
+    def accuracy(bias):
+        return (raised(logits, omitted, bias).argmax(axis=-1) == labels).mean()
+
+    return float(max(np.arange(0, 30, 0.1), key=accuracy))
+
+
+def raised(logits, omitted, bias):
+    """Logits (images, classes) with `bias` added to those of the class `omitted`."""
+    return logits + bias * np.eye(logits.shape[-1])[omitted]
+
+
+def recognition(run, name, omitted):
+    """How a student that never saw the class recognises it on the test part: two records, as it is and with its bias raised.
+
+    The bias is chosen on the validation part, which has images of the class.
+    """
+    labels, validation = run.corpus.labels, run.parts.validation
+    best = bias_for(predict(trained(run, name), run.examples, validation), labels[validation], omitted)
+    logits, tested = np.load(run.stage(name) / "test_logits.npy"), labels[run.parts.test]
+    found = []
+    for told, bias in (("", 0.0), (", bias raised", best)):
+        right = raised(logits, omitted, bias).argmax(axis=-1) == tested
+        found.append({
+            "name": name + told, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
+            "recall": float(right[tested == omitted].mean()), "recall_of_others": float(right[tested != omitted].mean()),
+        })
+    return found
+
+
+def recognition_table(records):
+    """Rows of strings, header first, of what `recognition` found over the seeds."""
+    rows = [["student", "bias", "accuracy %", "of the class %", "of the others %"]]
+    for name, group in report.by_name(records):
+        rows.append([name, report.spread([record["bias"] for record in group], decimals=1)])
+        for key in ("accuracy", "recall", "recall_of_others"):
+            rows[-1].append(report.spread([record[key] for record in group], 100))
+    return rows
+
+
+# The whole run ---------------------------------------------------------------------------------------------------------
+
+
+def main(preset, settings):
+    """Read settings and data, train every model for every seed, report."""
+    check(settings)
+    corpus = images.load(settings.data, settings.download)
+    if min(corpus.pixels.shape[1:3]) < 4:
+        raise InputError(f"--data {corpus.name}: images of {size_of(corpus)}; the teacher needs 4 x 4 or more")
+    if settings.omit_class:
+        check_known("--omit-class", [settings.omit_class], corpus.classes)
+    wanted, pairs = experiments(settings, corpus.classes)
+    all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
+    folder = Path(settings.output or f"runs/knowledge_distillation_from_scratch-{preset}")
+    kept = replace(settings, output="", download=False)
+    inputs = {"data": distillation.fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
+    report.open_folder(folder, as_dict(kept), inputs, EXTENSIBLE)
+    set_precision(settings.precision)
+
+    parts = next(iter(all_parts.values()))
+    print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {len(parts.validation):,} validation, "
+          f"{len(parts.test):,} test images of {size_of(corpus)}")
+    for note in corpus.notes:
+        print(note)
+    runs = [training.Run(settings, seed, corpus, corpus, parts, folder) for seed, parts in all_parts.items()]
+    records = []
+    for run in runs:
+        for name, experiment in wanted.items():
+            records.append(train(run, name, experiment))
+            print(report.describe(records[-1]))
+    report_run(preset, settings, runs, records, wanted, pairs)
+
+
+EXTENSIBLE = ("experiments", "seeds", "temperature_sweep", "train_examples_sweep", "omit_class", "image")  # of a finished run
+
+
+def size_of(corpus):
+    """Height, width and channels in words."""
+    return " x ".join(map(str, corpus.pixels.shape[1:]))
+
+
+def check(settings):
+    """Refuse settings that cannot be, before anything is read."""
+    check_positive(settings, "temperature", "temperature_sweep", "teacher_learning_rate", "student_learning_rate")
+    check_at_least(
+        settings, train_examples=0, validation_examples=0, test_examples=0, student_units=1, image=0, train_examples_sweep=1,
+        batch_size=1, teacher_epochs=1, student_epochs=1, hard_weight=0, soft_weight=0, teacher_dropout=0,
+    )
+    if settings.teacher_dropout >= 1:
+        raise InputError(f"--teacher-dropout {settings.teacher_dropout}: must be below 1")
+    check_seeds(settings.seeds)
+    check_known("--experiments", settings.experiments, DEFAULT)
+
+
+def split(corpus, settings, seed):
+    """The images one seed uses. Raises InputError if there are too few."""
+    parts = data.split(corpus, seed, settings.train_examples, 0, settings.validation_examples, settings.test_examples)
+    data.check_parts(corpus, parts, settings.batch_size)
+    if settings.image >= len(parts.validation):
+        raise InputError(f"--image {settings.image}: there are {len(parts.validation)} validation images, counted from 0")
+    return parts
+
+
+def measure(run):
+    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}; measured once."""
+    path = run.folder / "cost.json"
+    if not path.is_file():
+        keras.backend.clear_session()
+        models = {"teacher": build(run, "teacher"), "student": build(run, "alone")}
+        times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
+        write_json(path, {
+            name: {
+                "layers": sum(bool(layer.weights) for layer in model.layers),
+                "flops": graph_flops(model),
+                "latency_ms": times[name],
+            }
+            for name, model in models.items()
+        })
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def report_run(preset, settings, runs, records, wanted, pairs):
+    """Write the report, its plots and the student; print the tables."""
+    run = runs[0]
+    cost, labels = measure(run), run.corpus.labels[run.parts.test]
+    records = [
+        record
+        | cost["teacher" if record["name"] == "teacher" else "student"]
+        | calibration(labels, np.load(replace(run, seed=record["seed"]).stage(record["name"]) / "test_logits.npy"))
+        for record in records
+    ]
+    results = report.results_of(run, "knowledge_distillation_from_scratch", preset, as_dict(settings), records, pairs)
+    sections, plots = [], ["temperature.png"]
+    plot_temperatures(run.folder / plots[0], run)
+    if settings.temperature_sweep or settings.train_examples_sweep:
+        plots.append("sweeps.png")
+        plot_sweeps(run.folder / plots[1], settings, dict(report.by_name(records)))
+    if settings.omit_class:
+        omitted = run.corpus.classes.index(settings.omit_class)
+        names = [name for name, experiment in wanted.items() if experiment.without is not None]
+        results["omit_class"] = [found for run in runs for name in names for found in recognition(run, name, omitted)]
+        sections.append((
+            f"Class {settings.omit_class}, of which these students have seen no image",
+            recognition_table(results["omit_class"]),
+            "Their teacher has seen it. The bias of the class is raised by what is best on the validation part.",
+        ))
+    taken = write_best_student(run, [record for record in records if record["name"] in DEFAULT])
+    example = f"one image of {size_of(run.corpus)}"
+    report.write_report(run.folder, results, records, example, taken, "ece", sections, plots, plotted=DEFAULT)
+
+
+def write_best_student(run, rows):
+    """Write to student/ the student, of all seeds and rows of the table, that was best on the validation part."""
+    students = [record for record in rows if record["name"] != "teacher"]
+    if not students:
+        return "none: no student was trained"
+    best = max(students, key=lambda record: record["validation_accuracy"])
+    classifier = trained(replace(run, seed=best["seed"]), best["name"])
+    model = keras.Model(classifier.inputs, keras.layers.Softmax(name="probabilities")(classifier.output))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.keras")
+        content = Path(folder, "model.keras").read_bytes()
+    write_whole(run.folder / "student" / "model.keras", lambda file: file.write(content))
+    write_json(run.folder / "student" / "classes.json", run.corpus.classes)
+    return f"{best['name']}, seed {best['seed']}"
+
+
+# Plots -----------------------------------------------------------------------------------------------------------------
+
+
+def plot_temperatures(path, run):
+    """One validation image, and beside it what its teacher says of the classes at rising temperatures."""
+    row = run.parts.validation[run.settings.image]
+    logits = predict(trained(run, "teacher"), run.examples, np.array([row]))[0]
+    pixels, classes = run.corpus.pixels[row], run.corpus.classes
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    image, panel = figure.subplots(1, 2, width_ratios=(1, 2.6))
+    image.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+    image.set_title(f"validation image {run.settings.image}: {classes[run.corpus.labels[row]]}")
+    image.axis("off")
+    for temperature in (1, 5, 10, 20, 35, 50):
+        panel.plot(distillation.soften(logits, temperature), marker="o", markersize=3, label=f"T = {temperature}")
+    panel.set_xticks(range(len(classes)), classes, rotation=30 if max(map(len, classes)) > 3 else 0)
+    panel.set(ylabel="probability", title="the teacher's distribution")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+    report.save_figure(figure, path)
+
+
+def plot_sweeps(path, settings, groups):
+    """The students' test accuracy and calibration against temperature, and accuracy against how many images they saw."""
+    temperatures = {f"distilled-T{value:g}": value for value in settings.temperature_sweep}
+    temperatures |= {"distilled": settings.temperature} if temperatures and "distilled" in groups else {}
+    lines = [
+        ("temperature T", "accuracy", {"distilled": temperatures}),
+        ("temperature T", "ece", {"distilled": temperatures}),
+        ("training images of the student", "accuracy", {
+            kind: {f"{kind}-{count}-images": count for count in settings.train_examples_sweep}
+            for kind in ("alone", "distilled")
+        }),
+    ]
+    lines = [(title, key, kinds) for title, key, kinds in lines if any(kinds.values())]
+    figure = Figure(figsize=(3.4 * len(lines) + 1, 3.4), layout="constrained")
+    for panel, (title, key, kinds) in zip(np.ravel(figure.subplots(1, len(lines))), lines, strict=True):
+        for kind, points in kinds.items():
+            names = sorted(points, key=points.get)
+            values = 100 * np.array([[record[key] for record in groups[name]] for name in names])  # (points, seeds)
+            deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
+            panel.errorbar(sorted(points.values()), values.mean(axis=1), deviation, marker="o", capsize=3, label=kind)
+        if title.startswith("temperature") and "alone" in groups:
+            panel.axhline(100 * np.mean([record[key] for record in groups["alone"]]), color="gray", ls="--", label="alone")
+        panel.set_xscale("log")
+        panel.set_xticks(sorted(set().union(*(points.values() for points in kinds.values()))))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.minorticks_off()
+        panel.set(xlabel=title, ylabel={"accuracy": "test accuracy, %", "ece": "calibration error (ECE), %"}[key])
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    report.save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, __doc__.split("\n\n")[0])
