@@ -109,6 +109,8 @@ def experiments(settings, classes):
         ("distilled", "label-smoothing"), ("distilled", "teacher-decisions"),
     ]
     for value in settings.temperature_sweep:
+        if value == temperature and "distilled" in wanted:
+            continue
         wanted[f"distilled-T{value:g}"] = Experiment("teacher", value)
         pairs.append((f"distilled-T{value:g}", "alone"))
     for count in settings.train_examples_sweep:  # the teacher has seen all images (Hinton et al., section 6)
@@ -332,6 +334,10 @@ def check(settings):
     )
     if settings.teacher_dropout >= 1:
         raise InputError(f"--teacher-dropout {settings.teacher_dropout}: must be below 1")
+    for name in ("temperature_sweep", "train_examples_sweep"):
+        values = getattr(settings, name)
+        if len(set(values)) < len(values):
+            raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: none may stand twice")
     check_seeds(settings.seeds)
     check_known("--experiments", settings.experiments, DEFAULT)
 
@@ -433,7 +439,7 @@ def plot_temperatures(path, run):
 
 def plot_sweeps(path, settings, groups):
     """The students' test accuracy and calibration against temperature, and accuracy against how many images they saw."""
-    temperatures = {f"distilled-T{value:g}": value for value in settings.temperature_sweep}
+    temperatures = {name: value for value in settings.temperature_sweep if (name := f"distilled-T{value:g}") in groups}
     temperatures |= {"distilled": settings.temperature} if temperatures and "distilled" in groups else {}
     lines = [
         ("temperature T", "accuracy", {"distilled": temperatures}),

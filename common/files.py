@@ -39,13 +39,18 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def check_sha256(path, expected):
-    """Raise InputError unless the file at `path` has the SHA-256 `expected` (64 hex digits)."""
+def sha256_of(path):
+    """SHA-256 of a file, 64 hex digits."""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-    found = digest.hexdigest()
+    return digest.hexdigest()
+
+
+def check_sha256(path, expected):
+    """Raise InputError unless the file at `path` has the SHA-256 `expected`."""
+    found = sha256_of(path)
     if found != expected:
         raise InputError(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
 

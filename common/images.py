@@ -18,7 +18,7 @@ import data as sources
 from common import InputError
 from common.backend import keras, tf
 from common.data import draw
-from common.files import check_sha256
+from common.files import check_sha256, sha256_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -99,10 +99,10 @@ def _cifar10(download):
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(folder))
     except Exception as error:  # keras raises bare Exception
         reason = str(error).splitlines()[0]
-        if not archive.is_file():
+        if not archive.is_file() or sha256_of(archive) != source.sha256:
             raise InputError(f"cifar10 could not be fetched ({reason}): try again, {instead}") from None
         unpacked = archive.with_name("cifar-10-batches-py")
-        raise InputError(f"{unpacked} cannot be read ({reason}): delete it and its .tar.gz, try again, {instead}") from None
+        raise InputError(f"{unpacked} cannot be read ({reason}): delete this folder and try again, {instead}") from None
     finally:
         socket.setdefaulttimeout(waited)
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, "class_names": CIFAR10}
@@ -110,9 +110,9 @@ def _cifar10(download):
 
 def _npz(path):
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("not a zip archive")
         with np.load(path) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
             arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test", "class_names") if name in file}
     except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable .npz of plain arrays ({str(error).splitlines()[0]})") from None
@@ -181,7 +181,7 @@ def _images(name, arrays):
         raise InputError(f"{path}: values of x_train go up to {highest['train']:g}, those of x_test to {highest['test']:g}")
     if 1 < highest["train"] < 128:
         notes.append(f"values of x_train go up to {highest['train']:g} only and are taken to be of 255")
-    pixels = {part: pixels[part].astype(np.float32) / scale for part in parts}
+    pixels = {part: np.ascontiguousarray(pixels[part], np.float32) / scale for part in parts}
     if len(parts) == 1:
         rest, test = draw(np.arange(len(labels["train"])), labels["train"], len(labels["train"]) // 3, seed=0)
         pixels = {"train": pixels["train"][rest], "test": pixels["train"][test]}

@@ -3,10 +3,7 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +11,12 @@ from safetensors.numpy import load_file
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_bert as script
-from common import command, data, distillation, pretrained
+from common import data, distillation, pretrained
 from common.backend import keras
 from common.evaluation import predict
 from tests import tiny
+from tests.starting import run_script, start
 
-ROOT = Path(__file__).parent.parent
 ALL = tuple(script.EXPERIMENTS)
 
 
@@ -103,14 +100,6 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
 # Errors
 
 
-def start(capsys, monkeypatch, *words):
-    """Start the script's main in this process; returns (exit status, standard error)."""
-    monkeypatch.setattr(sys, "argv", ["knowledge_distillation_bert.py", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        command.start(script.main, script.PRESETS, "")
-    return stop.value.code, capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -143,16 +132,16 @@ def test_bad_settings_end_in_one_line(capsys, monkeypatch, bert_folder, data_fol
     sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--train-examples", 64, "--unlabelled-examples", 16]
     sane += ["--validation-examples", 16, "--test-examples", 0, "--output", tmp_path / "run"]
     preset = [words.pop(0)] if not words[0].startswith("-") else []
-    status, error = start(capsys, monkeypatch, *preset, *sane, *words)
+    status, error = start(script, capsys, monkeypatch, *preset, *sane, *words)
     assert status == 2
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
 def test_original_says_what_to_fetch_and_what_to_give_instead(capsys, monkeypatch):
-    _, error = start(capsys, monkeypatch, "original")
+    _, error = start(script, capsys, monkeypatch, "original")
     assert "chinese-bert-base is not here" in error and "chinese_L-12_H-768_A-12.zip" in error and "--bert PATH" in error
-    _, error = start(capsys, monkeypatch, "original", "--bert", "minilm-l6", "--student-layers", "3")
+    _, error = start(script, capsys, monkeypatch, "original", "--bert", "minilm-l6", "--student-layers", "3")
     assert "iflytek is not here" in error and "iflytek_public.zip" in error and "--data PATH" in error
 
 
@@ -160,7 +149,7 @@ def test_a_folder_with_another_run_is_refused(capsys, monkeypatch, bert_folder, 
     (tmp_path / "settings.json").write_text(json.dumps({"settings": {"temperature": 9}, "inputs": {}}))
     words = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--train-examples", 64, "--unlabelled-examples", 16,
              "--validation-examples", 16, "--student-layers", 2, "--test-examples", 0, "--output", tmp_path]
-    status, error = start(capsys, monkeypatch, *words)
+    status, error = start(script, capsys, monkeypatch, *words)
     assert status == 2 and "holds a run with another" in error
 
 
@@ -168,18 +157,11 @@ def test_output_that_cannot_be_written(capsys, monkeypatch, bert_folder, data_fo
     (tmp_path / "file").write_text("")
     words = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--train-examples", 64, "--unlabelled-examples", 16,
              "--validation-examples", 16, "--student-layers", 2, "--test-examples", 0, "--output", tmp_path / "file" / "run"]
-    status, error = start(capsys, monkeypatch, *words)
+    status, error = start(script, capsys, monkeypatch, *words)
     assert status == 2 and "cannot be written" in error and error.count("\n") == 1
 
 
 # The script as a user starts it
-
-
-def run_script(*words, timeout=300):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "knowledge_distillation_bert.py"), *map(str, words)],
-        capture_output=True, text=True, timeout=timeout, cwd=ROOT,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +175,7 @@ def finished(tmp_path_factory, bert_folder):
         "--student-layers", 2, "--teacher-epochs", 6, "--student-epochs", 6, "--unlabelled-epochs", 5,
         "--teacher-learning-rate", 2e-3, "--student-learning-rate", 2e-3,
     ]
-    done = run_script(*words)
+    done = run_script(script.__name__, *words)
     assert done.returncode == 0, done.stderr
     return words, folder / "run", done
 
@@ -280,17 +262,17 @@ def test_smoke_the_student_can_be_a_bert_again(finished):
 
 def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again(finished, tmp_path):
     words, folder, first = finished
-    again = run_script(*words)
+    again = run_script(script.__name__, *words)
     assert again.returncode == 0, again.stderr
     assert [line for line in again.stdout.splitlines() if "epochs in" in line] == [
         line for line in first.stdout.splitlines() if "epochs in" in line
     ]
     before = json.loads((folder / "results.json").read_text())
-    other = run_script(*words, "--temperature", 5)
+    other = run_script(script.__name__, *words, "--temperature", 5)
     assert other.returncode == 2 and other.stderr.count("\n") == 1
     assert "holds a run with another temperature" in other.stderr
     shutil.rmtree(folder / "seed-0" / "noise")
-    assert run_script(*words).returncode == 0
+    assert run_script(script.__name__, *words).returncode == 0
     after = json.loads((folder / "results.json").read_text())
     for old, new in zip(before["models"], after["models"], strict=True):
         if old["name"] == "noise":  # trained anew, from the same seed

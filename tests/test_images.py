@@ -1,0 +1,324 @@
+"""Reading images: named, from `.npz` and from folders; and what is said when they cannot be read."""
+
+import hashlib
+import http.server
+import io
+import pickle
+import tarfile
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import data as sources
+from common import InputError, data, images
+from common.backend import keras
+
+
+def arrays(train=30, test=12, shape=(5, 6, 3), classes=3, seed=0):
+    """Random images as an .npz holds them."""
+    rng = np.random.default_rng(seed)
+    return {
+        "x_train": rng.integers(0, 256, (train, *shape), np.uint8), "y_train": np.arange(train) % classes,
+        "x_test": rng.integers(0, 256, (test, *shape), np.uint8), "y_test": np.arange(test) % classes,
+    }
+
+
+def write(path, changed=(), without=()):
+    """Write an .npz of random images with some arrays changed or left out; returns its path as a string."""
+    held = arrays() | dict(changed)
+    np.savez(path, **{name: value for name, value in held.items() if name not in without})
+    return str(path)
+
+
+# What is read
+
+
+def test_digits():
+    corpus = images.load("digits")
+    assert corpus.pixels.shape[1:] == (8, 8, 1) and corpus.pixels.dtype == np.float32
+    assert corpus.pixels.min() == 0 and corpus.pixels.max() == 1
+    assert corpus.classes == [str(i) for i in range(10)]
+    assert len(corpus.test) == 599 and len(corpus.pool) == 1198
+    shares = [np.bincount(corpus.labels[rows]) / len(rows) for rows in (corpus.pool, corpus.test)]
+    np.testing.assert_allclose(*shares, atol=0.005)
+
+
+def test_npz(tmp_path):
+    held = arrays()
+    corpus = images.load(write(tmp_path / "images.npz"))
+    np.testing.assert_allclose(corpus.pixels[corpus.pool], held["x_train"] / 255, atol=1e-6)
+    np.testing.assert_allclose(corpus.inputs(corpus.test), held["x_test"] / 255, atol=1e-6)
+    assert corpus.labels[corpus.test].tolist() == held["y_test"].tolist()
+    assert corpus.classes == ["0", "1", "2"] and corpus.notes == [] and len(corpus.dev) == 0
+
+
+@pytest.mark.parametrize("changed", [
+    {"y_train": np.arange(30)[:, None] % 3, "y_test": np.arange(12, dtype=np.uint8)[:, None] % 3},
+    {"class_names": np.array(["0", "1", "2"])},
+    {"y_train": (np.arange(30) % 3).astype(str), "y_test": (np.arange(12) % 3).astype(str)},
+    {"y_train": (np.arange(30) % 3).astype(str), "y_test": (np.arange(12) % 3).astype(str),
+     "class_names": np.array(["0", "1", "2"])},
+])
+def test_labels_may_be_a_column_or_strings(tmp_path, changed):
+    corpus = images.load(write(tmp_path / "images.npz", changed))
+    assert corpus.classes == ["0", "1", "2"] and corpus.labels.tolist() == [*(np.arange(30) % 3), *(np.arange(12) % 3)]
+
+
+def test_class_names_name_the_numbers(tmp_path):
+    corpus = images.load(write(tmp_path / "images.npz", {"class_names": np.array(["b", "a", "c", "never seen"])}))
+    assert corpus.classes == ["b", "a", "c", "never seen"] and corpus.labels[:3].tolist() == [0, 1, 2]
+
+
+@given(st.integers(2, 6), st.integers(2, 6), st.sampled_from([None, 1, 3]), st.sampled_from(["uint8", "float32", "float64"]))
+def test_whatever_the_shape_and_type_pixels_are_float32_from_0_to_1(tmp_path_factory, height, width, channels, dtype):
+    shape = (height, width) if channels is None else (height, width, channels)
+    held = arrays(shape=shape)
+    held["x_train"][0, 0, 0] = 255
+    scale = 1 if dtype == "uint8" else 255
+    path = tmp_path_factory.mktemp("property") / "images.npz"
+    corpus = images.load(write(path, {name: (held[name] / scale).astype(dtype) for name in ("x_train", "x_test")}))
+    assert corpus.pixels.shape == (42, height, width, channels or 1) and corpus.pixels.dtype == np.float32
+    np.testing.assert_allclose(corpus.pixels[corpus.pool].ravel(), held["x_train"].ravel() / 255, atol=1e-6)
+
+
+def test_without_a_test_part_a_third_becomes_one(tmp_path):
+    corpus = images.load(write(tmp_path / "images.npz", without=("x_test", "y_test")))
+    assert len(corpus.test) == 10 and len(corpus.pool) == 20 and "a third of the images is the test part" in corpus.notes
+
+
+def test_training_images_that_stand_in_the_test_part_are_dropped(tmp_path):
+    held = arrays()
+    held["x_train"][[3, 17]] = held["x_test"][5]
+    corpus = images.load(write(tmp_path / "images.npz", held))
+    assert len(corpus.pool) == 28 and len(corpus.test) == 12
+    assert corpus.notes == ["dropped from training, because they stand in the test part too: 2 images"]
+
+
+def test_dark_images_are_noted(tmp_path):
+    held = arrays()
+    corpus = images.load(write(tmp_path / "images.npz", {part: held[part] % 17 for part in ("x_train", "x_test")}))
+    assert corpus.notes == ["values of x_train go up to 16 only and are taken to be of 255"]
+
+
+def write_folder(folder, held, mode="RGB", suffix=".png"):
+    for part in ("train", "test"):
+        for number, (pixels, label) in enumerate(zip(held[f"x_{part}"], held[f"y_{part}"], strict=True)):
+            path = folder / part / f"class {label}" / f"{number:03}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).convert(mode).save(path)
+    return folder
+
+
+def test_folders_of_images(tmp_path):
+    held = arrays()
+    (write_folder(tmp_path, held) / "train" / "class 0" / "notes.txt").write_text("not an image")
+    corpus = images.load(str(tmp_path))
+    assert corpus.classes == ["class 0", "class 1", "class 2"] and corpus.pixels.shape == (42, 5, 6, 3)
+    order = np.argsort(held["y_train"], kind="stable")
+    np.testing.assert_allclose(corpus.pixels[corpus.pool], held["x_train"][order] / 255, atol=1e-6)
+
+
+def test_grey_images_keep_one_channel(tmp_path):
+    corpus = images.load(str(write_folder(tmp_path, arrays(shape=(5, 6)), mode="L")))
+    assert corpus.pixels.shape == (42, 5, 6, 1)
+
+
+def test_batches_of_images(tmp_path):
+    corpus = images.load(write(tmp_path / "images.npz"))
+    rows = np.arange(5, 30)
+    stream = data.batches(corpus, rows, (corpus.labels[rows],), 8, seed=0)
+    first = list(stream.take(4))
+    assert [len(pixels) for pixels, _ in first].count(8) == 3 and sum(len(pixels) for pixels, _ in first) == 25
+    seen = {pixels.tobytes(): int(label) for pixels, label in zip(corpus.pixels, corpus.labels, strict=True)}
+    for pixels, labels in first:
+        assert [seen[image.tobytes()] for image in pixels.numpy()] == labels.numpy().tolist()
+
+
+# What is refused
+
+
+CASES = {
+    "labels that training does not have": ({"y_test": np.arange(12) % 4}, r"y_test\[3\] is 3, which does not occur in y_train"),
+    "labels without a name": ({"class_names": np.array(["a", "b"])}, r"y_train\[2\] is 2, which has no name in class_names"),
+    "negative labels": ({"y_train": np.arange(30) % 3 - 1}, r"y_train\[0\] is -1; expected class numbers from 0"),
+    "fractions": ({"y_train": np.arange(30) / 3}, "y_train holds float64; expected whole numbers or strings"),
+    "one-hot labels": ({"y_train": np.eye(3)[np.arange(30) % 3]}, r"y_train has shape \(30, 3\) for 30 images"),
+    "too few labels": ({"y_train": np.arange(29) % 3}, r"y_train has shape \(29,\) for 30 images; expected one label each"),
+    "one class": ({"y_train": np.zeros(30, int), "y_test": np.zeros(12, int)}, "1 class in y_train; expected at least two"),
+    "other shapes": ({"x_test": np.zeros((12, 6, 5, 3))}, r"x_train are \(5, 6, 3\), those of x_test \(6, 5, 3\)"),
+    "flat images": ({"x_train": np.zeros((30, 90))}, r"x_train has shape \(30, 90\); expected \(images, height, width\)"),
+    "no images": ({"x_train": np.zeros((0, 5, 6, 3))}, "none empty"),
+    "strings": ({"x_train": np.full((30, 5, 6, 3), "dark")}, "x_train holds <U4; expected numbers"),
+    "NaN": ({"x_test": np.full((12, 5, 6, 3), np.nan)}, "x_test: image 0 holds NaN or infinity"),
+    "too bright": ({"x_train": np.full((30, 5, 6, 3), 256)}, "values from 256 to 256; expected 0 to 255 or 0 to 1"),
+    "centred": ({"x_train": np.full((30, 5, 6, 3), -0.5)}, "values from -0.5 to -0.5; expected 0 to 255 or 0 to 1"),
+    "two scales": ({"x_train": np.full((30, 5, 6, 3), 0.5)}, "x_train go up to 0.5, those of x_test to 25"),
+    "objects": ({"x_train": np.array([None] * 30)}, "not a readable .npz of plain arrays"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_npz_that_does_not_fit(tmp_path, case):
+    changed, message = CASES[case]
+    with pytest.raises(InputError, match=message) as error:
+        images.load(write(tmp_path / "images.npz", changed))
+    assert str(tmp_path / "images.npz") in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("missing", ["x_train", "y_train", "x_test", "y_test"])
+def test_npz_without_an_array(tmp_path, missing):
+    with pytest.raises(InputError, match=f"{missing} is missing; expected x_train y_train x_test y_test"):
+        images.load(write(tmp_path / "images.npz", without=(missing,)))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text", lambda b: b[:999] + b"!" + b[1000:]]
+)
+def test_a_damaged_npz(tmp_path, damage):
+    path = tmp_path / "images.npz"
+    write(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match="images.npz: not a readable .npz of plain arrays") as error:
+        images.load(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_an_array_that_is_no_npz(tmp_path):
+    with open(tmp_path / "images.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(InputError, match=r"not a readable .npz of plain arrays \(not a zip archive\)"):
+        images.load(str(tmp_path / "images.npz"))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_end_in_one_line(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("bytes") / "images.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        images.load(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_folders_that_do_not_fit(tmp_path):
+    folder = write_folder(tmp_path, arrays())
+    Image.new("RGB", (7, 5)).save(folder / "train" / "class 1" / "wide.png")
+    with pytest.raises(InputError, match="wide.png: 7x5 pixels, the first image has 6x5; all must have one size"):
+        images.load(str(folder))
+    (folder / "train" / "class 1" / "wide.png").write_bytes(b"not an image")
+    with pytest.raises(InputError, match="wide.png: not a readable image"):
+        images.load(str(folder))
+    (folder / "train" / "class 1" / "wide.png").unlink()
+    (folder / "test" / "class 9").mkdir()
+    with pytest.raises(InputError, match="class 9: no image in it ending in one of .png"):
+        images.load(str(folder))
+    Image.new("RGB", (6, 5)).save(folder / "test" / "class 9" / "new.png")
+    with pytest.raises(InputError, match="is 'class 9', which does not occur in y_train"):
+        images.load(str(folder))
+    with pytest.raises(InputError, match="no folder in it; expected one for each class"):
+        images.load(str(folder / "train"))
+
+
+def test_a_name_that_is_nothing(tmp_path):
+    with pytest.raises(InputError, match="nor a folder with train/CLASS/ in it, nor one of digits, cifar10"):
+        images.load("mnist")
+
+
+# CIFAR-10, from a server on the loopback
+
+
+@pytest.fixture(scope="module")
+def archive():
+    """A .tar.gz laid out as CIFAR-10's, all images of one colour each."""
+    labels = np.arange(10_000) % 10
+    rows = np.repeat(labels[:, None] * 20, 3072, axis=1).astype(np.uint8)
+    content = pickle.dumps({b"data": rows, b"labels": labels.tolist()})
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as file:
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@pytest.fixture
+def server(archive, tmp_path, monkeypatch):
+    """A function that serves given bytes as CIFAR-10's archive (None: 404); data/ and ~ are empty folders."""
+    content = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if content[-1] is not None else 404)
+            self.send_header("Content-Length", str(len(archive)))
+            self.end_headers()
+            self.wfile.write(content[-1] or b"")
+
+        def log_message(self, *_):
+            pass
+
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    source = replace(sources.SOURCES["cifar10"], sha256=hashlib.sha256(archive).hexdigest())
+    monkeypatch.setitem(sources.SOURCES, "cifar10", source)
+    monkeypatch.setattr(sources, "FOLDER", tmp_path / "data")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    get_file = keras.utils.get_file
+
+    def fetch(name, origin, untar, file_hash, cache_dir):
+        assert origin == source.address and file_hash == "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+        url = f"http://127.0.0.1:{served.server_port}/cifar"
+        return get_file(name, origin=url, untar=untar, file_hash=source.sha256, cache_dir=cache_dir)
+
+    monkeypatch.setattr(f"{keras.datasets.cifar10.load_data.__module__}.get_file", fetch)
+    yield content.append
+    served.shutdown()
+    served.server_close()
+
+
+def test_cifar10_is_fetched_on_request_and_only_once(server, archive):
+    with pytest.raises(InputError, match=r"cifar10 is not here: --download fetches it \(170 MB\), or give your own file with"):
+        images.load("cifar10")
+    server(archive)
+    corpus = images.load("cifar10", download=True)
+    assert corpus.pixels.shape[1:] == (32, 32, 3) and corpus.classes[3] == "cat" and len(corpus.test) == 10_000
+    assert (corpus.pixels[corpus.test[3]] == np.float32(60) / 255).all() and corpus.labels[corpus.test[3]] == 3
+    server(None)
+    assert len(images._cifar10(download=False)["x_test"]) == 10_000
+
+
+def test_cifar10_that_cannot_be_fetched(server, archive):
+    server(None)
+    with pytest.raises(InputError, match="cifar10 could not be fetched .* 404 .*: try again, or give your own file") as error:
+        images.load("cifar10", download=True)
+    assert "\n" not in str(error.value)
+    server(archive[:1000])
+    with pytest.raises(InputError, match="cifar10 could not be fetched"):
+        images.load("cifar10", download=True)
+    server(archive[:-1] + b"!")
+    with pytest.raises(InputError, match="hash does not match") as error:
+        images.load("cifar10", download=True)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="sha256 is .* the file is damaged or not the published one"):
+        images.load("cifar10")
+    server(archive)
+    assert len(images._cifar10(download=True)["x_test"]) == 10_000  # the second try succeeds
+
+
+def test_cifar10_unpacked_only_half(server, archive):
+    server(archive)
+    images._cifar10(download=True)
+    (sources.FOLDER / "cifar10" / "datasets" / "cifar-10-batches-py" / "data_batch_3").unlink()
+    with pytest.raises(InputError, match="cifar-10-batches-py cannot be read .*: delete this folder and try again"):
+        images.load("cifar10")
+
+
+def test_cifar10_that_keras_has_already(server, archive, tmp_path):
+    folder = tmp_path / "home" / ".keras" / "datasets"
+    folder.mkdir(parents=True)
+    (folder / "cifar-10-batches-py.tar.gz").write_bytes(archive)
+    assert len(images._cifar10(download=False)["x_test"]) == 10_000

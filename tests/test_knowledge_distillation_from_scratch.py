@@ -1,0 +1,347 @@
+"""knowledge_distillation_from_scratch.py: its models and soft labels, its errors, and the script started as a user does."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax, rel_entr, softmax
+
+import knowledge_distillation_from_scratch as script
+from common import data, distillation, images, training
+from common.backend import keras
+from common.evaluation import parameters, predict
+from tests.starting import run_script, start
+
+DEMO = script.PRESETS["demo"]
+
+
+def write_images(path, train=240, test=90, shape=(8, 8), classes=3):
+    """An .npz of noisy images: a bright row, a bright column or a bright corner."""
+    rng = np.random.default_rng(0)
+
+    def part(count):
+        labels = np.arange(count) % classes
+        pixels = rng.integers(0, 120, (count, *shape))
+        for image, label in zip(pixels, labels, strict=True):
+            place = rng.integers(0, 8)
+            image[(place, slice(0, 4 * (label == 2) or 8), slice(0, 4))[label], (slice(None), place, slice(0, 4))[label]] += 90
+        return pixels.astype(np.uint8), np.array(["row", "column", "corner"])[labels]
+
+    (x_train, y_train), (x_test, y_test) = part(train), part(test)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+# Teacher and student
+
+
+def test_models_of_cifar10_have_the_notebooks_parameters():
+    assert parameters(script.build_teacher((32, 32, 3), 10, 0.5)) == 1_060_074
+    assert parameters(script.build_student((32, 32, 3), 10, script.PRESETS["original"].student_units)) == 197_322
+
+
+def numpy_convolution(x, kernel, bias):
+    """2 x 2, stride 1, `same`: TensorFlow pads below and to the right. x: (height, width, channels)."""
+    padded = np.pad(x, ((0, 1), (0, 1), (0, 0)))
+    height, width = x.shape[:2]
+    shifted = [padded[i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)]
+    kernels = kernel.reshape(4, *kernel.shape[2:])
+    return np.maximum(sum(np.tensordot(x, k, 1) for x, k in zip(shifted, kernels, strict=True)) + bias, 0)
+
+
+def numpy_pooling(x):
+    height, width = x.shape[0] // 2, x.shape[1] // 2
+    return x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).max(axis=(1, 3))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 12, 3)])
+def test_the_teacher_is_the_notebooks_layer_for_layer(shape):
+    teacher = script.build_teacher(shape, 4, 0.5)
+    x = np.random.default_rng(0).random(shape).astype(np.float32)
+    k1, b1, k2, b2, k3, b3, k4, b4 = teacher.get_weights()
+    assert (k1.shape, k2.shape, k3.shape[1]) == ((2, 2, shape[2], 32), (2, 2, 32, 64), 256)
+    hidden = numpy_pooling(numpy_convolution(numpy_pooling(numpy_convolution(x, k1, b1)), k2, b2))
+    logits = np.maximum(hidden.ravel() @ k3 + b3, 0) @ k4 + b4
+    np.testing.assert_allclose(teacher.predict_on_batch(x[None])[0], logits, atol=1e-5)
+    dropped = [layer for layer in teacher.layers if isinstance(layer, keras.layers.Dropout)]
+    assert [layer.rate for layer in dropped] == [0.5] and teacher.layers.index(dropped[0]) == len(teacher.layers) - 2
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_students_loss_is_hintons(precision, policy):
+    """0.5 · CE + 0.5 · 3.25² · KL, as in the notebook, reckoned in numpy from the student's logits."""
+    precision(policy)
+    settings = script.PRESETS["original"]
+    student = script.build_student((4, 4, 1), 5, 6)
+    model = distillation.compile_distilled(student, "sgd", settings.temperature, settings.hard_weight, settings.soft_weight)
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((7, 4, 4, 1)).astype(np.float32), rng.integers(0, 5, 7)
+    teacher = softmax(rng.normal(0, 2, (7, 5)), axis=-1).astype(np.float32)
+    logits = student.predict_on_batch(x).astype(np.float64)
+    hard = -log_softmax(logits, axis=-1)[np.arange(7), labels].mean()
+    soft = rel_entr(teacher, softmax(logits / 3.25, axis=-1)).sum(axis=-1).mean()
+    found = model.test_on_batch(x, *distillation.distillation_targets(labels, teacher), return_dict=True)
+    assert found["loss"] == pytest.approx(0.5 * hard + 0.5 * 3.25**2 * soft, rel=1e-4)
+
+
+# Soft labels
+
+
+@given(st.integers(2, 12), st.integers(1, 30), st.floats(0.5, 50), st.integers(0, 99))
+def test_soft_labels(classes, count, temperature, seed):
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(0, 3, (count, classes)), rng.integers(0, classes, count)
+    softened = softmax(logits / temperature, axis=-1)
+    np.testing.assert_allclose(script.soft_labels_of("teacher", logits, labels, temperature), softened, atol=1e-6)
+
+    decisions = script.soft_labels_of("decisions", logits, labels, temperature)
+    assert (decisions.argmax(-1) == logits.argmax(-1)).all() and (decisions.sum(-1) == 1).all()
+    assert set(decisions.ravel()) == {0, 1}
+
+    smoothing = script.soft_labels_of("smoothing", logits, labels, temperature)
+    np.testing.assert_allclose(smoothing.sum(axis=-1), 1, atol=1e-5)
+    own = smoothing[np.arange(count), labels]
+    np.testing.assert_allclose(own, softened[np.arange(count), labels].mean(), atol=1e-5)  # as much doubt as the teacher
+    others = smoothing[np.arange(classes) != labels[:, None]]
+    np.testing.assert_allclose(others, (1 - own[0]) / (classes - 1), atol=1e-5)  # and none of what it knows
+
+
+def test_a_raised_bias_makes_up_for_a_class_never_seen():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 500)
+    logits = 4 * np.eye(4)[labels] + rng.normal(0, 0.5, (500, 4))
+    assert script.bias_for(logits, labels, 2) == 0  # nothing to make up for
+    low = script.raised(logits, 2, -7.0)
+    np.testing.assert_allclose(low[:, [0, 1, 3]], logits[:, [0, 1, 3]])
+    assert (low.argmax(-1) == labels)[labels == 2].mean() < 0.05
+    bias = script.bias_for(low, labels, 2)
+    right = (script.raised(low, 2, bias).argmax(-1) == labels).mean()
+    assert 3 < bias < 11 and right > 0.99
+    for other in np.arange(0, 30, 0.5):
+        assert (script.raised(low, 2, other).argmax(-1) == labels).mean() <= right
+
+
+# What an experiment sees
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    corpus = images.load(str(write_images(folder / "images.npz")))
+    return training.Run(DEMO, 3, corpus, corpus, data.split(corpus, 3, validation=40), folder)
+
+
+def test_images_that_an_experiment_does_not_see(run):
+    whole = script.parts_for(run, script.Experiment(None))
+    assert whole is run.parts
+    few = script.parts_for(run, script.Experiment(None, images=30))
+    assert np.bincount(run.corpus.labels[few.train]).tolist() == [10, 10, 10] and set(few.train) < set(whole.train)
+    assert few.validation is whole.validation and few.test is whole.test
+    without = script.parts_for(run, script.Experiment(None, without=1))
+    for part in ("train", "validation"):
+        rows = getattr(without, part)
+        assert set(rows) == {row for row in getattr(whole, part) if run.corpus.labels[row] != 1}
+    assert without.test is whole.test and 1 in run.corpus.labels[without.test]
+
+
+def test_students_of_a_seed_start_alike_and_see_images_in_the_same_order(run):
+    """So that they differ by their soft labels alone; the two losses compute the same where the soft one weighs nothing."""
+    settings = replace(DEMO, soft_weight=0.0, hard_weight=1.0, teacher_epochs=1, student_epochs=2, batch_size=16)
+    run = replace(run, settings=settings)
+    wanted, _ = script.experiments(run.settings, run.corpus.classes)
+    for name in ("teacher", "alone", "distilled"):
+        script.train(run, name, wanted[name])
+    alone, distilled = (script.trained(run, name).get_weights() for name in ("alone", "distilled"))
+    for a, b in zip(alone, distilled, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_experiments_and_comparisons_follow_the_settings():
+    sweeps = {"temperature_sweep": (1.0, 10.0), "train_examples_sweep": (50,)}
+    settings = replace(DEMO, omit_class="b", experiments=("distilled",), **sweeps)
+    wanted, pairs = script.experiments(settings, ["a", "b", "c"])
+    assert [*wanted] == [
+        "teacher", "distilled", "distilled-T1", "distilled-T10", "alone-50-images", "distilled-50-images",
+        "alone-without-1", "distilled-without-1",
+    ]
+    assert wanted["distilled-T10"].temperature == 10 and wanted["distilled-50-images"].images == 50
+    assert wanted["distilled-without-1"] == script.Experiment("teacher", DEMO.temperature, without=1)
+    assert ("distilled-50-images", "alone-50-images") in pairs and ("distilled-T1", "alone") in pairs
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere"], "--data nowhere: neither an .npz file, nor a folder"),
+        (["--temperature", "-1"], "--temperature -1.0: must be above 0"),
+        (["--temperature-sweep", "1", "0"], "--temperature-sweep 0.0: must be above 0"),
+        (["--train-examples-sweep", "0"], "--train-examples-sweep 0: must be 1 or more"),
+        (["--temperature-sweep", "2", "2"], "--temperature-sweep 2.0 2.0: none may stand twice"),
+        (["--omit-class", "x"], "--omit-class x: expected some of column corner row"),
+        (["--experiments", "noise"], "--experiments noise: expected some of teacher alone distilled"),
+        (["--student-units", "0"], "--student-units 0: must be 1 or more"),
+        (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be below 1"),
+        (["--seeds", "-1"], "--seeds -1: must be 0 or more"),
+        (["--image", "40"], "--image 40: there are 40 validation images, counted from 0"),
+        (["--batch-size", "500"], "200 training examples are fewer than a batch; lower --batch-size 500"),
+        (["--test-examples", "1"], "1 in the test part; at least 2 are needed"),
+        (["original", "--data", "cifar10"], "cifar10 is not here: --download fetches it (170 MB), or give your own file with"),
+    ],
+)
+def test_bad_settings_end_in_one_line(capsys, monkeypatch, tmp_path, words, message):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(images.sources, "FOLDER", tmp_path / "data")
+    preset = [words.pop(0)] if not words[0].startswith("-") else []
+    sane = ["--data", write_images(tmp_path / "images.npz"), "--validation-examples", 40, "--output", tmp_path / "run"]
+    status, error = start(script, capsys, monkeypatch, *preset, *sane, *words)
+    assert status == 2
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_too_small_for_the_teacher(capsys, monkeypatch, tmp_path):
+    np.savez(tmp_path / "small.npz", x_train=np.ones((20, 3, 8)), y_train=np.arange(20) % 2)
+    status, error = start(script, capsys, monkeypatch, "--data", tmp_path / "small.npz")
+    assert status == 2 and "images of 3 x 8 x 1; the teacher needs 4 x 4 or more" in error
+
+
+# The script as a user starts it
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run with everything asked for; returns (the words it was started with, its folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("smoke")
+    words = [
+        "--data", write_images(folder / "images.npz"), "--output", folder / "run", "--validation-examples", 40, "--seeds", 0, 1,
+        "--batch-size", 32, "--student-epochs", 6, "--teacher-epochs", 12, "--student-units", 16,
+        "--teacher-learning-rate", 3e-3, "--student-learning-rate", 1e-2,
+        "--temperature-sweep", 1, 10, "--train-examples-sweep", 30, "--omit-class", "corner",
+    ]
+    done = run_script(script.__name__, *words)
+    assert done.returncode == 0, done.stderr
+    return words, folder / "run", done
+
+
+NAMES = [
+    "teacher", "alone", "distilled", "label-smoothing", "teacher-decisions", "distilled-T1", "distilled-T10", "alone-30-images",
+    "distilled-30-images", "alone-without-1", "distilled-without-1",
+]
+
+
+def test_smoke_results(finished):
+    _, folder, _ = finished
+    results = json.loads((folder / "results.json").read_text())
+    assert results["schema"] == 1 and results["script"] == "knowledge_distillation_from_scratch" and results["preset"] == "demo"
+    assert results["data"]["train"] == 200 and results["data"]["validation"] == 40 and results["data"]["test"] == 90
+    trained = [(model["seed"], model["name"]) for model in results["models"]]
+    assert trained == [(seed, name) for seed in (0, 1) for name in NAMES]
+    labels = np.array(["column", "corner", "row"])
+    right = np.searchsorted(labels, np.array(["row", "column", "corner"])[np.arange(90) % 3])
+    for model in results["models"]:
+        logits = np.load(folder / f"seed-{model['seed']}" / model["name"] / "test_logits.npy").astype(np.float64)
+        assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
+        assert model["nll"] == pytest.approx(-log_softmax(logits, axis=-1)[np.arange(90), right].mean())
+        assert model["layers"] == (4 if model["name"] == "teacher" else 2)
+        assert model["latency_ms"].keys() == {"1", "32"} and model["flops"] > 0
+    by_name = {model["name"]: model for model in results["models"]}
+    assert by_name["teacher"]["accuracy"] > 0.6  # of three classes: it has learnt
+    assert by_name["alone"]["parameters"] == 64 * 16 + 16 + 16 * 3 + 3
+    pairs = [(c["a"], c["b"]) for c in results["comparisons"]]
+    assert ("distilled", "alone") in pairs and ("distilled-30-images", "alone-30-images") in pairs and len(pairs) == 8
+
+
+def test_smoke_a_class_never_seen(finished):
+    """The student alone never names it; what is reported are the test logits, and the bias raised."""
+    _, folder, _ = finished
+    found = json.loads((folder / "results.json").read_text())["omit_class"]
+    assert [(f["seed"], f["name"]) for f in found][:4] == [
+        (0, f"{name}-without-1{told}") for name in ("alone", "distilled") for told in ("", ", bias raised")
+    ]
+    right = np.array([2, 0, 1])[np.arange(90) % 3]
+    for record in found:
+        logits = np.load(folder / f"seed-{record['seed']}" / record["name"].removesuffix(", bias raised") / "test_logits.npy")
+        logits[:, 1] += record["bias"]
+        assert record["recall"] == pytest.approx((logits.argmax(-1) == 1)[right == 1].mean())
+        assert record["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
+        assert record["bias"] == 0 or record["name"].endswith("bias raised")
+    assert all(record["recall"] == 0 for record in found if record["name"] == "alone-without-1")
+
+
+def test_smoke_output(finished):
+    _, folder, done = finished
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    table = next(i for i, line in enumerate(lines) if line.startswith("model "))
+    assert max(map(len, lines[table:-1])) <= 110 and "ECE %" in lines[table]
+    assert str(folder) in lines[-1] and "Class corner, of which these students have seen no image" in lines
+    for name in ("settings.json", "results.json", "log.csv", "report.md"):
+        assert (folder / name).stat().st_size > 0
+    for name in ("curves.png", "tradeoff.png", "temperature.png", "sweeps.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG") and name in lines[-1]
+        assert f"({name})" in (folder / "report.md").read_text()
+    with open(folder / "log.csv", newline="") as file:
+        log = list(csv.DictReader(file))
+    assert len(log) == 2 * (12 + 10 * 6)
+
+
+def test_smoke_an_epoch_is_as_many_steps_however_few_images(finished):
+    """So that a student of few images has the same budget."""
+    _, folder, _ = finished
+    for name in ("alone", "alone-30-images"):
+        record = json.loads((folder / "seed-0" / name / "record.json").read_text())
+        assert len(record["history"]) == 6
+    weights = [np.load(folder / "seed-0" / name / "weights.npz")["0"] for name in ("alone", "alone-30-images")]
+    assert not np.array_equal(*weights)
+
+
+def test_smoke_the_student_to_take_away(finished):
+    """student/model.keras loads without this project's code and gives the probabilities of the run's test logits."""
+    _, folder, _ = finished
+    name, seed = (folder / "report.md").read_text().split("`student/` holds ")[1].split(".")[0].split(", seed ")
+    results = json.loads((folder / "results.json").read_text())
+    best = max((m for m in results["models"] if m["name"] in NAMES[1:5]), key=lambda m: m["validation_accuracy"])
+    assert (name, int(seed)) == (best["name"], best["seed"])
+    model = keras.models.load_model(folder / "student" / "model.keras")
+    corpus = images.load(str(folder.parent / "images.npz"))
+    logits = np.load(folder / f"seed-{seed}" / name / "test_logits.npy")
+    np.testing.assert_allclose(predict(model, corpus, corpus.test), softmax(logits, axis=-1), atol=1e-5)
+    assert json.loads((folder / "student" / "classes.json").read_text()) == ["column", "corner", "row"]
+
+
+def test_smoke_a_finished_folder_is_extended_and_nothing_trained_again(finished):
+    words, folder, first = finished
+    before = json.loads((folder / "results.json").read_text())
+    place = words.index("--temperature-sweep")
+    again = run_script(script.__name__, *words[:place], "--temperature-sweep", 1, 10, 20, *words[place + 3 :])
+    assert again.returncode == 0, again.stderr
+    after = json.loads((folder / "results.json").read_text())
+    new = [model for model in after["models"] if model["name"] == "distilled-T20"]
+    assert [model for model in after["models"] if model not in new] == before["models"] and len(new) == 2
+    assert [line for line in again.stdout.splitlines() if "epochs in" in line and "T20" not in line] == [
+        line for line in first.stdout.splitlines() if "epochs in" in line
+    ]
+    other = run_script(script.__name__, *words, "--student-units", 17)
+    assert other.returncode == 2 and "holds a run with another student units" in other.stderr and other.stderr.count("\n") == 1
+
+
+def test_smoke_original(tmp_path):
+    """The preset's own models and weights on images of one's own, in colour; one seed has McNemar's test."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    pixels = (rng.random((400, 12, 12, 3)) * 0.5 + 0.15 * labels[:, None, None, None] * [1, 0.5, 0]).astype(np.float32)
+    np.savez(tmp_path / "colour.npz", x_train=pixels[:320], y_train=labels[:320], x_test=pixels[320:], y_test=labels[320:])
+    done = run_script(script.__name__, "original", "--data", tmp_path / "colour.npz", "--output", tmp_path / "run",
+                      "--teacher-epochs", 3, "--student-epochs", 3, "--experiments", "alone", "distilled")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["settings"]["temperature"] == 3.25 and results["settings"]["student_units"] == 64
+    assert [model["name"] for model in results["models"]] == ["teacher", "alone", "distilled"]
+    assert "McNemar" in (tmp_path / "run" / "report.md").read_text()
