@@ -60,14 +60,15 @@ class Parts:
 class Encoded:
     """Tokenized texts, ragged and held once: text i is `ids[offsets[i]:offsets[i + 1]]`, int32; 0 is kept for padding.
 
-    What batches, predictions and soft labels need to know of examples is `spec`, `example`, `lengths` and `inputs`; images
-    have the same four (`common.images`).
+    What batches, predictions and soft labels need to know of examples is `spec`, `at_once`, `example`, `lengths` and
+    `inputs`; images have the same five (`common.images`).
     """
 
     ids: np.ndarray
     offsets: np.ndarray
 
     spec = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
+    at_once = 64  # texts that are predicted together
 
     def example(self, row):
         """The token ids of one text, (tokens,) int32."""

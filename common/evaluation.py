@@ -14,13 +14,14 @@ from common.backend import tf
 from common.data import by_length
 
 
-def predict(model, examples, rows, batch_size=64):
+def predict(model, examples, rows, batch_size=None):
     """Logits of `model` for the examples `rows`: (rows, classes) float32, in the order of `rows`.
 
-    Batches are formed by length, so that short texts do not pay for long ones. examples: Encoded or Images.
+    Batches are formed by length, so that short texts do not pay for long ones. examples: Encoded or Images. batch_size: as
+    many as suit the examples, unless given.
     """
     found = None
-    for chosen in by_length(examples.lengths(rows), batch_size):
+    for chosen in by_length(examples.lengths(rows), batch_size or examples.at_once):
         batch = model.predict_on_batch(examples.inputs(rows[chosen]))
         if found is None:
             found = np.empty((len(rows), batch.shape[1]), np.float32)

@@ -30,7 +30,7 @@ class Images:
 
     pixels: (images, height, width, channels) float32 from 0 to 1. labels: (images,) int32 class numbers. classes: names in
     the order of their numbers. pool: rows that training images are drawn from; test: rows of the test part; dev is empty.
-    notes: a line each on what was dropped or split. `spec`, `example`, `lengths` and `inputs` are those of `data.Encoded`.
+    notes: a line each on what was dropped or split. `spec`, `at_once`, `example`, `lengths` and `inputs` as in `data.Encoded`.
     """
 
     name: str
@@ -46,6 +46,10 @@ class Images:
     @property
     def spec(self):
         return tf.TensorSpec((None, *self.pixels.shape[1:]), tf.float32)
+
+    @property
+    def at_once(self):
+        return min(1024, 1 + 2**21 // self.pixels[0].size)  # a call costs milliseconds, a batch memory
 
     def example(self, row):
         return self.pixels[row]
