@@ -13,7 +13,6 @@ same student trained alone, self-distilled, distilled from noise, and distilled 
     python knowledge_distillation_bert.py original        # IFLYTEK and Chinese BERT-base, as the original script
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,7 @@ from common import InputError, data, distillation, pretrained, report, training
 from common.backend import Lambda, keras, set_precision, set_seed, tf
 from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
 from common.evaluation import encoder_flops, latency
-from common.files import write_json
+from common.files import kept
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -263,29 +262,22 @@ def split(corpus, settings, wanted, seed):
 
 
 def measure(run):
-    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}; measured once."""
-    path = run.folder / "cost.json"
-    if not path.is_file():
-        keras.backend.clear_session()
-        berts = {"teacher": run.bert, "student": pretrained.shallow(run.bert, range(run.settings.student_layers))}
-        classifiers = {name: build_classifier(bert, len(run.corpus.classes), 0)[1] for name, bert in berts.items()}
-        text = run.settings.maxlen
-        times = latency(classifiers, lambda size: (tf.ones((size, text), tf.int32), tf.zeros((size, text), tf.int32)))
-        head = 2 * run.bert.config["hidden_size"] * len(run.corpus.classes)
-        write_json(path, {
-            name: {
-                "layers": bert.layers,
-                "flops": encoder_flops(bert.config, run.settings.maxlen) + head,
-                "latency_ms": times[name],
-            }
-            for name, bert in berts.items()
-        })
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}."""
+    keras.backend.clear_session()
+    berts = {"teacher": run.bert, "student": pretrained.shallow(run.bert, range(run.settings.student_layers))}
+    classifiers = {name: build_classifier(bert, len(run.corpus.classes), 0)[1] for name, bert in berts.items()}
+    text = run.settings.maxlen
+    times = latency(classifiers, lambda size: (tf.ones((size, text), tf.int32), tf.zeros((size, text), tf.int32)))
+    head = 2 * run.bert.config["hidden_size"] * len(run.corpus.classes)
+    return {
+        name: {"layers": bert.layers, "flops": encoder_flops(bert.config, text) + head, "latency_ms": times[name]}
+        for name, bert in berts.items()
+    }
 
 
 def report_run(preset, settings, run, models):
     """Write the report and the student; print the tables."""
-    cost = measure(run)
+    cost = kept(run.folder / "cost.json", lambda: measure(run))
     models = [model | cost["teacher" if EXPERIMENTS[model["name"]].deep else "student"] for model in models]
     results = report.results_of(run, "knowledge_distillation_bert", preset, as_dict(settings), models, COMPARISONS)
     taken = write_best_student(run, models)

@@ -13,7 +13,6 @@ scarce data and a class that the student never sees have to do with it.
     python knowledge_distillation_from_scratch.py original --download      # CIFAR-10, as the original notebook
 """
 
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from common import InputError, data, distillation, images, report, training
 from common.backend import keras, set_precision, set_seed, tf
 from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
 from common.evaluation import calibration, graph_flops, latency, predict
-from common.files import write_json, write_whole
+from common.files import kept, write_json, write_whole
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -44,7 +43,7 @@ class Settings:
 
     # Models
     teacher_dropout: float = 0.5  # before the teacher's last layer
-    student_units: int = 8  # of the student's one hidden layer
+    student_units: int = 16  # of the student's one hidden layer
 
     # Distillation
     experiments: tuple[str, ...] = DEFAULT  # rows of the table: some of these
@@ -55,16 +54,16 @@ class Settings:
     # What else to show
     image: int = 0  # which validation image the plot of temperatures shows
     temperature_sweep: tuple[float, ...] = ()  # students distilled at other temperatures: accuracy and calibration
-    train_examples_sweep: tuple[int, ...] = ()  # students that see only so many images, their teacher all
+    train_examples_sweep: tuple[int, ...] = (50, 100)  # students that see only so many images, their teacher all
     omit_class: str = ""  # a class of which the students see no image
 
     # Training
     batch_size: int = 128  # images a step
-    teacher_epochs: int = 20
+    teacher_epochs: int = 40
     student_epochs: int = 50  # of every student; an epoch is as many steps, however few its images
-    teacher_learning_rate: float = 1e-3  # of Adam
-    student_learning_rate: float = 1e-3  # of Adam
-    schedule: Literal["linear", "constant"] = "constant"  # learning rate falling to 0, or staying
+    teacher_learning_rate: float = 3e-3  # of Adam
+    student_learning_rate: float = 1e-2  # of Adam
+    schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
 
     # Run
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one whole run each: parts, order, initial weights, dropout
@@ -76,7 +75,7 @@ PRESETS = {
     "demo": Settings(),
     "original": Settings(
         data="cifar10", train_examples=0, validation_examples=7500, test_examples=0,
-        teacher_dropout=0.5, student_units=64, temperature=3.25, hard_weight=0.5, soft_weight=0.5,
+        teacher_dropout=0.5, student_units=64, temperature=3.25, hard_weight=0.5, soft_weight=0.5, train_examples_sweep=(),
         batch_size=128, teacher_epochs=20, student_epochs=50, teacher_learning_rate=1e-3, student_learning_rate=1e-3,
         schedule="constant", seeds=(0,),
     ),
@@ -298,9 +297,9 @@ def main(preset, settings):
     wanted, pairs = experiments(settings, corpus.classes)
     all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
     folder = Path(settings.output or f"runs/knowledge_distillation_from_scratch-{preset}")
-    kept = replace(settings, output="", download=False)
+    shown = replace(settings, output="", download=False)
     inputs = {"data": distillation.fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
-    report.open_folder(folder, as_dict(kept), inputs, EXTENSIBLE)
+    report.open_folder(folder, as_dict(shown), inputs, EXTENSIBLE)
     set_precision(settings.precision)
 
     parts = next(iter(all_parts.values()))
@@ -352,27 +351,25 @@ def split(corpus, settings, seed):
 
 
 def measure(run):
-    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}; measured once."""
-    path = run.folder / "cost.json"
-    if not path.is_file():
-        keras.backend.clear_session()
-        models = {"teacher": build(run, "teacher"), "student": build(run, "alone")}
-        times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
-        write_json(path, {
-            name: {
-                "layers": sum(bool(layer.weights) for layer in model.layers),
-                "flops": graph_flops(model),
-                "latency_ms": times[name],
-            }
-            for name, model in models.items()
-        })
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}."""
+    keras.backend.clear_session()
+    models = {"teacher": build(run, "teacher"), "student": build(run, "alone")}
+    times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
+    return {
+        name: {
+            "layers": sum(bool(layer.weights) for layer in model.layers),
+            "flops": graph_flops(model),
+            "latency_ms": times[name],
+        }
+        for name, model in models.items()
+    }
 
 
 def report_run(preset, settings, runs, records, wanted, pairs):
     """Write the report, its plots and the student; print the tables."""
     run = runs[0]
-    cost, labels = measure(run), run.corpus.labels[run.parts.test]
+    cost = kept(run.folder / "cost.json", lambda: measure(run))
+    labels = run.corpus.labels[run.parts.test]
     records = [
         record
         | cost["teacher" if record["name"] == "teacher" else "student"]
@@ -384,7 +381,7 @@ def report_run(preset, settings, runs, records, wanted, pairs):
     plot_temperatures(run.folder / plots[0], run)
     if settings.temperature_sweep or settings.train_examples_sweep:
         plots.append("sweeps.png")
-        plot_sweeps(run.folder / plots[1], settings, dict(report.by_name(records)))
+        plot_sweeps(run.folder / plots[1], run, dict(report.by_name(records)))
     if settings.omit_class:
         omitted = run.corpus.classes.index(settings.omit_class)
         names = [name for name, experiment in wanted.items() if experiment.without is not None]
@@ -437,19 +434,19 @@ def plot_temperatures(path, run):
     report.save_figure(figure, path)
 
 
-def plot_sweeps(path, settings, groups):
+def plot_sweeps(path, run, groups):
     """The students' test accuracy and calibration against temperature, and accuracy against how many images they saw."""
-    temperatures = {name: value for value in settings.temperature_sweep if (name := f"distilled-T{value:g}") in groups}
-    temperatures |= {"distilled": settings.temperature} if temperatures and "distilled" in groups else {}
-    lines = [
-        ("temperature T", "accuracy", {"distilled": temperatures}),
-        ("temperature T", "ece", {"distilled": temperatures}),
-        ("training images of the student", "accuracy", {
-            kind: {f"{kind}-{count}-images": count for count in settings.train_examples_sweep}
-            for kind in ("alone", "distilled")
-        }),
-    ]
-    lines = [(title, key, kinds) for title, key, kinds in lines if any(kinds.values())]
+    settings, lines = run.settings, []
+    if settings.temperature_sweep:
+        names = {f"distilled-T{value:g}": value for value in settings.temperature_sweep} | {"distilled": settings.temperature}
+        points = {"distilled": {name: value for name, value in names.items() if name in groups}}
+        lines += [("temperature T", "accuracy", points), ("temperature T", "ece", points)]
+    if settings.train_examples_sweep:
+        points = {}
+        for kind in ("alone", "distilled"):
+            names = {f"{kind}-{count}-images": count for count in settings.train_examples_sweep} | {kind: len(run.parts.train)}
+            points[kind] = {name: count for name, count in names.items() if name in groups}
+        lines.append(("training images of the student", "accuracy", points))
     figure = Figure(figsize=(3.4 * len(lines) + 1, 3.4), layout="constrained")
     for panel, (title, key, kinds) in zip(np.ravel(figure.subplots(1, len(lines))), lines, strict=True):
         for kind, points in kinds.items():

@@ -39,6 +39,13 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def kept(path, make):
+    """What `make()` returned the first time, as JSON holds it: read from the file `path`, or made and written to it now."""
+    if not path.is_file():
+        write_json(path, make())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def sha256_of(path):
     """SHA-256 of a file, 64 hex digits."""
     with open(path, "rb") as file:

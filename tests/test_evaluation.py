@@ -1,14 +1,17 @@
 """Scores, paired tests, FLOPs and latency."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import softmax
 
 from common import data, pretrained
 from common.backend import keras, tf
-from common.evaluation import compare, encoder_flops, latency, parameters, predict, scores
+from common.evaluation import calibration, compare, encoder_flops, graph_flops, latency, parameters, predict, scores
 from tests import tiny
 
 
@@ -44,6 +47,41 @@ def test_scores():
     assert found["accuracy"] == 0.5
     # class 0: precision 1/2, recall 1; class 1: 1, 1/3; class 2: never right
     assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+
+
+def test_calibration_by_hand():
+    """Two bins: four answers at 0.6 of which two are right, one at 0.9 that is right."""
+    p = np.array([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]])
+    labels = np.array([0, 1, 0, 0, 1])
+    found = calibration(labels, np.log(p) + 7, bins=10)
+    assert found["ece"] == pytest.approx(4 / 5 * abs(2 / 4 - 0.6) + 1 / 5 * abs(1 - 0.9))
+    assert found["nll"] == pytest.approx(-np.log([0.6, 0.4, 0.6, 0.4, 0.9]).mean())
+
+
+def test_a_model_that_can_be_taken_at_its_word_has_no_calibration_error():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (100_000, 5))
+    p = softmax(logits, axis=-1)
+    labels = (p.cumsum(axis=-1) < rng.random((100_000, 1))).sum(axis=-1)
+    assert calibration(labels, logits)["ece"] < 0.01
+    assert calibration(labels, 3 * logits)["ece"] > 0.1  # too sure of itself
+
+
+@given(st.integers(1, 30), st.integers(2, 6), st.floats(0, 1e4), st.integers(0, 99))
+def test_calibration_is_finite_whatever_the_logits(rows, classes, scale, seed):
+    rng = np.random.default_rng(seed)
+    labels, logits = rng.integers(0, classes, rows), (scale * rng.normal(size=(rows, classes))).astype(np.float32)
+    found = calibration(labels, logits)
+    assert 0 <= found["ece"] <= 1 and 0 <= found["nll"] < np.inf
+    probability = softmax(logits.astype(float), axis=-1).max(axis=-1)
+    edges = np.linspace(0, 1, 16)
+    expected = 0.0
+    for low, high in pairwise(edges):
+        held = (probability >= low) & ((probability < high) | (high == 1.0))
+        if held.any():
+            expected += held.mean() * abs((logits.argmax(-1) == labels)[held].mean() - probability[held].mean())
+    if np.abs(probability[:, None] - edges).min() > 1e-6:  # at an edge rounding decides
+        assert found["ece"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_one_seed_is_mcnemars_exact_test():
@@ -108,6 +146,13 @@ def test_flops_are_those_tensorflow_counts(bert):
     # TensorFlow does not count Einsum, in which bert4keras does the two products of attention.
     attention = config["num_hidden_layers"] * 2 * 2 * tokens * tokens * config["hidden_size"]
     assert encoder_flops(config, tokens) == profile.float_ops + attention
+
+
+def test_flops_of_a_network_without_attention():
+    """A product of n x m weights is 2 n m operations; adding the biases and ReLU are one each."""
+    layers = [keras.Input((6,)), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(3)]
+    found = graph_flops(keras.Sequential(layers))
+    assert 2 * (6 * 5 + 5 * 3) + 5 + 3 <= found <= 2 * (6 * 5 + 5 * 3) + 5 + 3 + 5
 
 
 def test_flops_of_bert_base_are_the_published_ones():

@@ -72,6 +72,26 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         write_text(tmp_path / "file" / "below", "")
 
 
+def test_what_is_kept_is_made_once(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"latency_ms": 1.5}
+
+    path = tmp_path / "deep" / "cost.json"
+    assert files.kept(path, make) == files.kept(path, make) == {"latency_ms": 1.5} and made == [1]
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.sha256_of(tmp_path / "file") == known
+    files.check_sha256(tmp_path / "file", known)
+    with pytest.raises(InputError, match="sha256 is ba7816bf.* the file is damaged or not the published one"):
+        files.check_sha256(tmp_path / "file", "0" * 64)
+
+
 def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "file.json", {"loss": float("nan")})

@@ -276,13 +276,6 @@ def test_vocabularies_that_do_not_fit(bert_folder, tmp_path):
         pretrained.load(str(folder))
 
 
-def test_wrong_checksum(tmp_path):
-    (tmp_path / "file").write_bytes(b"abc")
-    pretrained.check_sha256(tmp_path / "file", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
-    with pytest.raises(InputError, match="expected 0000.*the file is damaged"):
-        pretrained.check_sha256(tmp_path / "file", "0" * 64)
-
-
 def test_a_vocabulary_with_capitals_is_cased(google_folder, tmp_path):
     folder = shutil.copytree(google_folder, tmp_path / "google")
     words = (folder / "vocab.txt").read_text()
