@@ -13,16 +13,14 @@ same student trained alone, self-distilled, distilled from noise, and distilled 
     python knowledge_distillation_bert.py original        # IFLYTEK and Chinese BERT-base, as the original script
 """
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from common import InputError, data, distillation, pretrained, report, training
-from common.backend import Lambda, keras, set_precision, set_seed, tf
+from common import InputError, data, distillation, pretrained, report, texts, training
+from common.backend import keras, set_seed
 from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
-from common.evaluation import encoder_flops, latency
 from common.files import kept
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -105,25 +103,7 @@ COMPARISONS = (
 )
 
 
-# Teacher and student ---------------------------------------------------------------------------------------------------
-
-
-def build_classifier(bert, classes, dropout):
-    """(bert4keras transformer, Keras model (token ids, segment ids) -> logits (batch, classes) float32)."""
-    encoder = pretrained.build_encoder(bert, dropout)
-    cls = Lambda(lambda hidden: hidden[:, 0], name="CLS")(encoder.model.output)  # (batch, hidden)
-    head = keras.layers.Dense(classes, kernel_initializer=encoder.initializer, dtype="float32", name="Classifier")
-    return encoder, keras.Model(encoder.model.inputs, head(cls))
-
-
 # One experiment --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run(training.Run):
-    """A seed's run, and the BERT that its models start from."""
-
-    bert: pretrained.Bert
 
 
 def build(run, name):
@@ -137,7 +117,7 @@ def build(run, name):
             trained_bert(run, "teacher") if settings.student_init.startswith("teacher") else run.bert, kept
         )
     dropout = settings.teacher_dropout if deep else settings.student_dropout
-    return bert, *build_classifier(bert, len(run.corpus.classes), dropout)
+    return bert, *texts.build_classifier(bert, len(run.corpus.classes), dropout)
 
 
 def trained(run, name):
@@ -197,32 +177,9 @@ def train(run, name):
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
-    bert = pretrained.load(settings.bert, settings.maxlen)
-    pretrained.take_layers(bert.layers, settings.student_layers, spread=False)  # are there that many?
-    corpus = data.load(settings.data)
-    all_parts = {seed: split(corpus, settings, wanted, seed) for seed in settings.seeds}
-    folder = Path(settings.output or f"runs/knowledge_distillation_bert-{preset}")
-    inputs = {
-        "data": distillation.fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
-        "bert": distillation.fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
-    }
-    report.open_folder(folder, as_dict(replace(settings, output="")), inputs)
-    set_precision(settings.precision)
-
-    parts = next(iter(all_parts.values()))
-    unlabelled = f"{len(parts.unlabelled):,} unlabelled, " if len(parts.unlabelled) else ""
-    print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {unlabelled}"
-          f"{len(parts.validation):,} validation, {len(parts.test):,} test texts of up to {settings.maxlen} tokens")
-    print(f"{bert.source}: teacher {bert.layers} layers, student {settings.student_layers}")
-    taught = len(np.unique(corpus.labels[parts.train]))
-    missing = [f"only {taught} of the classes occur in the training texts"] if taught < len(corpus.classes) else []
-    for note in corpus.notes + missing:
-        print(note)
-    encoded = data.encode(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id)
-
+    unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
     models = []
-    for seed, parts in all_parts.items():
-        run = Run(settings, seed, corpus, encoded, parts, folder, bert)
+    for run in texts.open_runs("knowledge_distillation_bert", preset, settings, unlabelled):
         for name in wanted:
             models.append(train(run, name))
             print(report.describe(models[-1]))
@@ -248,53 +205,15 @@ def check(settings):
     return [name for name in EXPERIMENTS if name in needed]
 
 
-def split(corpus, settings, wanted, seed):
-    """The texts one seed uses. Raises InputError if there are too few."""
-    unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    parts = data.split(corpus, seed, settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples)
-    data.check_parts(corpus, parts, settings.batch_size)
-    if unlabelled and not len(parts.unlabelled):
-        raise InputError(
-            f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none for distilled-unlabelled; lower "
-            "--train-examples, add a file of unlabelled texts, or leave it out of --experiments"
-        )
-    return parts
-
-
-def measure(run):
-    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}."""
-    keras.backend.clear_session()
-    berts = {"teacher": run.bert, "student": pretrained.shallow(run.bert, range(run.settings.student_layers))}
-    classifiers = {name: build_classifier(bert, len(run.corpus.classes), 0)[1] for name, bert in berts.items()}
-    text = run.settings.maxlen
-    times = latency(classifiers, lambda size: (tf.ones((size, text), tf.int32), tf.zeros((size, text), tf.int32)))
-    head = 2 * run.bert.config["hidden_size"] * len(run.corpus.classes)
-    return {
-        name: {"layers": bert.layers, "flops": encoder_flops(bert.config, text) + head, "latency_ms": times[name]}
-        for name, bert in berts.items()
-    }
-
-
 def report_run(preset, settings, run, models):
     """Write the report and the student; print the tables."""
-    cost = kept(run.folder / "cost.json", lambda: measure(run))
-    models = [model | cost["teacher" if EXPERIMENTS[model["name"]].deep else "student"] for model in models]
+    depths = (run.bert.layers, settings.student_layers)
+    cost = kept(run.folder / "cost.json", lambda: texts.costs(run, depths))
+    models = [model | cost[str(depths[not EXPERIMENTS[model["name"]].deep])] for model in models]
     results = report.results_of(run, "knowledge_distillation_bert", preset, as_dict(settings), models, COMPARISONS)
-    taken = write_best_student(run, models)
+    shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
+    taken = texts.write_best_student(run, models, shallow, trained)
     report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken)
-
-
-def write_best_student(run, models):
-    """Write to student/ the shallow model, of all experiments and seeds, that was best on the validation part."""
-    shallow = [model for model in models if not EXPERIMENTS[model["name"]].deep]
-    if not shallow:
-        return "none: no shallow model was trained"
-    best = max(shallow, key=lambda model: model["validation_accuracy"])
-    run = replace(run, seed=best["seed"])
-    bert, encoder, classifier = trained(run, best["name"])
-    kernel, bias = classifier.get_layer("Classifier").get_weights()
-    report.write_student(run.folder / "student", pretrained.read_encoder(encoder, bert), kernel, bias, run.corpus.classes)
-    return f"{best['name']}, seed {best['seed']}"
 
 
 if __name__ == "__main__":

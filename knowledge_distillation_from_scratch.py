@@ -25,7 +25,7 @@ from common import InputError, data, distillation, images, report, training
 from common.backend import keras, set_precision, set_seed, tf
 from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
 from common.evaluation import calibration, graph_flops, latency, predict
-from common.files import kept, write_json, write_whole
+from common.files import fingerprint, kept, write_json, write_whole
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -298,7 +298,7 @@ def main(preset, settings):
     all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
     folder = Path(settings.output or f"runs/knowledge_distillation_from_scratch-{preset}")
     shown = replace(settings, output="", download=False)
-    inputs = {"data": distillation.fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
+    inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
     report.open_folder(folder, as_dict(shown), inputs, EXTENSIBLE)
     set_precision(settings.precision)
 

@@ -4,14 +4,12 @@ All of it in float32 whatever the precision of the model, on logits rather than 
 zero. What teacher and student are, and how they are trained, is not this module's business.
 """
 
-import hashlib
-
 import numpy as np
 from scipy.special import softmax
 
 from common.backend import Lambda, keras, tf
 from common.data import UNLABELLED
-from common.files import write_whole
+from common.files import fingerprint, write_whole
 
 
 def soften(logits, temperature):
@@ -83,18 +81,6 @@ def distillation_targets(labels, soft_labels):
     targets = {"hard": np.where(labelled, labels, 0), "soft": soft_labels}
     weights = {"hard": labelled.astype(np.float32), "soft": np.ones(len(labels), np.float32)}
     return targets, weights
-
-
-def fingerprint(*parts):
-    """A short digest of arrays, strings and numbers, in order: equal if and only if (for all that matters) they are."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part))
-        else:
-            digest.update(repr(part).encode())
-    return digest.hexdigest()[:16]
 
 
 def example_keys(examples, rows):

@@ -47,7 +47,7 @@ def calibration(labels, logits, bins=15):
     """
     log_p = log_softmax(np.asarray(logits, np.float64), axis=-1)
     confidence = np.exp(log_p.max(axis=-1))
-    right = log_p.argmax(axis=-1) == labels
+    right = logits.argmax(axis=-1) == labels
     held = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(held, right - confidence, minlength=bins)
     return {"ece": float(np.abs(gaps).sum() / len(labels)), "nll": float(-log_p[np.arange(len(labels)), labels].mean())}

@@ -1,9 +1,11 @@
-"""Files that are written whole or not at all, and files that must be the published ones."""
+"""Files that are written whole or not at all, files that must be the published ones, and digests of what is in memory."""
 
 import hashlib
 import json
 import os
 import tempfile
+
+import numpy as np
 
 from common import InputError
 
@@ -44,6 +46,18 @@ def kept(path, make):
     if not path.is_file():
         write_json(path, make())
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fingerprint(*parts):
+    """A short digest of arrays, strings and numbers, in order: equal if and only if (for all that matters) they are."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part))
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()[:16]
 
 
 def sha256_of(path):

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from common import data
 from common.backend import keras
-from common.distillation import cached_logits, example_keys, fingerprint
+from common.distillation import cached_logits, example_keys
 from common.evaluation import parameters, predict, scores
-from common.files import write_json, write_whole
+from common.files import fingerprint, write_json, write_whole
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_bert as script
-from common import data, distillation, pretrained
+from common import data, distillation, pretrained, texts
 from common.backend import keras
 from common.evaluation import predict
 from tests import tiny
@@ -39,7 +39,7 @@ def batch(bert):
 def test_the_loss_is_hintons(bert, batch, precision, policy):
     """hard_weight · CE + soft_weight · T² · KL, the mean over the batch; without a label only the second part."""
     precision(policy)
-    classifier = script.build_classifier(bert, classes=4, dropout=0.1)[1]
+    classifier = texts.build_classifier(bert, classes=4, dropout=0.1)[1]
     model = distillation.compile_distilled(classifier, "sgd", 2.5, 0.7, 0.3)
     labels = np.array([0, 1, 2, 3, data.UNLABELLED, 1, data.UNLABELLED, 0], np.int32)
     teacher = softmax(np.random.default_rng(0).normal(0, 2, (8, 4)), axis=-1).astype(np.float32)
@@ -56,7 +56,7 @@ def test_the_loss_is_hintons(bert, batch, precision, policy):
 
 def test_one_training_step_follows_the_gradient_of_that_loss(bert, batch):
     """The classifier's bias moves by -rate · d loss / d bias, which is simple enough to write down."""
-    classifier = script.build_classifier(bert, classes=4, dropout=0)[1]
+    classifier = texts.build_classifier(bert, classes=4, dropout=0)[1]
     model = distillation.compile_distilled(classifier, keras.optimizers.SGD(0.1), 2.0, 1.0, 0.5)
     labels = np.array([0, 1, 2, 3, -1, 1, -1, 0], np.int32)
     teacher = softmax(np.random.default_rng(0).normal(0, 2, (8, 4)), axis=-1).astype(np.float32)
@@ -72,7 +72,7 @@ def test_one_training_step_follows_the_gradient_of_that_loss(bert, batch):
 
 
 def test_the_logits_read_the_cls_token(bert, batch):
-    encoder, classifier = script.build_classifier(bert, classes=4, dropout=0.1)
+    encoder, classifier = texts.build_classifier(bert, classes=4, dropout=0.1)
     kernel, bias = classifier.get_layer("Classifier").get_weights()
     hidden = encoder.model.predict_on_batch(batch)
     np.testing.assert_allclose(classifier.predict_on_batch(batch), hidden[:, 0] @ kernel + bias, atol=1e-5)
@@ -83,7 +83,7 @@ def test_the_logits_read_the_cls_token(bert, batch):
 )
 def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
     settings = replace(script.PRESETS["demo"], student_layers=2, student_init=init)
-    run = script.Run(settings, 0, data.load(str(data_folder)), None, None, tmp_path, bert)
+    run = texts.Run(settings, 0, data.load(str(data_folder)), None, None, tmp_path, bert)
     teacher = script.build(run, "teacher")[2]
     teacher.set_weights([value + 1 for value in teacher.get_weights()])  # as if fine-tuned
     script.training.save_weights(teacher, run.stage("teacher") / "weights.npz")
@@ -120,7 +120,7 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
         (["--maxlen", "41"], "has 40 positions"),
         (["--maxlen", "2"], "--maxlen 2: must be 3 or more"),
         (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training examples are fewer than a batch"),
-        (["--train-examples", "1000"], "leaves none for distilled-unlabelled; lower --train-examples, add"),
+        (["--train-examples", "1000"], "leaves none without labels; lower --train-examples, add"),
         (["--unlabelled-examples", "0"], "distilled-unlabelled needs --unlabelled-examples above 0"),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
         (["paper"], "'paper' is not a preset; expected demo or original"),
@@ -237,7 +237,7 @@ def test_smoke_best_epoch_is_kept(finished):
     settings = replace(script.PRESETS["demo"], student_layers=2)
     parts = data.split(corpus, 0, 256, 64, 64, 0)
     encoded = data.encode(corpus.texts, bert.tokenizer, 16)
-    run = script.Run(settings, 0, corpus, encoded, parts, folder, bert)
+    run = texts.Run(settings, 0, corpus, encoded, parts, folder, bert)
     for name in ("teacher", "distilled"):
         record = json.loads((folder / "seed-0" / name / "record.json").read_text())
         logits = predict(script.trained(run, name)[2], encoded, parts.validation)

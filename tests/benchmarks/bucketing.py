@@ -2,8 +2,7 @@
 
 import numpy as np
 
-import knowledge_distillation_bert as script
-from common import data, distillation, pretrained
+from common import data, distillation, pretrained, texts
 from common.backend import keras
 from tests.benchmarks.timing import medians
 
@@ -16,7 +15,7 @@ def measure():
     bert = pretrained.load("minilm-l6", maxlen=128)
     rows = data.split(corpus, seed=0, train=512).train
     encoded = data.encode(corpus.texts, bert.tokenizer, maxlen=128)
-    classifier = script.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
+    classifier = texts.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
     model = distillation.compile_alone(classifier, keras.optimizers.Adam(1e-5))
     batches = data.by_length(encoded.lengths(rows), 32, np.random.default_rng(0))
     shuffled = np.split(np.random.default_rng(0).permutation(len(rows)), len(rows) // 32)

@@ -3,7 +3,7 @@
 import numpy as np
 
 import knowledge_distillation_bert as script
-from common import data, distillation, pretrained
+from common import data, distillation, pretrained, texts
 from common.backend import keras
 from common.evaluation import predict
 from tests.benchmarks.timing import medians
@@ -18,8 +18,8 @@ def measure():
     bert = pretrained.load("minilm-l6")
     rows = data.split(corpus, seed=0, train=512).train
     encoded = data.encode(corpus.texts, bert.tokenizer, maxlen=64)
-    teacher = script.build_classifier(bert, len(corpus.classes), dropout=0)[1]
-    student = script.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
+    teacher = texts.build_classifier(bert, len(corpus.classes), dropout=0)[1]
+    student = texts.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
     model = distillation.compile_distilled(student, keras.optimizers.Adam(1e-5), settings.temperature, 1, 1)
     cached = distillation.soften(predict(teacher, encoded, rows), settings.temperature)
     batches = data.by_length(encoded.lengths(rows), 32, np.random.default_rng(0))
