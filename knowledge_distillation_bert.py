@@ -18,9 +18,9 @@ from typing import Literal
 
 import numpy as np
 
-from common import InputError, data, distillation, pretrained, report, texts, training
+from common import InputError, command, data, distillation, pretrained, report, texts, training
 from common.backend import keras, set_seed
-from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
+from common.command import as_dict, start
 from common.files import kept
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -188,17 +188,19 @@ def main(preset, settings):
 
 def check(settings):
     """Refuse settings that cannot be, before anything is read. Returns the experiments to run, dependencies included."""
-    check_positive(settings, "temperature", "teacher_learning_rate", "student_learning_rate")
-    check_at_least(
+    command.check_positive(settings, "teacher_learning_rate", "student_learning_rate")
+    command.check_temperatures(settings.temperature)
+    command.check_weights(settings)
+    command.check_at_least(
         settings, maxlen=3, batch_size=1, student_layers=1, teacher_epochs=1, student_epochs=1, unlabelled_epochs=1,
         train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
-        hard_weight=0, soft_weight=0, teacher_dropout=0, student_dropout=0,
+        teacher_dropout=0, student_dropout=0,
     )
     for name in ("teacher_dropout", "student_dropout"):
         if getattr(settings, name) >= 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be below 1")
-    check_seeds(settings.seeds)
-    check_known("--experiments", settings.experiments, EXPERIMENTS)
+    command.check_seeds(settings.seeds)
+    command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:
         raise InputError("--experiments distilled-unlabelled needs --unlabelled-examples above 0")
     needed = {"teacher", *settings.experiments} | {EXPERIMENTS[name].soft_labels for name in settings.experiments}

@@ -13,19 +13,21 @@ scarce data and a class that the student never sees have to do with it.
     python knowledge_distillation_from_scratch.py original --download      # CIFAR-10, as the original notebook
 """
 
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from common import InputError, data, distillation, images, report, training
+from common import InputError, command, data, distillation, images, report, training
 from common.backend import keras, set_precision, set_seed, tf
-from common.command import as_dict, check_at_least, check_known, check_positive, check_seeds, start
+from common.command import as_dict, start
 from common.evaluation import calibration, graph_flops, latency, predict
-from common.files import fingerprint, kept, write_json, write_whole
+from common.files import fingerprint, kept, write_json
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -110,17 +112,23 @@ def experiments(settings, classes):
     for value in settings.temperature_sweep:
         if value == temperature and "distilled" in wanted:
             continue
-        wanted[f"distilled-T{value:g}"] = Experiment("teacher", value)
-        pairs.append((f"distilled-T{value:g}", "alone"))
+        wanted[at_temperature(value)] = Experiment("teacher", value)
+        pairs.append((at_temperature(value), "alone"))
     for count in settings.train_examples_sweep:  # the teacher has seen all images (Hinton et al., section 6)
         wanted[f"alone-{count}-images"] = Experiment(None, images=count)
         wanted[f"distilled-{count}-images"] = Experiment("teacher", temperature, images=count)
         pairs.append((f"distilled-{count}-images", f"alone-{count}-images"))
-    if settings.omit_class:
-        omitted = classes.index(settings.omit_class)
-        wanted[f"alone-without-{omitted}"] = Experiment(None, without=omitted)
-        wanted[f"distilled-without-{omitted}"] = Experiment("teacher", temperature, without=omitted)
+    if settings.omit_class:  # section 3
+        omitted, name = classes.index(settings.omit_class), quote(settings.omit_class, safe=" ")
+        wanted[f"alone-without-{name}"] = Experiment(None, without=omitted)
+        wanted[f"distilled-without-{name}"] = Experiment("teacher", temperature, without=omitted)
+        pairs.append((f"distilled-without-{name}", f"alone-without-{name}"))
     return wanted, pairs
+
+
+def at_temperature(value):
+    """The name of the student distilled at another temperature."""
+    return f"distilled-T{np.format_float_positional(value, trim='-')}"
 
 
 # Teacher and student ---------------------------------------------------------------------------------------------------
@@ -239,15 +247,13 @@ def train(run, name, experiment):
 
 
 def bias_for(logits, labels, omitted):
-    """What to add to the logit of the class `omitted` (0 to 30, in steps of 0.1) for the best accuracy on these images.
+    """What to add to the logit of the class `omitted`, 0 or more, for the best accuracy on these images; the least that will.
 
     A student that never saw the class has learnt that there is none; Hinton et al. raise its bias too.
     """
-
-    def accuracy(bias):
-        return (raised(logits, omitted, bias).argmax(axis=-1) == labels).mean()
-
-    return float(max(np.arange(0, 30, 0.1), key=accuracy))
+    lacking = np.delete(logits, omitted, axis=1).max(axis=1) - logits[:, omitted]  # with more than this the class is chosen
+    biases = [0.0, *np.sort(lacking[lacking >= 0] + 1e-3)]
+    return float(max(biases, key=lambda bias: (raised(logits, omitted, bias).argmax(axis=-1) == labels).mean()))
 
 
 def raised(logits, omitted, bias):
@@ -255,19 +261,22 @@ def raised(logits, omitted, bias):
     return logits + bias * np.eye(logits.shape[-1])[omitted]
 
 
-def recognition(run, name, omitted):
-    """How a student that never saw the class recognises it on the test part: two records, as it is and with its bias raised.
+def recognition(run, name, omitted, raising):
+    """How a model recognises the class on the test part: its record, and with `raising` another with the class's bias raised.
 
     The bias is chosen on the validation part, which has images of the class.
     """
-    labels, validation = run.corpus.labels, run.parts.validation
-    best = bias_for(predict(trained(run, name), run.examples, validation), labels[validation], omitted)
-    logits, tested = np.load(run.stage(name) / "test_logits.npy"), labels[run.parts.test]
+    labels, tested = run.corpus.labels, run.corpus.labels[run.parts.test]
+    logits, biases = np.load(run.stage(name) / "test_logits.npy"), {name: 0.0}
+    if raising:
+        validation = run.parts.validation
+        known = predict(trained(run, name), run.examples, validation)
+        biases[f"{name}, bias raised"] = bias_for(known, labels[validation], omitted)
     found = []
-    for told, bias in (("", 0.0), (", bias raised", best)):
+    for title, bias in biases.items():
         right = raised(logits, omitted, bias).argmax(axis=-1) == tested
         found.append({
-            "name": name + told, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
+            "name": title, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
             "recall": float(right[tested == omitted].mean()), "recall_of_others": float(right[tested != omitted].mean()),
         })
     return found
@@ -275,7 +284,7 @@ def recognition(run, name, omitted):
 
 def recognition_table(records):
     """Rows of strings, header first, of what `recognition` found over the seeds."""
-    rows = [["student", "bias", "accuracy %", "of the class %", "of the others %"]]
+    rows = [["model", "bias", "accuracy %", "of the class %", "of the others %"]]
     for name, group in report.by_name(records):
         rows.append([name, report.spread([record["bias"] for record in group], decimals=1)])
         for key in ("accuracy", "recall", "recall_of_others"):
@@ -293,7 +302,7 @@ def main(preset, settings):
     if min(corpus.pixels.shape[1:3]) < 4:
         raise InputError(f"--data {corpus.name}: images of {size_of(corpus)}; the teacher needs 4 x 4 or more")
     if settings.omit_class:
-        check_known("--omit-class", [settings.omit_class], corpus.classes)
+        command.check_known("--omit-class", [settings.omit_class], corpus.classes)
     wanted, pairs = experiments(settings, corpus.classes)
     all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
     folder = Path(settings.output or f"runs/knowledge_distillation_from_scratch-{preset}")
@@ -305,8 +314,8 @@ def main(preset, settings):
     parts = next(iter(all_parts.values()))
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {len(parts.validation):,} validation, "
           f"{len(parts.test):,} test images of {size_of(corpus)}")
-    for note in corpus.notes:
-        print(note)
+    for remark in data.remarks(corpus, parts):
+        print(remark)
     runs = [training.Run(settings, seed, corpus, corpus, parts, folder) for seed, parts in all_parts.items()]
     records = []
     for run in runs:
@@ -326,25 +335,41 @@ def size_of(corpus):
 
 def check(settings):
     """Refuse settings that cannot be, before anything is read."""
-    check_positive(settings, "temperature", "temperature_sweep", "teacher_learning_rate", "student_learning_rate")
-    check_at_least(
+    command.check_positive(settings, "teacher_learning_rate", "student_learning_rate")
+    command.check_temperatures(settings.temperature, *settings.temperature_sweep)
+    command.check_weights(settings)
+    command.check_at_least(
         settings, train_examples=0, validation_examples=0, test_examples=0, student_units=1, image=0, train_examples_sweep=1,
-        batch_size=1, teacher_epochs=1, student_epochs=1, hard_weight=0, soft_weight=0, teacher_dropout=0,
+        batch_size=1, teacher_epochs=1, student_epochs=1, teacher_dropout=0,
     )
     if settings.teacher_dropout >= 1:
         raise InputError(f"--teacher-dropout {settings.teacher_dropout}: must be below 1")
+    if settings.omit_class and not settings.validation_examples:
+        raise InputError("--omit-class needs --validation-examples above 0: a bias is chosen on them")
     for name in ("temperature_sweep", "train_examples_sweep"):
         values = getattr(settings, name)
         if len(set(values)) < len(values):
             raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: none may stand twice")
-    check_seeds(settings.seeds)
-    check_known("--experiments", settings.experiments, DEFAULT)
+    command.check_seeds(settings.seeds)
+    command.check_known("--experiments", settings.experiments, DEFAULT)
 
 
 def split(corpus, settings, seed):
     """The images one seed uses. Raises InputError if there are too few."""
     parts = data.split(corpus, seed, settings.train_examples, 0, settings.validation_examples, settings.test_examples)
     data.check_parts(corpus, parts, settings.batch_size)
+    for count in settings.train_examples_sweep:
+        if count >= len(parts.train):
+            there = f"{len(parts.train):,} training images"
+            raise InputError(f"--train-examples-sweep {count}: must be below the {there}, or left out")
+    if settings.omit_class:
+        for part in ("train", "validation", "test"):
+            held = corpus.labels[getattr(parts, part)] == corpus.classes.index(settings.omit_class)
+            if held.all() or not held.any():
+                raise InputError(
+                    f"--omit-class {settings.omit_class}: {held.sum()} of the {len(held)} {part} images are of this class; "
+                    "there must be some, and some others"
+                )
     if settings.image >= len(parts.validation):
         raise InputError(f"--image {settings.image}: there are {len(parts.validation)} validation images, counted from 0")
     return parts
@@ -378,16 +403,23 @@ def report_run(preset, settings, runs, records, wanted, pairs):
     ]
     results = report.results_of(run, "knowledge_distillation_from_scratch", preset, as_dict(settings), records, pairs)
     sections, plots = [], ["temperature.png"]
+    (run.folder / "sweeps.png").unlink(missing_ok=True)  # of an earlier start
     plot_temperatures(run.folder / plots[0], run)
     if settings.temperature_sweep or settings.train_examples_sweep:
         plots.append("sweeps.png")
         plot_sweeps(run.folder / plots[1], run, dict(report.by_name(records)))
     if settings.omit_class:
         omitted = run.corpus.classes.index(settings.omit_class)
-        names = [name for name, experiment in wanted.items() if experiment.without is not None]
-        results["omit_class"] = [found for run in runs for name in names for found in recognition(run, name, omitted)]
+        raising = {name: experiment.without is not None for name, experiment in wanted.items()}
+        results["omit_class"] = [
+            found
+            for run in runs
+            for name in wanted
+            if raising[name] or name in ("teacher", "alone", "distilled")
+            for found in recognition(run, name, omitted, raising[name])
+        ]
         sections.append((
-            f"Class {settings.omit_class}, of which these students have seen no image",
+            f"Class {settings.omit_class}: what models make of it that have seen none of its images",
             recognition_table(results["omit_class"]),
             "Their teacher has seen it. The bias of the class is raised by what is best on the validation part.",
         ))
@@ -397,22 +429,32 @@ def report_run(preset, settings, runs, records, wanted, pairs):
 
 
 def write_best_student(run, rows):
-    """Write to student/ the student, of all seeds and rows of the table, that was best on the validation part."""
+    """Write to student/ the one that was best on the validation part, as a SavedModel: images -> probabilities at T = 1."""
+    shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
     students = [record for record in rows if record["name"] != "teacher"]
     if not students:
-        return "none: no student was trained"
+        return "none: no student in the table"
     best = max(students, key=lambda record: record["validation_accuracy"])
-    classifier = trained(replace(run, seed=best["seed"]), best["name"])
-    model = keras.Model(classifier.inputs, keras.layers.Softmax(name="probabilities")(classifier.output))
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(f"{folder}/model.keras")
-        content = Path(folder, "model.keras").read_bytes()
-    write_whole(run.folder / "student" / "model.keras", lambda file: file.write(content))
-    write_json(run.folder / "student" / "classes.json", run.corpus.classes)
+    classifier, shape = trained(replace(run, seed=best["seed"]), best["name"]), run.corpus.pixels.shape[1:]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="images")])
+    def classify(images):
+        return {"probabilities": tf.nn.softmax(classifier(images, training=False))}
+
+    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+        student = Path(folder, "student")
+        module = tf.Module()  # of variables alone, so that no Keras is needed to load it
+        module.variables_of_the_student = classifier.variables
+        tf.saved_model.save(module, str(student / "saved_model"), signatures=classify)
+        write_json(student / "classes.json", {"images": f"float32 (batch, {size_of(run.corpus)}), from 0 to 1",
+                                              "classes": run.corpus.classes})
+        student.rename(run.folder / "student")
     return f"{best['name']}, seed {best['seed']}"
 
 
 # Plots -----------------------------------------------------------------------------------------------------------------
+
+TEMPERATURES = (1, 5, 10, 20, 35, 50)  # of the notebook's plot
 
 
 def plot_temperatures(path, run):
@@ -423,11 +465,16 @@ def plot_temperatures(path, run):
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     image, panel = figure.subplots(1, 2, width_ratios=(1, 2.6))
     image.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
-    image.set_title(f"validation image {run.settings.image}: {classes[run.corpus.labels[row]]}")
+    part = "test" if run.parts.validation is run.parts.test else "validation"
+    image.set_title(f"{part} image {run.settings.image}: {classes[run.corpus.labels[row]]}", parse_math=False)
     image.axis("off")
-    for temperature in (1, 5, 10, 20, 35, 50):
+    for temperature in TEMPERATURES:
         panel.plot(distillation.soften(logits, temperature), marker="o", markersize=3, label=f"T = {temperature}")
-    panel.set_xticks(range(len(classes)), classes, rotation=30 if max(map(len, classes)) > 3 else 0)
+    narrow = len(classes) * max(map(len, classes)) < 40
+    panel.set_xticks(
+        range(len(classes)), classes, rotation=0 if narrow else 30 if len(classes) < 20 else 90,
+        fontsize=min(10, 400 / len(classes)), parse_math=False,
+    )
     panel.set(ylabel="probability", title="the teacher's distribution")
     panel.grid(alpha=0.3)
     panel.legend(fontsize=8)
@@ -438,7 +485,7 @@ def plot_sweeps(path, run, groups):
     """The students' test accuracy and calibration against temperature, and accuracy against how many images they saw."""
     settings, lines = run.settings, []
     if settings.temperature_sweep:
-        names = {f"distilled-T{value:g}": value for value in settings.temperature_sweep} | {"distilled": settings.temperature}
+        names = {at_temperature(value): value for value in settings.temperature_sweep} | {"distilled": settings.temperature}
         points = {"distilled": {name: value for name, value in names.items() if name in groups}}
         lines += [("temperature T", "accuracy", points), ("temperature T", "ece", points)]
     if settings.train_examples_sweep:

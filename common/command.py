@@ -58,6 +58,20 @@ def check_positive(settings, *names):
                 raise InputError(f"--{name.replace('_', '-')} {number}: must be above 0")
 
 
+def check_temperatures(*temperatures):
+    """Raise InputError unless each is one that float32 can reckon with, and that means anything."""
+    for temperature in temperatures:
+        if not 0.01 <= temperature <= 1000:
+            raise InputError(f"temperature {temperature}: must be from 0.01 to 1000")
+
+
+def check_weights(settings):
+    """Raise InputError unless the two losses of distillation weigh 0 or more, and not both of them 0."""
+    check_at_least(settings, hard_weight=0, soft_weight=0)
+    if settings.hard_weight == settings.soft_weight == 0:
+        raise InputError("--hard-weight 0 --soft-weight 0: nothing would be learnt; one must be above 0")
+
+
 def check_seeds(seeds):
     """Raise InputError unless there is a seed, none stands twice, and each is one that numpy takes."""
     if not seeds or len(set(seeds)) < len(seeds):

@@ -217,10 +217,16 @@ def _orange_rows(path, text):
             yield line, {"label": label, "text": text}
 
 
+def in_order(labels):
+    """Class labels in the order of their numbers: by value if all are numbers, else by name."""
+    numbers = all(isinstance(label, int) or (label.isdecimal() and len(label) < 10) for label in labels)
+    return sorted(labels, key=int if numbers else None)
+
+
 def _corpus(name, files, parts, notes):
     """One table of all parts, with class numbers for labels; the checks that need more than one part."""
     named = {record["label"] for record in parts["train"]}
-    classes = sorted(named, key=int) if all(label.isdecimal() and len(label) < 10 for label in named) else sorted(named)
+    classes = in_order(named)
     if len(classes) < 2:
         raise InputError(f"{files['train']}: every text has the label {classes[0]!r}; expected at least two classes")
     number = {label: i for i, label in enumerate(classes)}
@@ -254,7 +260,7 @@ def _corpus(name, files, parts, notes):
 
 
 def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
-    """Draw the Parts of one run. Counts are in texts, and upper bounds: a small data set gives what it has.
+    """Draw the Parts of one run. Counts are upper bounds: a small data set gives what it has.
 
     train, test: 0 takes all there are. validation: rows of the corpus's own dev part, or else drawn from the training pool,
     of which it takes a fifth at most; 0 takes all of the dev part, or without one the test part, as the original programs
@@ -271,6 +277,12 @@ def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
     spare = np.concatenate([np.random.default_rng(seed).permutation(rows) for rows in (given, rest)])
     tested = np.sort(draw(corpus.test, labels, test or len(corpus.test), seed=0)[1])  # in the order of the file
     return Parts(chosen, spare[:unlabelled], held_out if validation or len(corpus.dev) else tested, tested)
+
+
+def remarks(corpus, parts):
+    """What a user should know of the data: a line each."""
+    taught = len(np.unique(corpus.labels[parts.train]))
+    return corpus.notes + ([f"only {taught} of the classes occur in training"] if taught < len(corpus.classes) else [])
 
 
 def check_parts(corpus, parts, batch_size):

@@ -54,9 +54,9 @@ def calibration(labels, logits, bins=15):
 
 
 def compare(correct_a, correct_b, confidence=0.95):
-    """Is A more accurate than B, on the same texts?
+    """Is A more accurate than B, on the same texts or images?
 
-    correct_a, correct_b: (seeds, texts) bool, whether each text was classified rightly.
+    correct_a, correct_b: (seeds, texts) bool, whether each was classified rightly.
     Returns {"difference", "ci95", "p_value"}: A's accuracy less B's, its interval, and the two-sided p-value.
 
     One seed: the exact McNemar test, and the normal interval for paired proportions. Several: a t-test in which both the

@@ -6,7 +6,6 @@
 import hashlib
 import socket
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from sklearn.datasets import load_digits
 import data as sources
 from common import InputError
 from common.backend import keras, tf
-from common.data import draw
+from common.data import draw, in_order
 from common.files import check_sha256, sha256_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -64,7 +63,7 @@ class Images:
 def load(name_or_path, download=False):
     """Read images by name (`digits`, `cifar10`) or path: an `.npz`, or a folder with train/CLASS/ and test/CLASS/.
 
-    An `.npz` holds x_train y_train x_test y_test, and may hold class_names. Without a test part a fifth becomes one.
+    An `.npz` holds x_train y_train x_test y_test, and may hold class_names. Without a test part a third becomes one.
     download: whether CIFAR-10 may be fetched. Raises InputError for whatever cannot be read or does not fit together.
     """
     path = Path(name_or_path)
@@ -75,7 +74,7 @@ def load(name_or_path, download=False):
         arrays = _cifar10(download)
     elif path.is_dir():
         arrays = _folder(path)
-    elif path.suffix == ".npz" and path.is_file():
+    elif path.suffix.lower() == ".npz":
         arrays = _npz(path)
     else:
         names = ", ".join(name for name, source in sources.SOURCES.items() if source.kind == "images")
@@ -102,7 +101,7 @@ def _cifar10(download):
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(folder))
     except Exception as error:  # keras raises bare Exception
-        reason = str(error).splitlines()[0]
+        reason = _reason(error)
         if not archive.is_file() or sha256_of(archive) != source.sha256:
             raise InputError(f"cifar10 could not be fetched ({reason}): try again, {instead}") from None
         unpacked = archive.with_name("cifar-10-batches-py")
@@ -112,14 +111,21 @@ def _cifar10(download):
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, "class_names": CIFAR10}
 
 
+def _reason(error):
+    """The first line of what an exception says, or its name if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _npz(path):
+    if not path.is_file():
+        raise InputError(f"--data {path}: there is no such file")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not a zip archive")
         with np.load(path) as file:
             arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test", "class_names") if name in file}
-    except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable .npz of plain arrays ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a damaged archive fails in as many ways as zip and npy have fields
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({_reason(error)})") from None
     wanted = {"x_train", "y_train"} | ({"x_test", "y_test"} if {"x_test", "y_test"} & set(arrays) else set())
     if missing := sorted(wanted - set(arrays)):
         raise InputError(f"{path}: {missing[0]} is missing; expected x_train y_train x_test y_test")
@@ -127,35 +133,47 @@ def _npz(path):
 
 
 def _folder(path):
-    arrays = {"path": path}
-    for part in ("train", "test") if (path / "test").is_dir() else ("train",):
+    parts = ("train", "test") if (path / "test").is_dir() else ("train",)
+    ignored = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and folder.name not in parts)
+    arrays, first, known = {"path": path, "notes": [f"{path / name} is not used" for name in ignored]}, None, None
+    for part in parts:
         classes = sorted(folder for folder in (path / part).glob("*") if folder.is_dir())
-        if not classes:
-            raise InputError(f"{path / part}: no folder in it; expected one for each class, with its images")
+        if len(classes) < 2:
+            raise InputError(f"{path / part}: expected a folder for each class in it, at least two; found {len(classes)}")
+        known = known or {folder.name for folder in classes}
         pixels, labels = [], []
         for folder in classes:
+            if folder.name not in known:
+                raise InputError(f"{folder}: there is no such class in {path / 'train'}")
             files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
             if not files:
                 raise InputError(f"{folder}: no image in it ending in one of {' '.join(SUFFIXES)}")
             for file in files:
                 pixels.append(_image(file))
-                if pixels[-1].shape != pixels[0].shape:
-                    found, first = ("x".join(map(str, image.shape[1::-1])) for image in (pixels[-1], pixels[0]))
-                    raise InputError(f"{file}: {found} pixels, the first image has {first}; all must have one size")
+                first = pixels[0] if first is None else first
+                if pixels[-1].shape != first.shape:
+                    found, wanted = ("x".join(map(str, image.shape[1::-1])) for image in (pixels[-1], first))
+                    raise InputError(f"{file}: {found} pixels, the first image has {wanted}; all must have one size")
             labels += [folder.name] * len(files)
         arrays |= {f"x_{part}": np.stack(pixels), f"y_{part}": np.array(labels)}
-    parts = [name for name in arrays if name.startswith("x_")]
-    if all((arrays[part][..., :1] == arrays[part]).all() for part in parts):  # grey throughout
-        arrays |= {part: arrays[part][..., :1] for part in parts}
+    if all((arrays[f"x_{part}"][..., :1] == arrays[f"x_{part}"]).all() for part in parts):  # grey throughout
+        arrays |= {f"x_{part}": arrays[f"x_{part}"][..., :1] for part in parts}
     return arrays
 
 
 def _image(file):
+    """The image as uint8 (height, width, 3); what is transparent is white, 16 bits become 8."""
     try:
         with Image.open(file) as image:
+            if image.mode.startswith("I;16"):
+                return np.repeat((np.asarray(image) // 257).astype(np.uint8)[..., None], 3, axis=-1)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            if image.mode not in ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr"):
+                raise ValueError(f"pixels of kind {image.mode}; expected grey or RGB")
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file}: not a readable image ({error})") from None
+        raise InputError(f"{file}: not a readable image ({_reason(error)})") from None
 
 
 # Checking --------------------------------------------------------------------------------------------------------------
@@ -178,24 +196,29 @@ def _images(name, arrays):
                 where = "has no name in class_names" if "class_names" in arrays else "does not occur in y_train"
                 raise InputError(f"{path}: y_{part}[{row}] is {label!r}, which {where}")
         labels[part] = np.array([known[label] for label in labels[part].tolist()], np.int32)
-    notes = []
-    highest = {part: float(pixels[part].max()) for part in parts}
-    scale = 255 if highest["train"] > 1 else 1
-    if max(highest.values()) > scale:
-        raise InputError(f"{path}: values of x_train go up to {highest['train']:g}, those of x_test to {highest['test']:g}")
-    if 1 < highest["train"] < 128:
-        notes.append(f"values of x_train go up to {highest['train']:g} only and are taken to be of 255")
+    notes = list(arrays.get("notes", ()))
+    scales = [_scale(pixels[part]) for part in parts]
+    if len(set(scales)) > 1:
+        tops = " and ".join(f"{pixels[part].max():g}" for part in parts)
+        raise InputError(f"{path}: values of x_train and x_test go up to {tops}; both must be of 1, or both of 255")
+    scale = scales[0]
+    if scale == 255 and pixels["train"].max() < 128:
+        notes.append(f"values of x_train go up to {pixels['train'].max():g} only and are taken to be of 255")
     pixels = {part: np.ascontiguousarray(pixels[part], np.float32) / scale for part in parts}
     if len(parts) == 1:
         rest, test = draw(np.arange(len(labels["train"])), labels["train"], len(labels["train"]) // 3, seed=0)
         pixels = {"train": pixels["train"][rest], "test": pixels["train"][test]}
         labels = {"train": labels["train"][rest], "test": labels["train"][test]}
         notes.append("a third of the images is the test part")
+    if not len(pixels["test"]):
+        raise InputError(f"{path}: {len(pixels['train'])} images are too few to split a test part off")
     held_out = {hashlib.sha256(image).digest() for image in pixels["test"]}
     kept = np.array([hashlib.sha256(image).digest() not in held_out for image in pixels["train"]])
     if not kept.all():
         notes.append(f"dropped from training, because they stand in the test part too: {(~kept).sum():,} images")
     count = int(kept.sum())
+    if len(np.unique(labels["train"][kept])) < 2:
+        raise InputError(f"{path}: expected training images of at least two classes that do not stand in the test part too")
     return Images(
         name,
         np.concatenate([pixels["train"][kept], pixels["test"]]),
@@ -219,9 +242,14 @@ def _pixels(array, where):
     bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))
     if len(bad):
         raise InputError(f"{where}: image {bad[0]} holds NaN or infinity")
-    if array.min() < 0 or array.max() > 255:
+    if array.min() < 0 or array.max() > 255 or (array.dtype.kind == "f" and 1 < array.max() < 2):
         raise InputError(f"{where}: values from {array.min():g} to {array.max():g}; expected 0 to 255 or 0 to 1")
     return array
+
+
+def _scale(array):
+    """What its white is: 1 or 255."""
+    return 255 if array.max() > 1 else 1
 
 
 def _labels(array, images, where):
@@ -239,10 +267,10 @@ def _labels(array, images, where):
 
 def _classes(train, names, path):
     """(label values in the order of their class numbers, class names)."""
-    values = np.unique(train).tolist()
-    if names is not None:
-        names = [str(name) for name in np.asarray(names).ravel()]
-        values = names if train.dtype.kind == "U" else range(len(names))
-    if len(values) < 2:
-        raise InputError(f"{path}: {len(values)} class in y_train; expected at least two")
-    return values, names or [str(value) for value in values]
+    if names is None:
+        values = in_order(np.unique(train).tolist())
+        return values, [str(value) for value in values]
+    names = np.asarray(names)
+    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < max(2, len(names)):
+        raise InputError(f"{path}: class_names must be at least two different strings")
+    return names.tolist() if train.dtype.kind == "U" else range(len(names)), names.tolist()

@@ -7,12 +7,15 @@ import csv
 import io
 import json
 import platform
+import warnings
 from dataclasses import replace
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from safetensors.numpy import save
@@ -25,6 +28,11 @@ from common.pretrained import hugging_face_name
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
 MARKERS = "os^DvPX*"
+
+# Class names may be Chinese: a font that has the characters, where there is one; boxes without a word otherwise.
+CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "SimHei", "PingFang SC", "WenQuanYi Zen Hei")
+matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(set(CHINESE) & set(font_manager.get_font_names()))]
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
 
 
 def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
@@ -229,7 +237,7 @@ def write_report(folder, results, models, example, student, beside="macro_f1", s
 
 def document(results, example, student, beside="macro_f1", sections=(), plots=()):
     """report.md: what was run, the tables, the plots, the settings and the environment (see `write_report`)."""
-    counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int))
+    counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int) and value)
     seeds = len(results["settings"]["seeds"])
     lines = [
         f"# {results['script']}, preset {results['preset']}",
@@ -296,7 +304,7 @@ def plot_tradeoff(path, models):
         reach = [[accuracy.mean() - accuracy.min()], [accuracy.max() - accuracy.mean()]]
         for panel, x in zip(panels, (group[0]["latency_ms"]["32"], group[0]["parameters"] / 1e6), strict=True):
             panel.errorbar(x, accuracy.mean(), yerr=reach, marker=marker, linestyle="none", capsize=3, label=name)
-    panels[0].set(xlabel="latency of 32 texts, ms", ylabel="test accuracy, %")
+    panels[0].set(xlabel="latency of 32 together, ms", ylabel="test accuracy, %")
     panels[1].set(xlabel="parameters, millions")
     for panel in panels:
         panel.set_xlim(0, 1.15 * panel.get_xlim()[1])

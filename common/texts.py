@@ -3,10 +3,9 @@
 How models are taught is the scripts' story, not this module's.
 """
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from common import InputError, data, pretrained, report, training
 from common.backend import Lambda, keras, set_precision, tf
@@ -53,10 +52,8 @@ def open_runs(script, preset, settings, unlabelled=0):
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}{len(parts.validation):,} "
           f"validation, {len(parts.test):,} test texts of up to {settings.maxlen} tokens")
     print(f"{bert.source}: {bert.layers} layers, to be made {settings.student_layers}")
-    taught = len(np.unique(corpus.labels[parts.train]))
-    missing = [f"only {taught} of the classes occur in the training texts"] if taught < len(corpus.classes) else []
-    for note in corpus.notes + missing:
-        print(note)
+    for remark in data.remarks(corpus, parts):
+        print(remark)
     encoded = data.encode(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id)
     return [Run(settings, seed, corpus, encoded, parts, folder, bert) for seed, parts in all_parts.items()]
 
@@ -99,7 +96,8 @@ def write_best_student(run, models, names, trained):
     """
     candidates = [model for model in models if model["name"] in names]
     if not candidates:
-        return "none: no shallow model was trained"
+        shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
+        return "none: no shallow model among these"
     best = max(candidates, key=lambda model: model["validation_accuracy"])
     bert, encoder, classifier = trained(replace(run, seed=best["seed"]), best["name"])
     kernel, bias = classifier.get_layer("Classifier").get_weights()

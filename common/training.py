@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import data
+from common import InputError, data
 from common.backend import keras
 from common.distillation import cached_logits, example_keys
 from common.evaluation import parameters, predict, scores
@@ -116,6 +116,8 @@ def train_stage(run, name, classifier, model, rows, targets, epochs, steps, **to
     )
     seconds = time.perf_counter() - start
     logits = predict(classifier, run.examples, parts.test)
+    if not np.isfinite(logits).all():
+        raise InputError(f"seed {seed} {name}: training diverged, the logits are not finite; lower the learning rate")
     record = {
         "name": name,
         "seed": seed,

@@ -149,7 +149,8 @@ CASES = {
     "fractions": ({"y_train": np.arange(30) / 3}, "y_train holds float64; expected whole numbers or strings"),
     "one-hot labels": ({"y_train": np.eye(3)[np.arange(30) % 3]}, r"y_train has shape \(30, 3\) for 30 images"),
     "too few labels": ({"y_train": np.arange(29) % 3}, r"y_train has shape \(29,\) for 30 images; expected one label each"),
-    "one class": ({"y_train": np.zeros(30, int), "y_test": np.zeros(12, int)}, "1 class in y_train; expected at least two"),
+    "one class": (
+        {"y_train": np.zeros(30, int), "y_test": np.zeros(12, int)}, "expected training images of at least two classes"),
     "other shapes": ({"x_test": np.zeros((12, 6, 5, 3))}, r"x_train are \(5, 6, 3\), those of x_test \(6, 5, 3\)"),
     "flat images": ({"x_train": np.zeros((30, 90))}, r"x_train has shape \(30, 90\); expected \(images, height, width\)"),
     "no images": ({"x_train": np.zeros((0, 5, 6, 3))}, "none empty"),
@@ -157,7 +158,17 @@ CASES = {
     "NaN": ({"x_test": np.full((12, 5, 6, 3), np.nan)}, "x_test: image 0 holds NaN or infinity"),
     "too bright": ({"x_train": np.full((30, 5, 6, 3), 256)}, "values from 256 to 256; expected 0 to 255 or 0 to 1"),
     "centred": ({"x_train": np.full((30, 5, 6, 3), -0.5)}, "values from -0.5 to -0.5; expected 0 to 255 or 0 to 1"),
-    "two scales": ({"x_train": np.full((30, 5, 6, 3), 0.5)}, "x_train go up to 0.5, those of x_test to 25"),
+    "two scales": ({"x_train": np.full((30, 5, 6, 3), 0.5)}, "x_train and x_test go up to 0.5 and 25[0-9]; both must be"),
+    "the other way": ({"x_test": np.full((12, 5, 6, 3), 0.5)}, "x_train and x_test go up to 25[0-9] and 0.5; both must be"),
+    "a little over": ({"x_train": np.full((30, 5, 6, 3), 1.01)}, "values from 1.01 to 1.01; expected 0 to 255 or 0 to 1"),
+    "names twice": ({"class_names": np.array(["a", "b", "a"])}, "class_names must be at least two different strings"),
+    "no names": ({"class_names": np.array([])}, "class_names must be at least two different strings"),
+    "one class with two names": (
+        {"y_train": np.zeros(30, int), "y_test": np.zeros(12, int), "class_names": np.array(["a", "b"])},
+        "expected training images of at least two classes",
+    ),
+    "the test part again": (
+        {"x_test": arrays()["x_train"], "y_test": arrays()["y_train"]}, "classes that do not stand in the test part too"),
     "objects": ({"x_train": np.array([None] * 30)}, "not a readable .npz of plain arrays"),
 }
 
@@ -195,6 +206,20 @@ def test_an_array_that_is_no_npz(tmp_path):
         images.load(str(tmp_path / "images.npz"))
 
 
+def test_an_npz_with_any_byte_changed_loads_or_ends_in_one_line(tmp_path):
+    path = tmp_path / "images.npz"
+    np.savez_compressed(path, **arrays(train=6, test=3, shape=(2, 2)))
+    content, refused = path.read_bytes(), 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            images.load(str(path))
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > len(content) / 2
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_end_in_one_line(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("bytes") / "images.npz"
@@ -213,17 +238,50 @@ def test_folders_that_do_not_fit(tmp_path):
     with pytest.raises(InputError, match="wide.png: not a readable image"):
         images.load(str(folder))
     (folder / "train" / "class 1" / "wide.png").unlink()
+    (folder / "train" / "class 8").mkdir()
+    with pytest.raises(InputError, match="class 8: no image in it ending in one of .png"):
+        images.load(str(folder))
+    (folder / "train" / "class 8").rmdir()
     (folder / "test" / "class 9").mkdir()
-    with pytest.raises(InputError, match="class 9: no image in it ending in one of .png"):
+    with pytest.raises(InputError, match=r"test/class 9: there is no such class in .*/train"):
         images.load(str(folder))
-    Image.new("RGB", (6, 5)).save(folder / "test" / "class 9" / "new.png")
-    with pytest.raises(InputError, match="is 'class 9', which does not occur in y_train"):
-        images.load(str(folder))
-    with pytest.raises(InputError, match="no folder in it; expected one for each class"):
+    with pytest.raises(InputError, match="expected a folder for each class in it, at least two; found 0"):
         images.load(str(folder / "train"))
 
 
+def test_a_folder_that_is_not_used_is_named(tmp_path):
+    folder = write_folder(tmp_path, arrays())
+    (folder / "val").mkdir()
+    assert images.load(str(folder)).notes == [f"{folder / 'val'} is not used"]
+
+
+@pytest.mark.parametrize(("mode", "ink", "expected"), [
+    ("1", 1, [255] * 3), ("L", 7, [7] * 3), ("RGB", (1, 2, 3), [1, 2, 3]), ("RGBA", (9, 9, 9, 0), [255] * 3),
+    ("RGBA", (1, 2, 3, 255), [1, 2, 3]), ("LA", (5, 0), [255] * 3), ("I;16", 25700, [100] * 3),
+])
+def test_kinds_of_pixels(tmp_path, mode, ink, expected):
+    Image.new(mode, (2, 3), ink).save(tmp_path / "image.png")
+    assert (images._image(tmp_path / "image.png") == expected).all()
+
+
+def test_pixels_of_another_kind_are_refused(tmp_path):
+    Image.new("F", (2, 3), 0.5).save(tmp_path / "image.tiff")
+    with pytest.raises(InputError, match="pixels of kind F; expected grey or RGB"):
+        images._image(tmp_path / "image.tiff")
+
+
+def test_numbers_as_strings_are_in_the_order_of_their_values(tmp_path):
+    labels = np.array(["1", "2", "10"])
+    changed = {"y_train": labels[np.arange(30) % 3], "y_test": labels[np.arange(12) % 3]}
+    assert images.load(write(tmp_path / "images.npz", changed)).classes == ["1", "2", "10"]
+
+
 def test_a_name_that_is_nothing(tmp_path):
+    with pytest.raises(InputError, match="none.npz: there is no such file"):
+        images.load(str(tmp_path / "none.npz"))
+    np.savez(tmp_path / "two.npz", x_train=np.ones((2, 5, 5)), y_train=np.arange(2))
+    with pytest.raises(InputError, match="2 images are too few to split a test part off"):
+        images.load(str(tmp_path / "two.npz"))
     with pytest.raises(InputError, match="nor a folder with train/CLASS/ in it, nor one of digits, cifar10"):
         images.load("mnist")
 
@@ -236,10 +294,10 @@ def archive():
     """A .tar.gz laid out as CIFAR-10's, all images of one colour each."""
     labels = np.arange(10_000) % 10
     rows = np.repeat(labels[:, None] * 20, 3072, axis=1).astype(np.uint8)
-    content = pickle.dumps({b"data": rows, b"labels": labels.tolist()})
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as file:
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            content = pickle.dumps({b"data": rows + (name == "test_batch"), b"labels": labels.tolist()})
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             file.addfile(member, io.BytesIO(content))
@@ -286,7 +344,7 @@ def test_cifar10_is_fetched_on_request_and_only_once(server, archive):
     server(archive)
     corpus = images.load("cifar10", download=True)
     assert corpus.pixels.shape[1:] == (32, 32, 3) and corpus.classes[3] == "cat" and len(corpus.test) == 10_000
-    assert (corpus.pixels[corpus.test[3]] == np.float32(60) / 255).all() and corpus.labels[corpus.test[3]] == 3
+    assert (corpus.pixels[corpus.test[3]] == np.float32(61) / 255).all() and corpus.labels[corpus.test[3]] == 3
     server(None)
     assert len(images._cifar10(download=False)["x_test"]) == 10_000
 

@@ -105,10 +105,11 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
     [
         (["--data", "nowhere"], "--data nowhere: neither a file, nor a folder, nor one of 20newsgroups"),
         (["--bert", "nowhere"], "--bert nowhere: neither a folder nor one of minilm-l6"),
-        (["--temperature", "0"], "--temperature 0.0: must be above 0"),
-        (["--temperature", "nan"], "--temperature nan: must be above 0"),
+        (["--temperature", "0"], "temperature 0.0: must be from 0.01 to 1000"),
+        (["--temperature", "nan"], "temperature nan: must be from 0.01 to 1000"),
         (["--student-learning-rate", "-1"], "--student-learning-rate -1.0: must be above 0"),
         (["--hard-weight", "-1"], "--hard-weight -1.0: must be 0 or more"),
+        (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learnt; one must be above 0"),
         (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be below 1"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
         (["--seeds", "0", "-1"], "--seeds -1: must be 0 or more"),

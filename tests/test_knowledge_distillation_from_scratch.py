@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_from_scratch as script
-from common import data, distillation, images, training
+from common import InputError, data, distillation, images, report, training
 from common.backend import keras
 from common.evaluation import parameters, predict
 from tests.starting import run_script, start
@@ -121,6 +123,7 @@ def test_a_raised_bias_makes_up_for_a_class_never_seen():
     bias = script.bias_for(low, labels, 2)
     right = (script.raised(low, 2, bias).argmax(-1) == labels).mean()
     assert 3 < bias < 11 and right > 0.99
+    assert script.bias_for(script.raised(logits, 2, -70.0), labels, 2) == pytest.approx(bias + 63, abs=0.01)
     for other in np.arange(0, 30, 0.5):
         assert (script.raised(low, 2, other).argmax(-1) == labels).mean() <= right
 
@@ -160,17 +163,39 @@ def test_students_of_a_seed_start_alike_and_see_images_in_the_same_order(run):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_an_epoch_is_as_many_steps_however_few_the_images(run, monkeypatch, tmp_path):
+    """So a student of few images, or of all classes but one, has the same budget."""
+    steps = {}
+    monkeypatch.setattr(script.training, "train_stage", lambda run, name, *given, **_: steps.update({name: given[5]}))
+    for name, experiment in {
+        "alone": script.Experiment(None), "few": script.Experiment(None, images=30), "less": script.Experiment(None, without=1),
+    }.items():
+        script.train(replace(run, folder=tmp_path), name, experiment)
+    assert steps == {"alone": 2, "few": 2, "less": 2}  # of 128 in 200 images
+
+
 def test_experiments_and_comparisons_follow_the_settings():
     sweeps = {"temperature_sweep": (1.0, 10.0), "train_examples_sweep": (50,)}
     settings = replace(DEMO, omit_class="b", experiments=("distilled",), **sweeps)
     wanted, pairs = script.experiments(settings, ["a", "b", "c"])
     assert [*wanted] == [
         "teacher", "distilled", "distilled-T1", "distilled-T10", "alone-50-images", "distilled-50-images",
-        "alone-without-1", "distilled-without-1",
+        "alone-without-b", "distilled-without-b",
     ]
     assert wanted["distilled-T10"].temperature == 10 and wanted["distilled-50-images"].images == 50
-    assert wanted["distilled-without-1"] == script.Experiment("teacher", DEMO.temperature, without=1)
+    assert wanted["distilled-without-b"] == script.Experiment("teacher", DEMO.temperature, without=1)
     assert ("distilled-50-images", "alone-50-images") in pairs and ("distilled-T1", "alone") in pairs
+    assert script.at_temperature(2.0000001) != script.at_temperature(2.0) == "distilled-T2"  # each has a folder of its own
+
+
+def test_training_that_diverges_ends_in_one_line_and_leaves_no_stage(run, tmp_path):
+    run = replace(run, folder=tmp_path)
+    student = script.build(run, "alone")
+    student.set_weights([np.full_like(weight, np.nan) for weight in student.get_weights()])
+    model, rows = distillation.compile_alone(student, "sgd"), run.parts.train
+    with pytest.raises(InputError, match="seed 3 alone: training diverged, the logits are not finite; lower the learning rate"):
+        training.train_stage(run, "alone", student, model, rows, (run.corpus.labels[rows],), 1, 2)
+    assert run.record("alone") is None
 
 
 # Errors
@@ -180,9 +205,13 @@ def test_experiments_and_comparisons_follow_the_settings():
     ("words", "message"),
     [
         (["--data", "nowhere"], "--data nowhere: neither an .npz file, nor a folder"),
-        (["--temperature", "-1"], "--temperature -1.0: must be above 0"),
-        (["--temperature-sweep", "1", "0"], "--temperature-sweep 0.0: must be above 0"),
+        (["--temperature", "-1"], "temperature -1.0: must be from 0.01 to 1000"),
+        (["--temperature-sweep", "1", "0"], "temperature 0.0: must be from 0.01 to 1000"),
         (["--train-examples-sweep", "0"], "--train-examples-sweep 0: must be 1 or more"),
+        (["--train-examples-sweep", "200"], "--train-examples-sweep 200: must be below the 200 training images, or left out"),
+        (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learnt; one must be above 0"),
+        (["--omit-class", "row", "--validation-examples", "0"], "--omit-class needs --validation-examples above 0"),
+        (["--omit-class", "row", "--validation-examples", "1"], "1 validation images are of this class; there must be some"),
         (["--temperature-sweep", "2", "2"], "--temperature-sweep 2.0 2.0: none may stand twice"),
         (["--omit-class", "x"], "--omit-class x: expected some of column corner row"),
         (["--experiments", "noise"], "--experiments noise: expected some of teacher alone distilled"),
@@ -207,7 +236,7 @@ def test_bad_settings_end_in_one_line(capsys, monkeypatch, tmp_path, words, mess
 
 
 def test_images_too_small_for_the_teacher(capsys, monkeypatch, tmp_path):
-    np.savez(tmp_path / "small.npz", x_train=np.ones((20, 3, 8)), y_train=np.arange(20) % 2)
+    np.savez(tmp_path / "small.npz", x_train=np.random.default_rng(0).random((20, 3, 8)), y_train=np.arange(20) % 2)
     status, error = start(script, capsys, monkeypatch, "--data", tmp_path / "small.npz")
     assert status == 2 and "images of 3 x 8 x 1; the teacher needs 4 x 4 or more" in error
 
@@ -232,7 +261,7 @@ def finished(tmp_path_factory):
 
 NAMES = [
     "teacher", "alone", "distilled", "label-smoothing", "teacher-decisions", "distilled-T1", "distilled-T10", "alone-30-images",
-    "distilled-30-images", "alone-without-1", "distilled-without-1",
+    "distilled-30-images", "alone-without-corner", "distilled-without-corner",
 ]
 
 
@@ -255,24 +284,78 @@ def test_smoke_results(finished):
     assert by_name["teacher"]["accuracy"] > 0.6  # of three classes: it has learnt
     assert by_name["alone"]["parameters"] == 64 * 16 + 16 + 16 * 3 + 3
     pairs = [(c["a"], c["b"]) for c in results["comparisons"]]
-    assert ("distilled", "alone") in pairs and ("distilled-30-images", "alone-30-images") in pairs and len(pairs) == 8
+    assert ("distilled", "alone") in pairs and ("distilled-30-images", "alone-30-images") in pairs and len(pairs) == 9
 
 
 def test_smoke_a_class_never_seen(finished):
     """The student alone never names it; what is reported are the test logits, and the bias raised."""
     _, folder, _ = finished
     found = json.loads((folder / "results.json").read_text())["omit_class"]
-    assert [(f["seed"], f["name"]) for f in found][:4] == [
-        (0, f"{name}-without-1{told}") for name in ("alone", "distilled") for told in ("", ", bias raised")
+    assert [(f["seed"], f["name"]) for f in found][:7] == [(0, name) for name in ("teacher", "alone", "distilled")] + [
+        (0, f"{name}-without-corner{told}") for name in ("alone", "distilled") for told in ("", ", bias raised")
     ]
     right = np.array([2, 0, 1])[np.arange(90) % 3]
     for record in found:
-        logits = np.load(folder / f"seed-{record['seed']}" / record["name"].removesuffix(", bias raised") / "test_logits.npy")
+        name = record["name"].removesuffix(", bias raised")
+        logits = np.load(folder / f"seed-{record['seed']}" / name / "test_logits.npy")
         logits[:, 1] += record["bias"]
         assert record["recall"] == pytest.approx((logits.argmax(-1) == 1)[right == 1].mean())
         assert record["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
         assert record["bias"] == 0 or record["name"].endswith("bias raised")
-    assert all(record["recall"] == 0 for record in found if record["name"] == "alone-without-1")
+    assert all(record["recall"] == 0 for record in found if record["name"] == "alone-without-corner")
+
+
+def reopened(folder, seed):
+    """The Run of a finished folder's seed, as the script made it."""
+    settings = json.loads((folder / "settings.json").read_text())["settings"]
+    settings = script.Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+    corpus = images.load(settings.data)
+    return training.Run(settings, seed, corpus, corpus, data.split(corpus, seed, validation=40), folder)
+
+
+def test_smoke_nothing_is_chosen_on_the_test_part(finished):
+    """The epoch and the raised bias are what the validation images say."""
+    _, folder, _ = finished
+    found = json.loads((folder / "results.json").read_text())["omit_class"]
+    for seed in (0, 1):
+        run = reopened(folder, seed)
+        for name in ("teacher", "distilled", "distilled-without-corner"):
+            validation = run.parts.validation
+            labels = run.corpus.labels[validation]
+            logits = predict(script.trained(run, name), run.examples, validation)
+            if name == "distilled-without-corner":
+                raised = next(f for f in found if f["seed"] == seed and f["name"] == f"{name}, bias raised")
+                assert raised["bias"] == pytest.approx(script.bias_for(logits, labels, 1), abs=1e-4)
+                logits, labels = logits[labels != 1], labels[labels != 1]
+            record = run.record(name)
+            assert record["validation_accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean())
+            assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"])
+
+
+def test_smoke_the_plots_show_what_they_say(finished, monkeypatch):
+    _, folder, _ = finished
+    run, drawn = reopened(folder, 0), []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
+    script.plot_temperatures(folder / "temperature.png", run)
+    row = run.parts.validation[[run.settings.image]]
+    logits = predict(script.trained(run, "teacher"), run.examples, row)[0].astype(float)
+    lines = drawn[0].axes[1].lines
+    assert [line.get_label() for line in lines] == [f"T = {t}" for t in (1, 5, 10, 20, 35, 50)]
+    for line, temperature in zip(lines, (1, 5, 10, 20, 35, 50), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), softmax(logits / temperature), atol=1e-5)
+
+    models = json.loads((folder / "results.json").read_text())["models"]
+    script.plot_sweeps(folder / "sweeps.png", run, dict(report.by_name(models)))
+
+    def means(names, key):
+        return [100 * np.mean([model[key] for model in models if model["name"] == name]) for name in names]
+
+    at = ["distilled-T1", "distilled", "distilled-T10"]
+    for panel, key in zip(drawn[1].axes[:2], ("accuracy", "ece"), strict=True):
+        assert panel.lines[0].get_xdata().tolist() == [1, 3.25, 10]
+        np.testing.assert_allclose(panel.lines[0].get_ydata(), means(at, key))
+    few = next(line for line in drawn[1].axes[2].lines if list(line.get_xdata()) == [30, 200])
+    np.testing.assert_allclose(few.get_ydata(), means(["alone-30-images", "alone"], "accuracy"))
 
 
 def test_smoke_output(finished):
@@ -281,7 +364,7 @@ def test_smoke_output(finished):
     lines = done.stdout.splitlines()
     table = next(i for i, line in enumerate(lines) if line.startswith("model "))
     assert max(map(len, lines[table:-1])) <= 110 and "ECE %" in lines[table]
-    assert str(folder) in lines[-1] and "Class corner, of which these students have seen no image" in lines
+    assert str(folder) in lines[-1] and "Class corner: what models make of it that have seen none of its images" in lines
     for name in ("settings.json", "results.json", "log.csv", "report.md"):
         assert (folder / name).stat().st_size > 0
     for name in ("curves.png", "tradeoff.png", "temperature.png", "sweeps.png"):
@@ -292,28 +375,30 @@ def test_smoke_output(finished):
     assert len(log) == 2 * (12 + 10 * 6)
 
 
-def test_smoke_an_epoch_is_as_many_steps_however_few_images(finished):
-    """So that a student of few images has the same budget."""
-    _, folder, _ = finished
-    for name in ("alone", "alone-30-images"):
-        record = json.loads((folder / "seed-0" / name / "record.json").read_text())
-        assert len(record["history"]) == 6
-    weights = [np.load(folder / "seed-0" / name / "weights.npz")["0"] for name in ("alone", "alone-30-images")]
-    assert not np.array_equal(*weights)
+LOAD = """
+import sys, numpy as np, tensorflow as tf
+sys.modules |= dict.fromkeys(["keras", "tf_keras", "bert4keras", "common"])  # none of these can be imported
+student = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+np.save(sys.argv[3], student(images=tf.constant(np.load(sys.argv[2])))["probabilities"])
+"""
 
 
-def test_smoke_the_student_to_take_away(finished):
-    """student/model.keras loads without this project's code and gives the probabilities of the run's test logits."""
+def test_smoke_the_student_to_take_away(finished, tmp_path):
+    """TensorFlow alone loads it, and it gives the probabilities of the run's test logits."""
     _, folder, _ = finished
     name, seed = (folder / "report.md").read_text().split("`student/` holds ")[1].split(".")[0].split(", seed ")
     results = json.loads((folder / "results.json").read_text())
     best = max((m for m in results["models"] if m["name"] in NAMES[1:5]), key=lambda m: m["validation_accuracy"])
     assert (name, int(seed)) == (best["name"], best["seed"])
-    model = keras.models.load_model(folder / "student" / "model.keras")
     corpus = images.load(str(folder.parent / "images.npz"))
+    np.save(tmp_path / "images.npy", corpus.inputs(corpus.test))
+    words = [folder / "student" / "saved_model", tmp_path / "images.npy", tmp_path / "probabilities.npy"]
+    done = subprocess.run([sys.executable, "-c", LOAD, *map(str, words)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     logits = np.load(folder / f"seed-{seed}" / name / "test_logits.npy")
-    np.testing.assert_allclose(predict(model, corpus, corpus.test), softmax(logits, axis=-1), atol=1e-5)
-    assert json.loads((folder / "student" / "classes.json").read_text()) == ["column", "corner", "row"]
+    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), softmax(logits, axis=-1), atol=1e-5)
+    told = json.loads((folder / "student" / "classes.json").read_text())
+    assert told == {"images": "float32 (batch, 8 x 8 x 1), from 0 to 1", "classes": ["column", "corner", "row"]}
 
 
 def test_smoke_a_finished_folder_is_extended_and_nothing_trained_again(finished):
@@ -345,3 +430,15 @@ def test_smoke_original(tmp_path):
     assert results["settings"]["temperature"] == 3.25 and results["settings"]["student_units"] == 64
     assert [model["name"] for model in results["models"]] == ["teacher", "alone", "distilled"]
     assert "McNemar" in (tmp_path / "run" / "report.md").read_text()
+    other = run_script(script.__name__, "original", "--data", tmp_path / "colour.npz", "--output", tmp_path / "run",
+                       "--teacher-epochs", 3, "--student-epochs", 3, "--experiments", "teacher")
+    assert other.returncode == 0 and "student/ (none: no student in the table)" in other.stdout
+    assert not (tmp_path / "run" / "student").exists()
+
+
+def test_smoke_mixed_precision_and_the_choice_on_test(tmp_path):
+    done = run_script(script.__name__, "--data", write_images(tmp_path / "images.npz"), "--output", tmp_path / "run",
+                      "--train-examples-sweep", "--teacher-epochs", 1, "--student-epochs", 1, "--seeds", 0,
+                      "--precision", "mixed_bfloat16", "--validation-examples", 0, "--experiments", "alone", "distilled")
+    assert done.returncode == 0, done.stderr
+    assert "Epochs were chosen on the test part." in (tmp_path / "run" / "report.md").read_text()
