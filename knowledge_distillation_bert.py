@@ -194,11 +194,8 @@ def check(settings):
     command.check_at_least(
         settings, maxlen=3, batch_size=1, student_layers=1, teacher_epochs=1, student_epochs=1, unlabelled_epochs=1,
         train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
-        teacher_dropout=0, student_dropout=0,
     )
-    for name in ("teacher_dropout", "student_dropout"):
-        if getattr(settings, name) >= 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be below 1")
+    command.check_dropout(settings, "teacher_dropout", "student_dropout")
     command.check_seeds(settings.seeds)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:

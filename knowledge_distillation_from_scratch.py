@@ -340,10 +340,9 @@ def check(settings):
     command.check_weights(settings)
     command.check_at_least(
         settings, train_examples=0, validation_examples=0, test_examples=0, student_units=1, image=0, train_examples_sweep=1,
-        batch_size=1, teacher_epochs=1, student_epochs=1, teacher_dropout=0,
+        batch_size=1, teacher_epochs=1, student_epochs=1,
     )
-    if settings.teacher_dropout >= 1:
-        raise InputError(f"--teacher-dropout {settings.teacher_dropout}: must be below 1")
+    command.check_dropout(settings, "teacher_dropout")
     if settings.omit_class and not settings.validation_examples:
         raise InputError("--omit-class needs --validation-examples above 0: a bias is chosen on them")
     for name in ("temperature_sweep", "train_examples_sweep"):

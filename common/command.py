@@ -58,6 +58,20 @@ def check_positive(settings, *names):
                 raise InputError(f"--{name.replace('_', '-')} {number}: must be above 0")
 
 
+def check_fraction(settings, *names):
+    """Raise InputError unless each named number in `settings` is from 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(settings, name) <= 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be from 0 to 1")
+
+
+def check_dropout(settings, *names):
+    """Raise InputError unless each named number in `settings` is 0 or more and below 1."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be 0 or more and below 1")
+
+
 def check_temperatures(*temperatures):
     """Raise InputError unless each is one that float32 can reckon with, and that means anything."""
     for temperature in temperatures:

@@ -21,14 +21,18 @@ class Run(training.Run):
     bert: pretrained.Bert
 
 
-def open_runs(script, preset, settings, unlabelled=0):
+def open_runs(script, preset, settings, unlabelled=0, depths=("student_layers",)):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
-    unlabelled: texts without labels wanted beside the training texts. settings: needs data, bert, maxlen, seeds, batch_size,
-    student_layers, precision, output and the four counts of examples. Raises InputError before anything is written.
+    unlabelled: texts without labels wanted beside the training texts. depths: the settings that say how many layers of the
+    BERT a model is to have. settings: needs data, bert, maxlen, seeds, batch_size,
+    precision, output and the counts of examples. Raises InputError before anything is written.
     """
     bert = pretrained.load(settings.bert, settings.maxlen)
-    pretrained.take_layers(bert.layers, settings.student_layers, spread=False)  # are there that many?
+    for name in depths:
+        if getattr(settings, name) > bert.layers:
+            flag = f"--{name.replace('_', '-')} {getattr(settings, name)}"
+            raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
     corpus = data.load(settings.data)
     counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples
     all_parts = {seed: data.split(corpus, seed, *counts) for seed in settings.seeds}

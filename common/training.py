@@ -86,19 +86,28 @@ class ProgressBar(keras.callbacks.Callback):
         self.bar.close()
 
 
-def adam(learning_rate, steps, schedule):
-    """Adam with a constant learning rate, or (`linear`) one that falls to 0 over `steps` steps."""
+def adam(learning_rate, steps, schedule, weight_decay=0, clip_norm=0):
+    """Adam with a constant learning rate, or (`linear`) one that falls to 0 over `steps` steps.
+
+    weight_decay: above 0 makes it AdamW; biases and layer norms do not decay. clip_norm: above 0 clips the gradients to this
+    global norm.
+    """
     if schedule == "linear":
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
-    return keras.optimizers.Adam(learning_rate)
+    clip = {"global_clipnorm": clip_norm} if clip_norm else {}
+    if not weight_decay:
+        return keras.optimizers.Adam(learning_rate, **clip)
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **clip)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "Norm"])
+    return optimizer
 
 
-def train_stage(run, name, classifier, model, rows, targets, epochs, steps, **told):
+def train_stage(run, name, classifier, model, rows, targets, epochs, steps, callbacks=(), **told):
     """Train the compiled `model` and leave `classifier` with the weights of its best epoch on the validation part.
 
     model: the classifier, or a model around it with the outputs that `targets` are for, as `data.batches` takes them.
-    steps: a length of epoch. told: more for the record. Writes weights, test logits, TensorBoard events and, last, the
-    record, which is returned.
+    steps: a length of epoch. callbacks: further ones, whose logs enter the history. told: more for the record. Writes
+    weights, test logits, TensorBoard events and, last, the record, which is returned.
     """
     labels, parts, seed = run.corpus.labels, run.parts, run.seed
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
@@ -111,7 +120,10 @@ def train_stage(run, name, classifier, model, rows, targets, epochs, steps, **to
         epochs=epochs,
         verbose=0,
         callbacks=[
-            keep_best, ProgressBar(f"seed {seed} {name}"), keras.callbacks.TensorBoard(str(events), write_graph=False)
+            *callbacks,
+            keep_best,
+            ProgressBar(f"seed {seed} {name}"),
+            keras.callbacks.TensorBoard(str(events), write_graph=False),
         ],
     )
     seconds = time.perf_counter() - start

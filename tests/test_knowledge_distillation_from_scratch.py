@@ -216,7 +216,7 @@ def test_training_that_diverges_ends_in_one_line_and_leaves_no_stage(run, tmp_pa
         (["--omit-class", "x"], "--omit-class x: expected some of column corner row"),
         (["--experiments", "noise"], "--experiments noise: expected some of teacher alone distilled"),
         (["--student-units", "0"], "--student-units 0: must be 1 or more"),
-        (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be below 1"),
+        (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be 0 or more and below 1"),
         (["--seeds", "-1"], "--seeds -1: must be 0 or more"),
         (["--image", "40"], "--image 40: there are 40 validation images, counted from 0"),
         (["--batch-size", "500"], "200 training examples are fewer than a batch; lower --batch-size 500"),

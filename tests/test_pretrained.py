@@ -159,12 +159,6 @@ def test_take_layers(layers, count, spread, expected):
     assert pretrained.take_layers(layers, count, spread) == expected
 
 
-@pytest.mark.parametrize("count", [0, 7])
-def test_take_too_many_layers(count):
-    with pytest.raises(InputError, match=f"--student-layers {count}: the teacher has 6 layers"):
-        pretrained.take_layers(6, count, spread=False)
-
-
 def test_shallow_keeps_the_layers_asked_for(bert_folder):
     bert = pretrained.load(str(bert_folder))
     small = pretrained.shallow(bert, [1, 3])
