@@ -121,7 +121,7 @@ def read_encoder(transformer, bert):
     weights = {}
     for name, variables in transformer.variable_mapping().items():
         if name in transformer.layers:
-            values = keras.backend.batch_get_value(transformer.layers[name].trainable_weights)
+            values = keras.backend.batch_get_value(transformer.layers[name].weights)
             weights |= dict(zip(variables, values, strict=True))
     return replace(bert, weights=_swap_padding(weights, bert.pad_id))
 

@@ -1,0 +1,356 @@
+"""knowledge_distillation_bert_of_theseus.py: replacing, what is trained when, its errors, and the script as started."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+import knowledge_distillation_bert_of_theseus as script
+from common import data, pretrained, texts, training
+from common.backend import keras, set_seed, tf
+from common.evaluation import predict
+from tests import tiny
+from tests.starting import run_script, start
+
+DEMO = replace(script.PRESETS["demo"], maxlen=16, student_layers=2, middle_layers=3, batch_size=16, predecessor_epochs=1,
+               mixed_epochs=1, direct_epochs=1, predecessor_learning_rate=1e-3, successor_learning_rate=1e-2)
+
+
+# Replacing
+
+
+def module(factor, counted=None):
+    """A module of one input that multiplies by `factor`, and counts in the list `counted` how often it is computed."""
+
+    def compute(x):
+        counted.append(1)
+        return x * factor
+
+    x = keras.Input((None, 3))
+    return keras.Model(x, keras.layers.Lambda(
+        lambda x: tf.py_function(compute, [x], tf.float32) if counted is not None else x * factor)(x))
+
+
+HIDDEN = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+
+
+def replaced(replacing, p, old=2.0, new=5.0, counted=(None, None)):
+    """The layer as a function of hidden states, as it is computed in training."""
+    layer = script.Replacing(module(old, counted[0]), module(new, counted[1]), replacing, lambda: tf.constant(p))
+    return layer, tf.function(lambda x: layer(x, training=True))
+
+
+@given(st.floats(0, 1), st.floats(-3, 3), st.floats(-3, 3))
+def test_additive_is_the_weighted_sum_and_nothing_is_halved(p, old, new):
+    """The original's (0.5 · old + 0.5 · new) / 2 would ship a successor at another scale than the one it was chosen at."""
+    layer, compute = replaced("additive", p, old, new)
+    np.testing.assert_allclose(compute(HIDDEN), HIDDEN * ((1 - p) * old + p * new), atol=1e-4)
+    np.testing.assert_allclose(layer(HIDDEN, training=False), HIDDEN * new, atol=1e-5)
+
+
+def test_random_draws_once_for_the_whole_batch_with_probability_p():
+    """r ~ Bernoulli(p) per module and step: the batch comes from one module or the other, never from both."""
+    set_seed(0)
+    layer, compute = replaced("random", 0.3)
+    drawn = []
+    for _ in range(1000):
+        ratio = np.unique(np.round(compute(HIDDEN) / HIDDEN, 3))
+        assert ratio.tolist() in ([2.0], [5.0])
+        drawn.append(ratio[0] == 5)
+    assert np.mean(drawn) == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 1000) ** 0.5)
+    assert np.mean(np.array(drawn[1:]) & drawn[:-1]) == pytest.approx(0.09, abs=0.04)  # draws are independent
+    np.testing.assert_allclose(layer(HIDDEN, training=False), HIDDEN * 5)
+
+
+@pytest.mark.parametrize(("p", "counts"), [(0.0, (20, 0)), (1.0, (0, 20))])
+def test_the_module_that_is_not_drawn_is_not_computed(p, counts):
+    counted = [], []
+    _, compute = replaced("random", p, counted=counted)
+    for _ in range(20):
+        compute(HIDDEN)
+    assert tuple(map(len, counted)) == counts
+
+
+@given(st.floats(0, 1), st.floats(0.01, 1), st.integers(2, 500))
+def test_linear_rate_is_the_papers(base, share, steps):
+    """p = min(1, k · t + b), with k so that 1 is reached after a share of the steps; never falling."""
+    settings = replace(DEMO, replacing_schedule="linear", replacing_base=base, replacing_share=share)
+    rate = script.replacing_rate(settings, steps)
+    reached = max(1, round(share * steps))
+    found = [float(rate(tf.constant(step))) for step in range(0, steps + 1, max(1, steps // 20))]
+    expected = [min(1.0, (1 - base) / reached * step + base) for step in range(0, steps + 1, max(1, steps // 20))]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_constant_rate():
+    rate = script.replacing_rate(replace(DEMO, replacing_schedule="constant", replacing_base=0.4), 100)
+    assert [float(rate(tf.constant(step))) for step in (0, 50, 100)] == pytest.approx([0.4] * 3)
+
+
+@pytest.mark.parametrize(("layers", "modules", "expected"), [
+    (12, 3, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]), (6, 2, [[0, 1, 2], [3, 4, 5]]), (6, 4, [[0, 1], [2, 3], [4], [5]]),
+])
+def test_how_modules_are_cut(layers, modules, expected):
+    assert script.cut(layers, modules) == expected
+
+
+@given(st.integers(1, 24), st.data())
+def test_modules_cover_all_layers_in_order_and_are_alike(layers, drawn):
+    modules = script.cut(layers, drawn.draw(st.integers(1, layers)))
+    assert [layer for module in modules for layer in module] == list(range(layers))
+    assert max(map(len, modules)) - min(map(len, modules)) <= 1
+
+
+# The mixed model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, bert_folder, data_folder):
+    """A run of one seed with its predecessor trained, in the folder of the settings that need nothing else."""
+    folder = tmp_path_factory.mktemp("theseus")
+    settings = replace(DEMO, data=str(data_folder), bert=str(bert_folder))
+    bert, corpus = pretrained.load(settings.bert), data.load(settings.data)
+    encoded = data.encode(corpus.texts, bert.tokenizer, 16)
+    made = texts.Run(settings, 0, corpus, encoded, data.split(corpus, 0, validation=30), folder, bert)
+    script.train(made, "predecessor")
+    return made
+
+
+def models(run, **changed):
+    """(predecessor, successor, head, classifier of the successor, mixed model) before training."""
+    run = replace(run, settings=replace(run.settings, **changed))
+    bert, predecessor, judge = script.trained(run, "predecessor")
+    head = judge.get_layer("Classifier")
+    successor = pretrained.build_encoder(script.successor_start(run, pretrained.read_encoder(predecessor, bert)), 0.0)
+    classifier = keras.Model(successor.model.inputs, head(texts.cls(successor.model.output)))
+    mixed = script.mix(predecessor, successor, head, run.settings, lambda: tf.constant(run.settings.replacing_base))
+    return predecessor, successor, head, classifier, mixed
+
+
+VARIANTS = [{"replacing": kind, "mix_embeddings": mixed} for kind in ("additive", "random") for mixed in (True, False)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_outside_training_the_mixed_model_is_the_successor(run, variant):
+    """The weights that are chosen on the mixed graph give the same logits in the successor that is shipped."""
+    _, successor, _, classifier, mixed = models(run, **variant)
+    rng = np.random.default_rng(0)
+    classifier.set_weights([weight + 0.1 * rng.normal(size=weight.shape) for weight in classifier.get_weights()])
+    inputs = run.examples.inputs(run.parts.test[:20])
+    logits = mixed.predict_on_batch(inputs)
+    np.testing.assert_allclose(logits, classifier.predict_on_batch(inputs), atol=1e-5)
+    start = script.successor_start(run, run.bert)
+    exported = texts.build_classifier(pretrained.read_encoder(successor, start), 4, 0.0)[1]
+    exported.get_layer("Classifier").set_weights(classifier.get_layer("Classifier").get_weights())
+    np.testing.assert_allclose(logits, exported.predict_on_batch(inputs), atol=1e-5)
+
+
+def test_at_rate_0_training_computes_the_predecessor_and_at_rate_1_the_successor(run):
+    """Padding included: the modules see the same mask as inside their own BERTs."""
+    run = replace(run, settings=replace(run.settings, predecessor_dropout=0.0))
+    inputs = run.examples.inputs(run.parts.test[:20])
+    assert (inputs[0] == 0).any()
+    for p in (0.0, 1.0):
+        for variant in (VARIANTS[0], VARIANTS[3]):
+            predecessor, _, head, classifier, mixed = models(run, **variant, replacing_base=p)
+            expected = head(predecessor.model(inputs)[:, 0]) if p == 0 else classifier(inputs)
+            np.testing.assert_allclose(mixed(inputs, training=True), expected, atol=1e-5)
+
+
+def moved(model, before):
+    return [not np.array_equal(now, then) for now, then in zip(model.get_weights(), before, strict=True)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_moves_in_mixed_training(run, variant):
+    """The successor's layers alone; with the original's mixed embeddings these too. Never predecessor or classifier."""
+    set_seed(0)
+    predecessor, successor, head, _, mixed = models(run, **variant, replacing_base=0.5)
+    before = predecessor.model.get_weights(), successor.model.get_weights(), head.get_weights()
+    mixed.compile("sgd", loss="mse")
+    for _ in range(8):  # so that each random module is drawn
+        mixed.train_on_batch(run.examples.inputs(run.parts.train[:8]), np.eye(4)[run.corpus.labels[run.parts.train[:8]]])
+    assert not any(moved(predecessor.model, before[0])) and not any(moved(head, before[2]))
+    changed = dict(zip((id(weight) for weight in successor.model.weights), moved(successor.model, before[1]), strict=True))
+    for layer in successor.model.layers:
+        for place, weight in enumerate(layer.weights):
+            if not layer.name.endswith("Attention") or place != 3:  # a bias common to all keys cancels in the softmax
+                assert changed[id(weight)] == (variant["mix_embeddings"] or "Embedding" not in layer.name), weight.name
+
+
+def test_what_the_successor_starts_from(run):
+    fine_tuned = replace(run.bert, weights={name: value + 1 for name, value in run.bert.weights.items()})
+    layer, words = "bert/encoder/layer_1/output/dense/kernel", "bert/embeddings/word_embeddings"
+    for init, mixed, shifts in (("predecessor", False, (1, 1)), ("predecessor", True, (1, 1)),
+                                ("pretrained", False, (0, 1)), ("pretrained", True, (0, 0))):
+        changed = replace(run, settings=replace(run.settings, successor_init=init, mix_embeddings=mixed))
+        found = script.successor_start(changed, fine_tuned).weights
+        for name, shift in zip((layer, words), shifts, strict=True):
+            np.testing.assert_array_equal(found[name], run.bert.weights[name] + shift)
+
+
+def test_the_successor_stage_trains_everything(run, tmp_path):
+    """`original`: after mixed training embeddings and classifier learn too; a lost last stage goes on from the mixed one."""
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    settings = replace(run.settings, successor_epochs=1, mix_embeddings=True, replacing="additive")
+    run = replace(run, folder=folder, settings=settings)
+    records = script.train(run, "theseus")
+    assert [record["name"] for record in records] == ["theseus-mixed", "theseus"]
+    first, last = (np.load(run.stage(name) / "weights.npz") for name in ("theseus-mixed", "theseus"))
+    predecessor = script.trained(run, "predecessor")[2].get_layer("Classifier").get_weights()[0]
+    np.testing.assert_array_equal(first[first.files[-2]], predecessor)  # frozen at first
+    assert not np.array_equal(last[last.files[-2]], predecessor) and not np.array_equal(first["0"], last["0"])
+    shutil.rmtree(run.stage("theseus"))
+    again = script.train(run, "theseus")
+    assert again[0] == records[0]
+    for key in last.files:
+        np.testing.assert_array_equal(last[key], np.load(run.stage("theseus") / "weights.npz")[key])
+
+
+def test_clipping_and_decay():
+    """AdamW decays kernels, but neither biases nor layer norms; the gradients' global norm is at most the clip's."""
+    dense = keras.layers.Dense(2, kernel_initializer="ones", bias_initializer="ones")
+    model = keras.Sequential([keras.Input((2,)), dense])
+    optimizer = training.adam(0.1, 10, "constant", weight_decay=0.5, clip_norm=1.0)
+    optimizer.apply_gradients([(tf.zeros_like(weight), weight) for weight in model.trainable_weights])
+    kernel, bias = dense.get_weights()
+    np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5) and np.testing.assert_allclose(bias, 1)
+    assert optimizer.global_clipnorm == 1.0 and training.adam(0.1, 10, "constant").global_clipnorm is None
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--replacing-base", "1.5"], "--replacing-base 1.5: must be from 0 to 1"),
+        (["--replacing-share", "-0.1"], "--replacing-share -0.1: must be from 0 to 1"),
+        (["--student-layers", "5"], "has 4 layers, so 1 to 4 can be taken"),
+        (["--middle-layers", "9"], "--middle-layers 9: "),
+        (["--mixed-epochs", "0"], "--mixed-epochs 0: must be 1 or more"),
+        (["--successor-dropout", "1"], "--successor-dropout 1.0: must be 0 or more and below 1"),
+        (["--clip-norm", "-1"], "--clip-norm -1.0: must be 0 or more"),
+        (["--experiments", "distilled"], "--experiments distilled: expected some of predecessor middle successor theseus"),
+        (["--predecessor-learning-rate", "0"], "--predecessor-learning-rate 0.0: must be above 0"),
+        (["original", "--bert", "chinese-bert-base"], "chinese-bert-base is not here"),
+        (["paper", "--data", "iflytek", "--maxlen", "16"], "iflytek is not here"),
+    ],
+)
+def test_bad_settings_end_in_one_line(capsys, monkeypatch, bert_folder, data_folder, tmp_path, words, message):
+    preset = [words.pop(0)] if not words[0].startswith("-") else []
+    sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--student-layers", 2, "--middle-layers", 3]
+    sane += ["--validation-examples", 30, "--output", tmp_path / "run"]
+    status, error = start(script, capsys, monkeypatch, *preset, *sane, *words)
+    assert status == 2
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+# The script as a user starts it
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, bert_folder):
+    """One run of all rows; returns (the words it was started with, its folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("smoke")
+    tiny.write_data(folder / "data", train=400, test=200)
+    words = [
+        "--data", folder / "data", "--bert", bert_folder, "--output", folder / "run", "--maxlen", 16,
+        "--train-examples", 256, "--validation-examples", 64, "--test-examples", 0, "--student-layers", 2, "--middle-layers", 3,
+        "--experiments", "middle", "successor", "theseus", "theseus-additive", "theseus-random",
+        "--predecessor-epochs", 6, "--mixed-epochs", 6, "--direct-epochs", 6,
+        "--predecessor-learning-rate", 2e-3, "--successor-learning-rate", 2e-3,
+    ]
+    done = run_script(script.__name__, *words)
+    assert done.returncode == 0, done.stderr
+    return words, folder / "run", done
+
+
+NAMES = ["predecessor", "middle", "successor", "theseus", "theseus-additive", "theseus-random"]
+
+
+def test_smoke_results(finished):
+    _, folder, done = finished
+    assert done.stderr == "" and "modules: 0-1 -> 0, 2-3 -> 1" in done.stdout.splitlines()
+    results = json.loads((folder / "results.json").read_text())
+    assert [model["name"] for model in results["models"]] == NAMES
+    assert [model["layers"] for model in results["models"]] == [4, 3, 2, 2, 2, 2]
+    right = np.arange(200) % 4
+    for model in results["models"]:
+        logits = np.load(folder / "seed-0" / model["name"] / "test_logits.npy")
+        assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
+        assert model["accuracy"] > 0.4  # of four classes: it has learnt
+    assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
+        ("theseus", "successor"), ("theseus-additive", "successor"), ("theseus-random", "successor"), ("middle", "successor"),
+        ("predecessor", "theseus"),
+    ]
+    for name in ("curves.png", "tradeoff.png", "replacing.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG") and name in done.stdout.splitlines()[-1]
+
+
+def test_smoke_the_rate_is_logged(finished):
+    """Linear from 0.3 to 1 after half of the steps, as set; 0.5 throughout in the rows that say so."""
+    _, folder, _ = finished
+    records = {name: json.loads((folder / "seed-0" / name / "record.json").read_text()) for name in NAMES[3:]}
+    rates = {name: [epoch["replacing_rate"] for epoch in record["history"]] for name, record in records.items()}
+    assert rates["theseus"] == pytest.approx([0.3 + 0.7 * min(1, epoch / 3) for epoch in range(1, 7)], abs=1e-5)
+    assert rates["theseus-additive"] == rates["theseus-random"] == [0.5] * 6
+
+
+def test_smoke_the_student_is_the_successor_that_was_tested(finished):
+    """Its files give the logits of the run: embeddings, layers and classifier at one scale."""
+    _, folder, _ = finished
+    student = pretrained.load(str(folder / "student"))
+    assert student.layers == 2
+    name = (folder / "report.md").read_text().split("`student/` holds ")[1].split(",")[0]
+    corpus = data.load(str(folder.parent / "data"))
+    encoded = data.encode([corpus.texts[row] for row in corpus.test[:20]], student.tokenizer, 16, student.pad_id)
+    hidden = pretrained.build_encoder(student, dropout=0).model.predict_on_batch(encoded.inputs(np.arange(20)))
+    head = load_file(folder / "student" / "model.safetensors")
+    logits = hidden[:, 0] @ head["classifier.weight"].T + head["classifier.bias"]
+    np.testing.assert_allclose(logits, np.load(folder / "seed-0" / name / "test_logits.npy")[:20], atol=1e-4)
+
+
+def test_smoke_a_second_start_trains_nothing_and_a_lost_row_is_made_again_alike(finished):
+    words, folder, _ = finished
+    before = json.loads((folder / "results.json").read_text())["models"]
+    shutil.rmtree(folder / "seed-0" / "theseus")
+    again = run_script(script.__name__, *words)
+    assert again.returncode == 0, again.stderr
+    after = json.loads((folder / "results.json").read_text())["models"]
+    for old, new in zip(before, after, strict=True):
+        if old["name"] == "theseus":
+            assert new["train_seconds"] != old["train_seconds"]
+            old["train_seconds"] = new["train_seconds"]
+        assert new == old
+    other = run_script(script.__name__, *words, "--replacing", "additive")
+    assert other.returncode == 2 and "holds a run with another replacing" in other.stderr and other.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("preset", ["original", "paper"])
+def test_smoke_presets(tmp_path, google_folder, preset):
+    """On a BERT in Google's layout: the stages each has, and that the epochs and weights kept are the best ones."""
+    tiny.write_data(tmp_path / "data", train=120, test=60)
+    words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,
+             "--student-layers", 2, "--middle-layers", 3, "--predecessor-epochs", 1, "--mixed-epochs", 2, "--direct-epochs", 1,
+             "--successor-learning-rate", 1e-3, "--experiments", "theseus"]
+    done = run_script(script.__name__, preset, *words)
+    assert done.returncode == 0, done.stderr
+    stages = {folder.name for folder in (tmp_path / "run" / "seed-0").iterdir()}
+    assert stages == {"predecessor", "theseus", *(["theseus-mixed"] if preset == "original" else [])}
+    model = json.loads((tmp_path / "run" / "results.json").read_text())["models"][1]
+    assert model["name"] == "theseus" and model["epochs"] == (2 + 5 if preset == "original" else 2)
+    record = json.loads((tmp_path / "run" / "seed-0" / "theseus" / "record.json").read_text())
+    assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"])
+    bert, corpus = pretrained.load(str(google_folder)), data.load(str(tmp_path / "data"))
+    settings = replace(script.PRESETS[preset], student_layers=2, middle_layers=3)
+    parts = data.split(corpus, 0)
+    made = texts.Run(settings, 0, corpus, data.encode(corpus.texts, bert.tokenizer, 16), parts, tmp_path / "run", bert)
+    logits = predict(script.trained(made, "theseus")[2], made.examples, parts.test)
+    np.testing.assert_allclose(logits, np.load(tmp_path / "run" / "seed-0" / "theseus" / "test_logits.npy"), atol=1e-5)
