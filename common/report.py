@@ -295,15 +295,20 @@ def plot_curves(path, models):
 
 
 def plot_tradeoff(path, models):
-    """Test accuracy against latency at batch 32 and against the number of parameters; bars are the seeds' range."""
+    """Test accuracy against latency at batch 32 and against the number of parameters; bars are the seeds' range.
+
+    Models of the same cost stand side by side, a little apart.
+    """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     groups = by_name(models)
-    for (name, group), marker in zip(groups, MARKERS, strict=False):
+    costs = np.array([(group[0]["latency_ms"]["32"], group[0]["parameters"] / 1e6) for _, group in groups])
+    for place, ((name, group), marker) in enumerate(zip(groups, MARKERS, strict=False)):
         accuracy = 100 * np.array([m["accuracy"] for m in group])
         reach = [[accuracy.mean() - accuracy.min()], [accuracy.max() - accuracy.mean()]]
-        for panel, x in zip(panels, (group[0]["latency_ms"]["32"], group[0]["parameters"] / 1e6), strict=True):
-            panel.errorbar(x, accuracy.mean(), yerr=reach, marker=marker, linestyle="none", capsize=3, label=name)
+        for panel, x in zip(panels, costs.T, strict=True):
+            apart = 0.02 * x.max() * (x[:place] == x[place]).sum()
+            panel.errorbar(x[place] + apart, accuracy.mean(), reach, marker=marker, linestyle="none", capsize=3, label=name)
     panels[0].set(xlabel="latency of 32 together, ms", ylabel="test accuracy, %")
     panels[1].set(xlabel="parameters, millions")
     for panel in panels:
