@@ -1,11 +1,14 @@
-# make demo: distil a BERT from a fresh clone.  make test: ruff and the tests.  Both make .venv first.
+# make demo: distil a BERT from a fresh clone.  make digits: a small network.  make test: ruff and the tests.  All make .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test benchmarks lock clean
+.PHONY: demo digits test benchmarks lock clean
 
 demo: .venv/installed
 	$(BIN)/python knowledge_distillation_bert.py
+
+digits: .venv/installed
+	$(BIN)/python knowledge_distillation_from_scratch.py
 
 test: .venv/installed
 	$(BIN)/ruff check .

@@ -418,9 +418,10 @@ def report_run(preset, settings, runs, records, wanted, pairs):
             for found in recognition(run, name, omitted, raising[name])
         ]
         sections.append((
-            f"Class {settings.omit_class}: what models make of it that have seen none of its images",
+            f"Class {settings.omit_class}, left out of what the students see",
             recognition_table(results["omit_class"]),
-            "Their teacher has seen it. The bias of the class is raised by what is best on the validation part.",
+            "`teacher`, `alone` and `distilled` have seen it, the others not. Its bias is raised by what is best on the "
+            "validation part.",
         ))
     taken = write_best_student(run, [record for record in records if record["name"] in DEFAULT])
     example = f"one image of {size_of(run.corpus)}"

@@ -364,7 +364,7 @@ def test_smoke_output(finished):
     lines = done.stdout.splitlines()
     table = next(i for i, line in enumerate(lines) if line.startswith("model "))
     assert max(map(len, lines[table:-1])) <= 110 and "ECE %" in lines[table]
-    assert str(folder) in lines[-1] and "Class corner: what models make of it that have seen none of its images" in lines
+    assert str(folder) in lines[-1] and "Class corner, left out of what the students see" in lines
     for name in ("settings.json", "results.json", "log.csv", "report.md"):
         assert (folder / name).stat().st_size > 0
     for name in ("curves.png", "tradeoff.png", "temperature.png", "sweeps.png"):
