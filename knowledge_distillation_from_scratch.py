@@ -243,6 +243,14 @@ def train(run, name, experiment):
     return training.train_stage(replace(run, parts=parts), name, classifier, model, parts.train, targets, epochs, steps, **told)
 
 
+def live_units(run, name):
+    """How many of a finished student's hidden units are active on any validation image. One that never is, is lost."""
+    with np.load(run.stage(name) / "weights.npz") as weights:
+        kernel, bias = weights["0"], weights["1"]
+    pixels = run.corpus.pixels[run.parts.validation]
+    return int((pixels.reshape(len(pixels), -1) @ kernel + bias > 0).any(axis=0).sum())
+
+
 # A class that the student has never seen (Hinton et al., section 3) ----------------------------------------------------
 
 
@@ -391,13 +399,14 @@ def measure(run):
 
 def report_run(preset, settings, runs, records, wanted, pairs):
     """Write the report, its plots and the student; print the tables."""
-    run = runs[0]
+    run, seeded = runs[0], {run.seed: run for run in runs}
     cost = kept(run.folder / "cost.json", lambda: measure(run))
     labels = run.corpus.labels[run.parts.test]
     records = [
         record
         | cost["teacher" if record["name"] == "teacher" else "student"]
-        | calibration(labels, np.load(replace(run, seed=record["seed"]).stage(record["name"]) / "test_logits.npy"))
+        | calibration(labels, np.load(seeded[record["seed"]].stage(record["name"]) / "test_logits.npy"))
+        | ({} if record["name"] == "teacher" else {"live_units": live_units(seeded[record["seed"]], record["name"])})
         for record in records
     ]
     results = report.results_of(run, "knowledge_distillation_from_scratch", preset, as_dict(settings), records, pairs)

@@ -128,6 +128,19 @@ def test_a_raised_bias_makes_up_for_a_class_never_seen():
         assert (script.raised(low, 2, other).argmax(-1) == labels).mean() <= right
 
 
+def test_live_units(run, tmp_path):
+    """A unit whose bias keeps it below 0 for every image is not counted; the count is that of the model's own ReLU layer."""
+    run = replace(run, folder=tmp_path)
+    student = script.build(run, "alone")
+    kernel, bias, *rest = student.get_weights()
+    bias[[0, 3, 4]] = -1e6
+    student.set_weights([kernel, bias, *rest])
+    training.save_weights(student, run.stage("alone") / "weights.npz")
+    hidden = keras.Model(student.inputs, student.layers[1].output).predict_on_batch(run.examples.inputs(run.parts.validation))
+    expected = int((hidden.max(axis=0) > 0).sum())
+    assert script.live_units(run, "alone") == expected <= DEMO.student_units - 3
+
+
 # What an experiment sees
 
 
@@ -279,6 +292,7 @@ def test_smoke_results(finished):
         assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
         assert model["nll"] == pytest.approx(-log_softmax(logits, axis=-1)[np.arange(90), right].mean())
         assert model["layers"] == (4 if model["name"] == "teacher" else 2)
+        assert model["name"] == "teacher" or 0 < model["live_units"] <= 16
         assert model["latency_ms"].keys() == {"1", "32"} and model["flops"] > 0
     by_name = {model["name"]: model for model in results["models"]}
     assert by_name["teacher"]["accuracy"] > 0.6  # of three classes: it has learnt
