@@ -44,6 +44,6 @@ def detail():
     additive = steps("additive", 0.5)
     rows = [["p", "random, ms a step", "additive, ms a step", "times as fast"]]
     for p in RATES:
-        both, drawn = medians(additive, steps("random", p))
+        both, drawn = medians(additive, steps("random", p), rounds=2)
         rows.append([f"{p:.2f}", f"{100 * drawn:.0f}", f"{100 * both:.0f}", f"{both / drawn:.1f}"])
     return rows
