@@ -50,12 +50,10 @@ def check_at_least(settings, **minima):
 
 
 def check_positive(settings, *names):
-    """Raise InputError unless each named number (or each number of a tuple) in `settings` is above 0."""
+    """Raise InputError unless each named number in `settings` is above 0."""
     for name in names:
-        value = getattr(settings, name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if not 0 < number < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} {number}: must be above 0")
+        if not 0 < getattr(settings, name) < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be above 0")
 
 
 def check_fraction(settings, *names):
