@@ -159,7 +159,7 @@ def train(run, name):
     epochs = settings.teacher_epochs if experiment.deep else settings.student_epochs
     epochs = settings.unlabelled_epochs if experiment.unlabelled else epochs
     rate = settings.teacher_learning_rate if experiment.deep else settings.student_learning_rate
-    steps = -(-len(rows) // settings.batch_size)
+    steps = run.steps(rows)
     optimizer = training.adam(rate, steps * epochs, settings.schedule)
     if experiment.soft_labels:
         # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))

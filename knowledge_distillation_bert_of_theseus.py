@@ -44,17 +44,17 @@ class Settings:
 
     # Replacing
     experiments: tuple[str, ...] = ("predecessor", "middle", "successor", "theseus")  # rows; see EXPERIMENTS for more
-    replacing: Literal["additive", "random"] = "random"  # a weighted sum of both modules, or one of them, drawn
-    replacing_schedule: Literal["constant", "linear"] = "linear"  # the rate p stays at its base, or rises to 1
-    replacing_base: float = 0.3  # p at the start
+    replacing: Literal["additive", "random"] = "additive"  # a weighted sum of both modules, or one of them, drawn
+    replacing_schedule: Literal["constant", "linear"] = "constant"  # the rate p stays at its base, or rises to 1
+    replacing_base: float = 0.5  # p at the start
     replacing_share: float = 0.5  # of the mixed steps, after which a linear p has reached 1
     mix_embeddings: bool = False  # replace the embeddings too, as the original does; else share the predecessor's, frozen
 
     # Training
     batch_size: int = 32  # texts a step
     predecessor_epochs: int = 5
-    mixed_epochs: int = 12  # of progressive replacing
-    successor_epochs: int = 0  # of the successor alone after it, all of it trained; 0 leaves it as it is
+    mixed_epochs: int = 6  # of progressive replacing
+    successor_epochs: int = 6  # of the successor alone after it, all of it trained; a p that never reaches 1 needs them
     direct_epochs: int = 12  # of `successor` and `middle`
     predecessor_learning_rate: float = 2e-4
     successor_learning_rate: float = 2e-4  # of all that is shallow
@@ -92,10 +92,15 @@ THESEUS = {  # a row of each: what of the settings is another there
     "theseus": {},
     "theseus-additive": {"replacing": "additive", "replacing_schedule": "constant", "replacing_base": 0.5},
     "theseus-random": {"replacing": "random", "replacing_schedule": "constant", "replacing_base": 0.5},
-    "theseus-random-linear": {"replacing": "random", "replacing_schedule": "linear"},
+    "theseus-random-linear": {"replacing": "random", "replacing_schedule": "linear", "replacing_base": 0.3},
 }
-EXPERIMENTS = ("predecessor", "middle", "successor", *THESEUS)
-COMPARISONS = (*((name, "successor") for name in THESEUS), ("middle", "successor"), ("predecessor", "theseus"))
+UNMIXED = "unmixed"  # a control: starts as theseus does, trained as long, but nothing is replaced
+FROM_PREDECESSOR = (UNMIXED, *THESEUS)
+EXPERIMENTS = ("predecessor", "middle", "successor", *FROM_PREDECESSOR)
+COMPARISONS = (
+    *((name, "successor") for name in FROM_PREDECESSOR), *((name, UNMIXED) for name in THESEUS),
+    ("middle", "successor"), ("predecessor", "theseus"),
+)
 
 
 # Replacing -------------------------------------------------------------------------------------------------------------
@@ -146,32 +151,18 @@ def cut(layers, modules):
     return [part.tolist() for part in np.array_split(np.arange(layers), modules)]
 
 
-def module_of(transformer, layers):
-    """These layers of a bert4keras transformer as a model of hidden states (batch, tokens, hidden); weights are shared."""
-    hidden = states = keras.Input((None, transformer.hidden_size))
-    for layer in layers:
-        states = transformer.apply_main_layers(states, layer)
-    return keras.Model(hidden, states)
-
-
-def embeddings_of(transformer):
-    """The embeddings of a bert4keras transformer as a model of (token ids, segment ids); weights are shared."""
-    return keras.Model(transformer.model.inputs, transformer.apply_embeddings(transformer.model.inputs))
-
-
 def mix(predecessor, successor, head, settings, rate):
     """The mixed model: (token ids, segment ids) -> logits (batch, classes); outside training they are the successor's.
 
     predecessor, successor: bert4keras transformers. head: the classifier's last layer, shared. What is trained of it: the
     successor's layers, and its embeddings if they are mixed.
     """
-    inputs = [keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "segment_ids")]
-    mask = keras.layers.Lambda(lambda ids: tf.not_equal(ids, 0), name="mask")(inputs[0])  # (batch, tokens)
-    old, new = embeddings_of(predecessor), embeddings_of(successor)
+    inputs, mask = texts.inputs_and_mask()
+    old, new = pretrained.embeddings_of(predecessor), pretrained.embeddings_of(successor)
     old.trainable, new.trainable, head.trainable = False, settings.mix_embeddings, False
     hidden = (Replacing(old, new, settings.replacing, rate, name="embeddings") if settings.mix_embeddings else new)(inputs)
     for layer, replaced in enumerate(cut(predecessor.num_hidden_layers, successor.num_hidden_layers)):
-        old, new = module_of(predecessor, replaced), module_of(successor, [layer])
+        old, new = pretrained.layers_of(predecessor, replaced), pretrained.layers_of(successor, [layer])
         old.trainable = False
         hidden = Replacing(old, new, settings.replacing, rate, name=f"module_{layer}")(hidden, mask=mask)
     return keras.Model(inputs, head(texts.cls(hidden)))
@@ -224,14 +215,15 @@ def successor_start(run, predecessor):
 
 def train(run, name):
     """Train one row of the table, or read what an earlier start left of it. Returns the records of its stages, in order."""
-    settings = replace(run.settings, **THESEUS.get(name, {}))
+    settings = settings_of(run.settings, name)
     run = replace(run, settings=settings)
-    stages = (f"{name}-mixed", name) if name in THESEUS and settings.successor_epochs else (name,)
+    both = name in THESEUS and settings.mixed_epochs and settings.successor_epochs
+    stages = (f"{name}-mixed", name) if both else (name,)
     records = [run.record(stage) for stage in stages]
     if all(records):
         return records
     keras.backend.clear_session()
-    if name not in THESEUS:
+    if name not in FROM_PREDECESSOR:
         set_seed(run.seed)
         classifier, deep = build(run, name)[2], name == "predecessor"
         epochs = settings.predecessor_epochs if deep else settings.direct_epochs
@@ -246,21 +238,28 @@ def train(run, name):
     classifier = keras.Model(successor.model.inputs, head(texts.cls(successor.model.output)))
     if records[0]:
         training.load_weights(classifier, run.stage(stages[0]) / "weights.npz")
-    else:
+    elif settings.mixed_epochs:
         records[0] = train_mixed(run, stages[0], predecessor, successor, head, classifier)
     if settings.successor_epochs:
         for layer in classifier.layers:  # now the embeddings and the classifier learn too
             layer.trainable = True
         optimizer = optimizer_for(run, settings.successor_epochs, settings.successor_learning_rate)
-        records[1] = fit(run, name, classifier, classifier, optimizer, settings.successor_epochs)
+        records[-1] = fit(run, name, classifier, classifier, optimizer, settings.successor_epochs)
     return records
+
+
+def settings_of(settings, name):
+    """The settings of the row `name`."""
+    if name == UNMIXED:
+        return replace(settings, mixed_epochs=0, successor_epochs=settings.mixed_epochs + settings.successor_epochs)
+    return replace(settings, **THESEUS.get(name, {}))
 
 
 def train_mixed(run, name, predecessor, successor, head, classifier):
     """Train the successor inside the predecessor. What is judged after each epoch is the successor by itself."""
     settings = run.settings
     optimizer = optimizer_for(run, settings.mixed_epochs, settings.successor_learning_rate)
-    at_step = replacing_rate(settings, steps_per_epoch(run) * settings.mixed_epochs)
+    at_step = replacing_rate(settings, run.steps(run.parts.train) * settings.mixed_epochs)
 
     def rate():
         return at_step(optimizer.iterations)
@@ -269,13 +268,9 @@ def train_mixed(run, name, predecessor, successor, head, classifier):
     return fit(run, name, classifier, mixed, optimizer, settings.mixed_epochs, [LogRate(rate)])
 
 
-def steps_per_epoch(run):
-    return -(-len(run.parts.train) // run.settings.batch_size)
-
-
 def optimizer_for(run, epochs, learning_rate):
     """Adam as the settings want it, for so many epochs."""
-    settings, steps = run.settings, steps_per_epoch(run) * epochs
+    settings, steps = run.settings, run.steps(run.parts.train) * epochs
     return training.adam(learning_rate, steps, settings.schedule, settings.weight_decay, settings.clip_norm)
 
 
@@ -283,8 +278,7 @@ def fit(run, name, classifier, model, optimizer, epochs, callbacks=()):
     """Train `model` on the labels by cross-entropy, as the stage `name`; `classifier` is what is judged and kept."""
     rows = run.parts.train
     model, labels = distillation.compile_alone(model, optimizer), run.corpus.labels[rows]
-    steps = steps_per_epoch(run)
-    return training.train_stage(run, name, classifier, model, rows, (labels,), epochs, steps, callbacks=callbacks)
+    return training.train_stage(run, name, classifier, model, rows, (labels,), epochs, run.steps(rows), callbacks=callbacks)
 
 
 # The whole run ---------------------------------------------------------------------------------------------------------
@@ -350,7 +344,7 @@ def report_run(preset, settings, run, models):
     plots = ["replacing.png"] if shown else []
     if shown:
         plot_replacing(run.folder / "replacing.png", models)
-    taken = texts.write_best_student(run, models, ("successor", *THESEUS), trained)
+    taken = texts.write_best_student(run, models, ("successor", *FROM_PREDECESSOR), trained)
     report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken, plots=plots)
 
 

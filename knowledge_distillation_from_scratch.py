@@ -14,7 +14,6 @@ scarce data and a class that the student never sees have to do with it.
 """
 
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -27,7 +26,7 @@ from common import InputError, command, data, distillation, images, report, trai
 from common.backend import keras, set_precision, set_seed, tf
 from common.command import as_dict, start
 from common.evaluation import calibration, graph_flops, latency, predict
-from common.files import fingerprint, kept, write_json
+from common.files import fingerprint, kept, whole_folder, write_json
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -231,7 +230,7 @@ def train(run, name, experiment):
     epochs, rate = settings.student_epochs, settings.student_learning_rate
     if name == "teacher":
         epochs, rate = settings.teacher_epochs, settings.teacher_learning_rate
-    steps = -(-len(run.parts.train) // settings.batch_size)
+    steps = run.steps(run.parts.train)
     optimizer = training.adam(rate, steps * epochs, settings.schedule)
     if experiment.soft_labels:
         # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
@@ -450,14 +449,10 @@ def write_best_student(run, rows):
     def classify(images):
         return {"probabilities": tf.nn.softmax(classifier(images, training=False))}
 
-    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
-        student = Path(folder, "student")
-        module = tf.Module()  # of variables alone, so that no Keras is needed to load it
-        module.variables_of_the_student = classifier.variables
-        tf.saved_model.save(module, str(student / "saved_model"), signatures=classify)
+    with whole_folder(run.folder / "student") as student:
+        report.write_saved_model(student / "saved_model", classify, classifier.variables)
         write_json(student / "classes.json", {"images": f"float32 (batch, {size_of(run.corpus)}), from 0 to 1",
                                               "classes": run.corpus.classes})
-        student.rename(run.folder / "student")
     return f"{best['name']}, seed {best['seed']}"
 
 

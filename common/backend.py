@@ -40,10 +40,13 @@ def _start_up_notices_hidden():
 with _start_up_notices_hidden():
     import tensorflow as tf
     from bert4keras.backend import K, keras
-    from bert4keras.layers import Lambda, LayerNormalization
+    from bert4keras.layers import Lambda, LayerNormalization, MultiHeadAttention
     from bert4keras.models import build_transformer_model
 
-__all__ = ["K", "Lambda", "LayerNormalization", "build_transformer_model", "keras", "set_precision", "set_seed", "tf"]
+__all__ = [
+    "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "keras", "set_precision", "set_seed",
+    "tf",
+]
 
 
 def set_seed(seed):

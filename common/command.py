@@ -57,10 +57,12 @@ def check_positive(settings, *names):
 
 
 def check_fraction(settings, *names):
-    """Raise InputError unless each named number in `settings` is from 0 to 1."""
+    """Raise InputError unless each named number (or each number of a tuple) in `settings` is from 0 to 1."""
     for name in names:
-        if not 0 <= getattr(settings, name) <= 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be from 0 to 1")
+        value = getattr(settings, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not 0 <= number <= 1:
+                raise InputError(f"--{name.replace('_', '-')} {number}: must be from 0 to 1")
 
 
 def check_dropout(settings, *names):

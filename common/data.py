@@ -78,6 +78,10 @@ class Encoded:
         """Tokens of each text, special ones included."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
+    def joined(self, others):
+        """These texts, and after them those of `others`."""
+        return Encoded(np.concatenate([self.ids, others.ids]), np.append(self.offsets, self.offsets[-1] + others.offsets[1:]))
+
     def inputs(self, rows):
         """(token ids, segment ids) of the texts `rows` as a model takes them, both int32 (rows, tokens).
 

@@ -3,6 +3,7 @@
 Functions take arrays and models and return values; choosing models by these values is the training module's work.
 """
 
+import itertools
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ from common.data import by_length
 
 
 def predict(model, examples, rows, batch_size=None):
-    """Logits of `model` for the examples `rows`: (rows, classes) float32, in the order of `rows`.
+    """Logits of `model` for the examples `rows`: (rows, …) float32 as the model gives them, in the order of `rows`.
 
     Batches are formed by length, so that short texts do not pay for long ones. examples: Encoded or Images. batch_size: as
     many as suit the examples, unless given.
@@ -24,7 +25,7 @@ def predict(model, examples, rows, batch_size=None):
     for chosen in by_length(examples.lengths(rows), batch_size or examples.at_once):
         batch = model.predict_on_batch(examples.inputs(rows[chosen]))
         if found is None:
-            found = np.empty((len(rows), batch.shape[1]), np.float32)
+            found = np.empty((len(rows), *batch.shape[1:]), np.float32)
         found[chosen] = batch
     return found
 
@@ -118,20 +119,23 @@ def encoder_flops(config, tokens):
 def latency(models, inputs, batch_sizes=(1, 32), rounds=15):
     """Median wall-clock time of one forward pass: {name: {str(batch size): milliseconds}}.
 
-    models: {name: model}. They take turns within each round, so that a busy moment of the machine falls on all of them;
-    the first passes, in which graphs are built and memory is claimed, do not count. inputs: batch size -> their inputs.
+    models: {name: model}. inputs: batch size -> their inputs. How it is measured: see `wall_clock`.
     """
     runs = {name: tf.function(lambda x, model=model: model(x)) for name, model in models.items()}
-    times = {name: {} for name in models}
-    for size in batch_sizes:
-        batch = inputs(size)
-        seconds = {name: [] for name in models}
-        for turn in range(rounds + 2):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run(batch).numpy()
-                if turn >= 2:
-                    seconds[name].append(time.perf_counter() - start)
-        for name in models:
-            times[name][str(size)] = 1000 * float(np.median(seconds[name]))
-    return times
+    times = {size: wall_clock(runs, [inputs(size)], rounds) for size in batch_sizes}
+    return {name: {str(size): 1000 * float(times[size][name][0]) for size in batch_sizes} for name in models}
+
+
+def wall_clock(runs, batches, rounds):
+    """Median wall-clock seconds of each batch over `rounds` rounds: {name: (batches,) float64}.
+
+    runs: {name: function of a batch that returns tensors}. They take turns at every batch, so that a busy moment of the
+    machine falls on all of them; two first rounds, in which graphs are built and memory is claimed, do not count.
+    """
+    seconds = {name: np.zeros((rounds + 2, len(batches))) for name in runs}
+    for turn, (place, batch) in itertools.product(range(rounds + 2), enumerate(batches)):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            tf.nest.map_structure(lambda tensor: tensor.numpy(), run(batch))  # all of it is there
+            seconds[name][turn, place] = time.perf_counter() - start
+    return {name: np.median(found[2:], axis=0) for name, found in seconds.items()}

@@ -1,9 +1,12 @@
 """Files that are written whole or not at all, files that must be the published ones, and digests of what is in memory."""
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +42,22 @@ def write_text(path, text):
 def write_json(path, value):
     """`write_whole` for JSON; NaN is refused, because other languages cannot read it."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_array(path, value):
+    """`write_whole` for a numpy array, as .npy."""
+    write_whole(path, lambda file: np.save(file, value))
+
+
+@contextlib.contextmanager
+def whole_folder(path):
+    """A new folder to fill, which takes the place of `path` when the block has ended without an error."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        folder = Path(temporary, path.name)
+        folder.mkdir()
+        yield folder
+        shutil.rmtree(path, ignore_errors=True)
+        folder.rename(path)
 
 
 def kept(path, make):

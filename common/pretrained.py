@@ -116,6 +116,22 @@ def build_encoder(bert, dropout):
     return transformer
 
 
+def embeddings_of(transformer):
+    """The embeddings of a built transformer as a model of (token ids, segment ids); weights are shared."""
+    return keras.Model(transformer.model.inputs, transformer.apply_embeddings(transformer.model.inputs))
+
+
+def layers_of(transformer, numbers):
+    """These layers of a built transformer as a model of hidden states (batch, tokens, hidden); weights are shared.
+
+    It is called with the texts' mask beside the hidden states: (batch, tokens), True where there is a token.
+    """
+    hidden = states = keras.Input((None, transformer.hidden_size))
+    for number in numbers:
+        states = transformer.apply_main_layers(states, number)
+    return keras.Model(hidden, states)
+
+
 def read_encoder(transformer, bert):
     """`bert` with the present weights of its built `transformer` (the reverse of `build_encoder`)."""
     weights = {}

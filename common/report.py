@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from common import InputError
+from common.backend import tf
 from common.evaluation import compare
 from common.files import write_json, write_text, write_whole
 from common.pretrained import hugging_face_name
@@ -66,7 +67,7 @@ def describe(model):
     """A finished stage in one line."""
     told = f", soft labels {model['soft_label_accuracy']:.1%} right" if "soft_label_accuracy" in model else ""
     return (
-        f"  seed {model['seed']}  {model['name']:<22}  {model['epochs']:>2} epochs in {model['train_seconds']:>4.0f} s"
+        f"  seed {model['seed']}  {model['name']:<29}  {model['epochs']:>2} epochs in {model['train_seconds']:>4.0f} s"
         f"   validation {model['validation_accuracy']:.1%}   test {model['accuracy']:.1%}{told}"
     )
 
@@ -127,11 +128,11 @@ def models_table(models, beside="macro_f1"):
         first = group[0]
         rows.append([
             name,
-            str(first["layers"]),
+            f"{np.mean([m['layers'] for m in group]):.3g}",
             count(first["parameters"]),
-            count(first["flops"]),
-            f"{first['latency_ms']['1']:.3g}",
-            f"{first['latency_ms']['32']:.3g}",
+            count(np.mean([m["flops"] for m in group])),
+            f"{np.mean([m['latency_ms']['1'] for m in group]):.3g}",
+            f"{np.mean([m['latency_ms']['32'] for m in group]):.3g}",
             spread([m["accuracy"] for m in group], 100),
             spread([m[beside] for m in group], 100),
             f"{np.mean([m['train_seconds'] for m in group]):.0f}",
@@ -179,19 +180,23 @@ def _classes(descriptions):
     return ["## Classes", lines] if lines else []
 
 
-def comparisons(run, models, pairs):
-    """A - B for each of the (A, B) `pairs` whose models were trained, over all seeds, on the same test examples."""
-    names = {model["name"] for model in models}
-    labels = run.corpus.labels[run.parts.test]
+def correct(run, name):
+    """Which test examples the stage `name` of this run's seed got right: (examples,) bool."""
+    return np.load(run.stage(name) / "test_logits.npy").argmax(-1) == run.corpus.labels[run.parts.test]
 
-    def correct(name):
-        paths = [replace(run, seed=seed).stage(name) / "test_logits.npy" for seed in run.settings.seeds]
-        return np.stack([np.load(path).argmax(-1) == labels for path in paths])  # (seeds, examples)
+
+def comparisons(run, models, pairs, correct=correct):
+    """A - B for each of the (A, B) `pairs` whose models were trained, over all seeds, on the same test examples.
+
+    correct: (run of one seed, name) -> (examples,) what to compare the means of.
+    """
+    names, seeds = {model["name"] for model in models}, run.settings.seeds
+
+    def of_seeds(name):
+        return np.stack([correct(replace(run, seed=seed), name) for seed in seeds])
 
     return [
-        {"a": a, "b": b, **compare(correct(a), correct(b)), "seeds": list(run.settings.seeds)}
-        for a, b in pairs
-        if {a, b} <= names
+        {"a": a, "b": b, **compare(of_seeds(a), of_seeds(b)), "seeds": list(seeds)} for a, b in pairs if {a, b} <= names
     ]
 
 
@@ -327,6 +332,13 @@ def save_figure(figure, path):
 # The student -----------------------------------------------------------------------------------------------------------
 
 
+def write_saved_model(folder, function, variables):
+    """Write a tf.function as a SavedModel that TensorFlow alone can load. variables: those that it reads."""
+    module = tf.Module()  # of variables alone, so that no Keras is needed to load it
+    module.variables_of_the_student = variables
+    tf.saved_model.save(module, str(folder), signatures=function)
+
+
 def write_student(folder, bert, classifier_kernel, classifier_bias, classes):
     """Write an encoder and its classifier in Hugging Face layout; the folder can be given as `--bert`.
 
@@ -334,8 +346,6 @@ def write_student(folder, bert, classifier_kernel, classifier_bias, classes):
     last_hidden_state[:, 0] @ classifier.weight.T + classifier.bias: there is no pooler between, so the config names the
     encoder alone as its architecture.
     """
-    tokenizer = Tokenizer.from_str(bert.tokenizer.to_str())
-    tokenizer.no_truncation()  # the cut to --maxlen was this run's
     tensors = {
         hugging_face_name(name): np.ascontiguousarray(value.T if name.endswith("/kernel") else value)
         for name, value in bert.weights.items()
@@ -350,4 +360,11 @@ def write_student(folder, bert, classifier_kernel, classifier_bias, classes):
     }
     write_whole(folder / "model.safetensors", lambda file: file.write(save(tensors, {"format": "np"})))
     write_json(folder / "config.json", config)
-    write_text(folder / "tokenizer.json", tokenizer.to_str())
+    write_tokenizer(folder / "tokenizer.json", bert)
+
+
+def write_tokenizer(path, bert):
+    """Write the tokenizer of a BERT as tokenizer.json."""
+    tokenizer = Tokenizer.from_str(bert.tokenizer.to_str())
+    tokenizer.no_truncation()  # the cut to --maxlen was this run's
+    write_text(path, tokenizer.to_str())

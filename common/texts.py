@@ -21,24 +21,28 @@ class Run(training.Run):
     bert: pretrained.Bert
 
 
-def open_runs(script, preset, settings, unlabelled=0, depths=("student_layers",)):
+def open_runs(script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",),
+              extensible=("experiments", "seeds")):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
-    unlabelled: texts without labels wanted beside the training texts. depths: the settings that say how many layers of the
-    BERT a model is to have. settings: needs data, bert, maxlen, seeds, batch_size,
-    precision, output and the counts of examples. Raises InputError before anything is written.
+    unlabelled: texts without labels wanted beside the training texts; unlabelled_needed: refuse if none is left for them.
+    depths: the settings that say how many layers of the BERT a model is to have. extensible: see `report.open_folder`.
+    settings: needs data, bert, maxlen, seeds, batch_size, precision, output and the counts of examples. Raises InputError
+    before anything is written.
     """
     bert = pretrained.load(settings.bert, settings.maxlen)
     for name in depths:
-        if getattr(settings, name) > bert.layers:
-            flag = f"--{name.replace('_', '-')} {getattr(settings, name)}"
-            raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
+        wanted = getattr(settings, name)
+        for depth in wanted if isinstance(wanted, tuple) else (wanted,):
+            if depth > bert.layers:
+                flag = f"--{name.replace('_', '-')} {depth}"
+                raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
     corpus = data.load(settings.data)
     counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples
     all_parts = {seed: data.split(corpus, seed, *counts) for seed in settings.seeds}
     for parts in all_parts.values():
         data.check_parts(corpus, parts, settings.batch_size)
-        if unlabelled and not len(parts.unlabelled):
+        if unlabelled and unlabelled_needed and not len(parts.unlabelled):
             raise InputError(
                 f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
                 "--train-examples, add a file of unlabelled texts, or leave their experiment out of --experiments"
@@ -48,14 +52,14 @@ def open_runs(script, preset, settings, unlabelled=0, depths=("student_layers",)
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
-    report.open_folder(folder, as_dict(replace(settings, output="")), inputs)
+    report.open_folder(folder, as_dict(replace(settings, output="")), inputs, extensible)
     set_precision(settings.precision)
 
     parts = next(iter(all_parts.values()))
     spare = f"{len(parts.unlabelled):,} unlabelled, " if len(parts.unlabelled) else ""
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}{len(parts.validation):,} "
           f"validation, {len(parts.test):,} test texts of up to {settings.maxlen} tokens")
-    print(f"{bert.source}: {bert.layers} layers, to be made {settings.student_layers}")
+    print(f"{bert.source}: {bert.layers} layers")
     for remark in data.remarks(corpus, parts):
         print(remark)
     encoded = data.encode(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id)
@@ -67,6 +71,12 @@ def build_classifier(bert, classes, dropout):
     encoder = pretrained.build_encoder(bert, dropout)
     logits = build_head(classes, encoder.initializer)(cls(encoder.model.output))
     return encoder, keras.Model(encoder.model.inputs, logits)
+
+
+def inputs_and_mask():
+    """([token ids, segment ids], mask of the tokens that are not padding) of a model that is put together of parts."""
+    inputs = [keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "segment_ids")]
+    return inputs, Lambda(lambda ids: tf.not_equal(ids, 0), name="mask")(inputs[0])
 
 
 def cls(hidden):

@@ -16,7 +16,7 @@ from common import InputError, data
 from common.backend import keras
 from common.distillation import cached_logits, example_keys
 from common.evaluation import parameters, predict, scores
-from common.files import fingerprint, write_json, write_whole
+from common.files import fingerprint, write_array, write_json, write_whole
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Run:
     def stage(self, name):
         return self.folder / f"seed-{self.seed}" / name
 
+    def steps(self, rows):
+        """Steps of an epoch over the examples `rows`."""
+        return -(-len(rows) // self.settings.batch_size)
+
     def record(self, name):
         """What the stage `name` left, or None if it has not been finished."""
         path = self.stage(name) / "record.json"
@@ -45,21 +49,23 @@ class Run:
 class KeepBest(keras.callbacks.Callback):
     """After each epoch the accuracy on the validation part is measured; at the end the best epoch's weights are back.
 
-    classifier: the model whose logits are judged. labels: (rows,) int. history: a dict per epoch of losses and scores.
+    classifier: the model whose logits are judged. labels: (rows,) int. measure: (labels, logits) -> scores, "accuracy" among
+    them. history: a dict per epoch of losses and scores. best_logits: what the best epoch's model says of the part.
     """
 
-    def __init__(self, classifier, examples, rows, labels):
+    def __init__(self, classifier, examples, rows, labels, measure=scores):
         super().__init__()
-        self.classifier, self.examples, self.rows, self.labels = classifier, examples, rows, labels
-        self.history, self.best, self.best_weights = [], -1.0, None
+        self.classifier, self.examples, self.rows, self.labels, self.measure = classifier, examples, rows, labels, measure
+        self.history, self.best = [], -1.0
 
     def on_epoch_end(self, epoch, logs=None):
-        found = scores(self.labels, predict(self.classifier, self.examples, self.rows))
+        logits = predict(self.classifier, self.examples, self.rows)
+        found = self.measure(self.labels, logits)
         logs |= {f"val_{name}": value for name, value in found.items()}  # for the callbacks that come after this one
         numbers = {name: float(value) if np.isfinite(value) else None for name, value in logs.items()}  # JSON has no NaN
         self.history.append({"epoch": epoch + 1} | numbers)
         if found["accuracy"] > self.best:
-            self.best, self.best_weights = found["accuracy"], self.model.get_weights()
+            self.best, self.best_weights, self.best_logits = found["accuracy"], self.model.get_weights(), logits
 
     def on_train_end(self, logs=None):
         self.model.set_weights(self.best_weights)
@@ -102,17 +108,18 @@ def adam(learning_rate, steps, schedule, weight_decay=0, clip_norm=0):
     return optimizer
 
 
-def train_stage(run, name, classifier, model, rows, targets, epochs, steps, callbacks=(), **told):
+def train_stage(run, name, classifier, model, rows, targets, epochs, steps, callbacks=(), measure=scores, **told):
     """Train the compiled `model` and leave `classifier` with the weights of its best epoch on the validation part.
 
     model: the classifier, or a model around it with the outputs that `targets` are for, as `data.batches` takes them.
-    steps: a length of epoch. callbacks: further ones, whose logs enter the history. told: more for the record. Writes
-    weights, test logits, TensorBoard events and, last, the record, which is returned.
+    steps: a length of epoch. callbacks: further ones, whose logs enter the history. measure: (labels, logits) -> scores, by
+    whose "accuracy" the epoch is chosen. told: more for the record. Writes weights, logits of validation and test part,
+    TensorBoard events and, last, the record, which is returned.
     """
     labels, parts, seed = run.corpus.labels, run.parts, run.seed
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
     shutil.rmtree(events, ignore_errors=True)  # of a start that was broken off
-    keep_best = KeepBest(classifier, run.examples, parts.validation, labels[parts.validation])
+    keep_best = KeepBest(classifier, run.examples, parts.validation, labels[parts.validation], measure)
     start = time.perf_counter()
     model.fit(
         data.batches(run.examples, rows, targets, run.settings.batch_size, seed),
@@ -134,7 +141,7 @@ def train_stage(run, name, classifier, model, rows, targets, epochs, steps, call
         "name": name,
         "seed": seed,
         "parameters": parameters(classifier),
-        **scores(labels[parts.test], logits),
+        **measure(labels[parts.test], logits),
         "validation_accuracy": keep_best.best,
         "train_seconds": seconds,
         "epochs": epochs,
@@ -142,7 +149,8 @@ def train_stage(run, name, classifier, model, rows, targets, epochs, steps, call
         "history": keep_best.history,
     }
     save_weights(classifier, run.stage(name) / "weights.npz")
-    write_whole(run.stage(name) / "test_logits.npy", lambda file: np.save(file, logits))
+    for part, found in (("validation", keep_best.best_logits), ("test", logits)):
+        write_array(run.stage(name) / f"{part}_logits.npy", found)
     write_json(run.stage(name) / "record.json", record)
     return record
 

@@ -1,0 +1,694 @@
+"""FastBERT: a BERT that stops early, layer by layer, as soon as it is sure of a text.
+
+A teacher (all layers and its classifier) is fine-tuned and frozen. A small classifier, a branch, is then put after every layer
+but the last and learns what the teacher answers: self-distillation, for which texts need no labels. At inference a text leaves
+after the first layer whose branch is sure enough, and the layers above are not computed for it. How sure, `speed` says.
+
+    Liu, Zhou, Zhao, Wang, Deng, Ju: FastBERT: a Self-distilling BERT with Adaptive Inference Time, 2020, arXiv 2004.02178
+
+    python knowledge_distillation_fastbert.py                       # bundled model and data, minutes on two cores
+    python knowledge_distillation_fastbert.py --accuracy-drop 1     # faster: a point of validation accuracy may be lost
+    python knowledge_distillation_fastbert.py original              # IFLYTEK and Chinese BERT-base, as the original script
+    python knowledge_distillation_fastbert.py paper                 # the same data and model, trained as the paper does
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from common import InputError, command, data, distillation, evaluation, pretrained, report, texts, training
+from common.backend import MultiHeadAttention, keras, set_seed, tf
+from common.command import as_dict, start
+from common.evaluation import scores
+from common.files import fingerprint, kept, whole_folder, write_array, write_json
+
+# Settings --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    # Data
+    data: str = "reuters-r8"  # a named data set, or your own file or folder
+    train_examples: int = 2000  # labelled training texts at most; 0 takes all
+    unlabelled_examples: int = 1000  # further texts at most, labels unseen, that branches learn from
+    validation_examples: int = 400  # held out to choose epochs and speed, a fifth at most; 0 chooses on test
+    test_examples: int = 0  # of the test part at most, read once at the end; 0 takes all
+
+    # Models
+    bert: str = "minilm-l6"  # the teacher: a named BERT, or your own folder
+    maxlen: int = 64  # tokens a text is cut to
+    teacher_layers: int = 0  # the first layers of the BERT that the teacher has; 0 takes all
+    teacher_head: Literal["branch", "dense"] = "branch"  # its classifier: shaped as a branch is, or one linear layer
+    student_layers: tuple[int, ...] = (1, 2)  # shallow models of so many layers, fine-tuned directly, for comparison
+
+    # Self-distillation
+    experiments: tuple[str, ...] = ("fastbert",)  # rows; see FASTBERT for more
+    direction: Literal["student-teacher", "teacher-student"] = "student-teacher"  # KL(student || teacher), or the reverse
+    soft_weight: float = 1.0  # of the KL divergence between branch and teacher
+    hard_weight: float = 0.0  # of each branch's cross-entropy with the labels
+    joint: bool = False  # no self-distillation: teacher and branches are fine-tuned together, on the labels
+    shuffle_sentences: bool = False  # branches also learn from copies with their sentences doubled and shuffled
+
+    # Stopping early
+    uncertainty_top_k: int = 0  # entropy of the k highest probabilities, for many classes; 0 takes all
+    speeds: tuple[float, ...] = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)  # of the curve
+    accuracy_drop: float = 0.2  # choose the highest speed that loses at most so many points on the validation part
+    latency_budget: float = 0.0  # or the lowest at which a text takes at most so many ms by itself; 0 leaves it to the drop
+    timed_examples: int = 256  # test texts that are timed, in batches of 32; by themselves, a quarter of them
+
+    # Training
+    batch_size: int = 32  # texts a step
+    teacher_epochs: int = 3
+    branch_epochs: int = 4
+    student_epochs: int = 6  # of the shallow models
+    teacher_learning_rate: float = 1e-4
+    branch_learning_rate: float = 5e-4
+    student_learning_rate: float = 2e-4
+    schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
+    teacher_dropout: float = 0.1  # in hidden states and attention, while the teacher is fine-tuned
+    student_dropout: float = 0.0  # the same of the shallow models
+
+    # Run
+    seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifiers, dropout
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    output: str = ""  # the run's folder; default runs/knowledge_distillation_fastbert-PRESET
+
+
+ORIGINAL = Settings(
+    data="iflytek", train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
+    bert="chinese-bert-base", maxlen=128, teacher_layers=6, teacher_head="dense", student_layers=(),
+    direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True,
+    speeds=(0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1), accuracy_drop=0.5,
+    batch_size=32, teacher_epochs=5, branch_epochs=20, teacher_learning_rate=2e-5, branch_learning_rate=1e-5,
+    schedule="constant", teacher_dropout=0.1,
+)
+PRESETS = {
+    "demo": Settings(),
+    "original": ORIGINAL,
+    "paper": replace(
+        ORIGINAL, teacher_layers=0, teacher_head="branch", direction="student-teacher", hard_weight=0.0,
+        shuffle_sentences=False, teacher_epochs=3, branch_epochs=5, branch_learning_rate=2e-4, schedule="linear",
+    ),
+}
+
+FASTBERT = {  # a row of each: what of the settings is another there
+    "fastbert": {},
+    "fastbert-labels": {"hard_weight": 1.0},
+    "fastbert-labels-only": {"hard_weight": 1.0, "soft_weight": 0.0},
+    "fastbert-shuffled": {"shuffle_sentences": True},
+    "fastbert-joint": {"joint": True},
+}
+
+
+# Branches --------------------------------------------------------------------------------------------------------------
+
+WIDTH, HEADS = 128, 2  # of a branch
+
+
+def draw_weights(shape, dtype=None, **_):
+    """Initial weights of a branch, drawn anew at every call: bert4keras hands one initializer to four matrices."""
+    return tf.random.truncated_normal(shape, stddev=0.05, dtype=dtype or tf.float32)
+
+
+def build_branch(hidden_size, classes, name):
+    """A branch (paper, figure 2) as a model of hidden states (batch, tokens, hidden) -> logits (batch, classes) float32.
+
+    Dense 128 - tanh - self-attention of 2 heads of 64 that does not see the padding - [CLS] - Dense 128 - tanh - Dense.
+    Attention asks for [CLS] alone: what the other tokens would get from it is never used.
+    """
+    hidden = keras.Input((None, hidden_size))
+    narrow = keras.layers.Dense(WIDTH, activation="tanh", kernel_initializer=draw_weights)(hidden)
+    first = keras.layers.Lambda(lambda states: states[:, :1])(narrow)
+    attention = MultiHeadAttention(HEADS, WIDTH // HEADS, kernel_initializer=draw_weights)
+    attended = texts.cls(attention([first, narrow, narrow]))
+    mixed = keras.layers.Dense(WIDTH, activation="tanh", kernel_initializer=draw_weights)(attended)
+    logits = keras.layers.Dense(classes, kernel_initializer=draw_weights, dtype="float32")(mixed)
+    return keras.Model(hidden, logits, name=name)
+
+
+def build_dense(hidden_size, classes, name):
+    """The original's classifier of the teacher: [CLS] - Dense; as a model, like a branch."""
+    hidden = keras.Input((None, hidden_size))
+    return keras.Model(hidden, texts.build_head(classes, draw_weights)(texts.cls(hidden)), name=name)
+
+
+def build_teacher(run, layers, dropout):
+    """(bert4keras transformer, head, model (token ids, segment ids) -> logits (batch, classes)) of so many layers."""
+    bert = pretrained.shallow(run.bert, range(layers))
+    encoder = pretrained.build_encoder(bert, dropout)
+    make = build_branch if run.settings.teacher_head == "branch" else build_dense
+    head = make(encoder.hidden_size, len(run.corpus.classes), "teacher_head")
+    inputs, mask = texts.inputs_and_mask()
+    return encoder, head, keras.Model(inputs, head(encoder.model(inputs), mask=mask))
+
+
+@dataclass(frozen=True)
+class FastBert:
+    """The pieces in their order. A branch stands after each layer; after the last layer, the teacher's own head.
+
+    embeddings: model of (token ids, segment ids). layers, branches: as many models of hidden states with their mask.
+    """
+
+    embeddings: keras.Model
+    layers: list
+    branches: list
+
+
+def build_fastbert(run):
+    """The fine-tuned teacher taken to pieces and frozen, without dropout, and new branches. `joint` has nothing to freeze."""
+    settings, depth, classes = run.settings, teacher_depth(run), len(run.corpus.classes)
+    encoder, head, teacher = build_teacher(run, depth, settings.teacher_dropout if settings.joint else 0.0)
+    branches = [build_branch(encoder.hidden_size, classes, f"branch_{i}") for i in range(1, depth)]
+    layers = [pretrained.layers_of(encoder, [i]) for i in range(depth)]
+    if not settings.joint:
+        training.load_weights(teacher, run.stage("teacher") / "weights.npz")
+        encoder.model.trainable = head.trainable = False
+    return FastBert(pretrained.embeddings_of(encoder), layers, [*branches, head])
+
+
+def teacher_depth(run):
+    return run.settings.teacher_layers or run.bert.layers
+
+
+def all_exits(fast):
+    """The model that computes every layer and every branch: (token ids, segment ids) -> logits (batch, layers, classes)."""
+    inputs, mask = texts.inputs_and_mask()
+    hidden, logits = fast.embeddings(inputs), []
+    for layer, branch in zip(fast.layers, fast.branches, strict=True):
+        hidden = layer(hidden, mask=mask)
+        logits.append(branch(hidden, mask=mask))  # a branch reads its layer's OUTPUT
+    return keras.Model(inputs, keras.layers.Lambda(lambda z: tf.stack(z, axis=1), dtype="float32")(logits))
+
+
+# Training --------------------------------------------------------------------------------------------------------------
+
+
+def self_distillation_loss(direction, soft_weight, hard_weight):
+    """Σ over branches of soft_weight · KL(branch || teacher) + hard_weight · CE(label, branch)  (paper, equations 6 and 7).
+
+    Returns (labels (batch,) int, logits (batch, layers, classes)) -> (batch,) float32. The teacher's logits are the last of
+    them and get no gradient; a label that is UNLABELLED has no part in the cross-entropy. direction: "student-teacher" as
+    above, as the paper has it, or "teacher-student", KL(teacher || branch), as its code and the original have it.
+    """
+
+    def loss(labels, logits):
+        teacher, branches = tf.stop_gradient(logits[:, -1:]), logits[:, :-1]
+        if direction == "student-teacher":
+            divergence = distillation.soft_loss(tf.nn.softmax(branches), teacher)
+        else:
+            divergence = distillation.soft_loss(tf.nn.softmax(teacher), branches)
+        return soft_weight * tf.reduce_sum(divergence, axis=1) + hard_weight * labels_loss(labels, branches)
+
+    return loss
+
+
+def labels_loss(labels, logits):
+    """Σ over exits of CE(label, exit), 0 where there is no label. labels: (batch,); logits: (batch, exits, classes)."""
+    labels = tf.reshape(labels, [-1])
+    known = tf.cast(labels != data.UNLABELLED, tf.float32)
+    exits = tf.unstack(logits, axis=1)
+    return known * tf.add_n([distillation.hard_loss(tf.maximum(labels, 0), logits) for logits in exits])
+
+
+def branch_scores(labels, logits):
+    """The mean scores of the branches, the teacher's head left out; logits (texts, layers, classes)."""
+    found = [scores(labels, logits[:, branch]) for branch in range(logits.shape[1] - 1)]
+    return {key: float(np.mean([score[key] for score in found])) for key in found[0]}
+
+
+def shuffle_sentences(text, rng):
+    """The original's augmentation: the sentences of a text twice, in random order."""
+    sentences = [part for part in re.split(r"(?<=[。！？；])|(?<=[.!?;])\s+|\n+", text) if part and part.strip()]
+    return " ".join(rng.permutation(np.array(2 * sentences, dtype=object)))
+
+
+def with_shuffled_copies(run, rows):
+    """(the run with a shuffled copy of every text of `rows` among its examples, the rows and after them their copies)."""
+    bert, rng, settings = run.bert, np.random.default_rng(run.seed), run.settings
+    copies = [shuffle_sentences(run.corpus.texts[row], rng) for row in rows]
+    examples = run.examples.joined(data.encode(copies, bert.tokenizer, settings.maxlen, bert.pad_id))
+    return replace(run, examples=examples), np.append(rows, len(run.corpus.texts) + np.arange(len(rows)))
+
+
+def train_alone(run, name, layers, epochs, learning_rate, dropout):
+    """The teacher, or a shallow model beside it, fine-tuned on the labels. Returns the record of the stage."""
+    if found := run.record(name):
+        return found
+    keras.backend.clear_session()
+    set_seed(run.seed)
+    rows, classifier = run.parts.train, build_teacher(run, layers, dropout)[2]
+    steps = run.steps(rows)
+    model = distillation.compile_alone(classifier, training.adam(learning_rate, steps * epochs, run.settings.schedule))
+    return training.train_stage(run, name, classifier, model, rows, (run.corpus.labels[rows],), epochs, steps)
+
+
+def train_branches(run, name):
+    """Train the branches of the row `name`. Returns the record of the stage."""
+    stage = f"{name}-branches"
+    if found := run.record(stage):
+        return found
+    settings, parts = run.settings, run.parts
+    keras.backend.clear_session()
+    set_seed(run.seed)
+    model = all_exits(build_fastbert(run))
+    rows = parts.train if settings.joint else np.concatenate([parts.train, parts.unlabelled])
+    steps = run.steps(rows)  # as many with shuffled copies as without
+    labels = np.where(np.isin(rows, parts.unlabelled), data.UNLABELLED, run.corpus.labels[rows])
+    if settings.shuffle_sentences:
+        run, rows = with_shuffled_copies(run, rows)
+        labels = np.tile(labels, 2)
+    if settings.joint:
+        epochs, rate, loss = settings.teacher_epochs, settings.teacher_learning_rate, labels_loss
+    else:
+        epochs, rate = settings.branch_epochs, settings.branch_learning_rate
+        loss = self_distillation_loss(settings.direction, settings.soft_weight, settings.hard_weight)
+    model.compile(training.adam(rate, steps * epochs, settings.schedule), loss=loss)
+    return training.train_stage(run, stage, model, model, rows, (labels,), epochs, steps, measure=branch_scores)
+
+
+# Stopping early --------------------------------------------------------------------------------------------------------
+
+
+def uncertainty(probabilities, top_k=0):
+    """u = -Σ p log p / log N, from 0 to 1  (paper, equation 5). probabilities: (…, classes), any float. Returns (…) float32.
+
+    0 · log 0 is 0 here, where the original gets NaN. top_k: only the k highest probabilities, scaled to sum to 1, and N = k:
+    among many classes the few that are likely say how sure an answer is, while the plain entropy can hardly fall.
+    """
+    p = tf.cast(probabilities, tf.float32)
+    if top_k:
+        p = tf.math.top_k(p, min(top_k, p.shape[-1])).values
+    p = p / tf.reduce_sum(p, axis=-1, keepdims=True)
+    entropy = -tf.reduce_sum(tf.math.xlogy(p, p), axis=-1) / np.log(p.shape[-1])
+    return tf.where(tf.math.is_nan(entropy), entropy, tf.clip_by_value(entropy, 0.0, 1.0))  # clipping may lose a NaN
+
+
+def early_exit(fast, top_k=0):
+    """One graph: (token ids, segment ids, speed) -> {"probabilities", "layers", "uncertainty"} of each text.
+
+    token ids, segment ids: (texts, tokens) int32, 0 is padding. speed: a float32; a text leaves after the first layer whose
+    branch has u < speed, so that at 0 every text has the teacher's answer. probabilities: (texts, classes) float32. layers:
+    (texts,) int32, how many were computed. uncertainty: (texts,) float32, of the answer. After each layer the batch shrinks
+    to the texts that are undecided; when none is left, neither layer nor branch is computed any more.
+    """
+    ids = tf.TensorSpec((None, None), tf.int32)
+
+    @tf.function(input_signature=[ids, ids, tf.TensorSpec((), tf.float32)])
+    def answer(token_ids, segment_ids, speed):
+        texts_, classes = tf.shape(token_ids)[0], fast.branches[-1].output_shape[-1]
+        hidden, mask, rows = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0), tf.range(texts_)
+        answers = tf.zeros((texts_, classes)), tf.zeros(texts_, tf.int32), tf.zeros(texts_)
+        for number, (layer, branch) in enumerate(zip(fast.layers, fast.branches, strict=True), 1):
+
+            def compute(hidden, mask, rows, answers, number=number, layer=layer, branch=branch):
+                hidden = layer(hidden, mask=mask)
+                p = tf.nn.softmax(branch(hidden, mask=mask))
+                u = uncertainty(p, top_k)
+                leaving = u < speed if number < len(fast.layers) else tf.fill(tf.shape(u), True)  # NaN < speed is false
+                found = p, tf.fill(tf.shape(u), number), u
+                gone = tf.boolean_mask(rows, leaving)[:, None]
+                answers = tuple(
+                    tf.tensor_scatter_nd_update(old, gone, tf.boolean_mask(new, leaving))
+                    for old, new in zip(answers, found, strict=True)
+                )
+                stay = tf.logical_not(leaving)
+                return tf.boolean_mask(hidden, stay), tf.boolean_mask(mask, stay), tf.boolean_mask(rows, stay), answers
+
+            state = hidden, mask, rows, answers
+            hidden, mask, rows, answers = tf.cond(tf.size(rows) > 0, lambda: compute(*state), lambda: state)  # noqa: B023
+        return dict(zip(("probabilities", "layers", "uncertainty"), answers, strict=True))
+
+    return answer
+
+
+def uncertainties(logits, top_k):
+    """The uncertainty of every branch: logits (texts, layers, classes) -> (texts, layers) float32."""
+    return uncertainty(tf.nn.softmax(logits), top_k).numpy()
+
+
+def exits_at(u, speed):
+    """After how many layers each text leaves, given the uncertainty of all branches: (texts, layers) -> (texts,) int."""
+    leaving = u < speed
+    leaving[:, -1] = True
+    return leaving.argmax(axis=1) + 1
+
+
+# What it costs and what it saves ---------------------------------------------------------------------------------------
+
+
+def costs(run, tokens):
+    """FLOPs of one text of so many tokens: {"layer", "branch", "head"}; a multiply-add counts as two, [CLS] alone attends."""
+    hidden, classes = run.bert.config["hidden_size"], len(run.corpus.classes)
+    layer = evaluation.encoder_flops(run.bert.config | {"num_hidden_layers": 1}, tokens)
+    for_each_token = hidden * WIDTH + 2 * WIDTH * WIDTH + 2 * WIDTH  # narrow, key, value; attention asks and gathers
+    branch = 2 * (tokens * for_each_token + 3 * WIDTH * WIDTH + WIDTH * classes)  # query, output, the second Dense, the last
+    return {"layer": layer, "branch": branch, "head": branch if run.settings.teacher_head == "branch" else 2 * hidden * classes}
+
+
+def exit_flops(run, tokens):
+    """(the teacher's FLOPs, (layers,) those of leaving after each layer) for one text of so many tokens."""
+    cost, depth = costs(run, tokens), teacher_depth(run)
+    through = np.arange(1, depth + 1) * (cost["layer"] + cost["branch"])
+    through[-1] += cost["head"] - cost["branch"]
+    return depth * cost["layer"] + cost["head"], through
+
+
+def curve(run, logits, labels):
+    """What each of the settings' speeds gives, reckoned from logits (texts, layers, classes) of all exits: a dict of each."""
+    u = uncertainties(logits, run.settings.uncertainty_top_k)
+    whole, through = exit_flops(run, run.settings.maxlen)
+    rows = []
+    for speed in run.settings.speeds:
+        layers = exits_at(u, speed)
+        rows.append({
+            "speed": speed,
+            **scores(labels, logits[np.arange(len(labels)), layers - 1]),
+            "mean_layers": float(layers.mean()),
+            "flops_speedup": float(whole / through[layers - 1].mean()),
+        })
+    return rows
+
+
+def trained(run, name):
+    """The FastBert of a finished row, with its best weights."""
+    fast = build_fastbert(run)
+    training.load_weights(all_exits(fast), run.stage(f"{name}-branches") / "weights.npz")
+    return fast
+
+
+def graph_of(model):
+    """A model as a graph for texts of any number and length, as that of `early_exit` is."""
+    ids = tf.TensorSpec((None, None), tf.int32)
+    return tf.function(lambda token_ids, segment_ids: model([token_ids, segment_ids]), input_signature=[ids, ids])
+
+
+def wall_clock(run, names):
+    """Time all models of a seed on the same test texts, taking turns; by themselves ("1") and in batches of 32 ("32").
+
+    Returns {"teacher": {"1": ms, "32": ms}, "alone-1": …, "fastbert": [{"1": {"ms", "flops_speedup", "mean_layers"}, "32": …}
+    of each speed]}. ms are the mean over batches of the median over rounds; the other two are reckoned for the very texts
+    and lengths that were timed: what the time is to be held against.
+    """
+    settings, depths = run.settings, depths_of(run)
+    keras.backend.clear_session()
+    graphs = {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in depths.items()}
+    runs = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
+    for name in names:
+        answer = early_exit(trained(row_of(run, name), name), settings.uncertainty_top_k)
+        runs |= {(name, speed): lambda batch, answer=answer, speed=speed: answer(*batch, speed) for speed in settings.speeds}
+    drawn = np.random.default_rng(run.seed).permutation(run.parts.test)[: settings.timed_examples]
+    found = {name: {} for name in depths} | {name: [{} for _ in settings.speeds] for name in names}
+    for size, rows in ((1, drawn[: -(-len(drawn) // 4)]), (32, drawn)):
+        batches = [tuple(map(tf.constant, run.examples.inputs(rows[i : i + size]))) for i in range(0, len(rows), size)]
+        ms = {key: 1000 * float(seconds.mean()) for key, seconds in evaluation.wall_clock(runs, batches, rounds=3).items()}
+        for name in depths:
+            found[name][str(size)] = ms[name]
+        for name in names:
+            for speed, row in zip(settings.speeds, found[name], strict=True):
+                row[str(size)] = {"ms": ms[name, speed]} | promised(run, batches, runs[name, speed])
+    return found
+
+
+def promised(run, batches, answer):
+    """{"flops_speedup", "mean_layers"} of these batches, at the lengths that they are padded to."""
+    teacher, left, layers = 0, 0, []
+    for batch in batches:
+        whole, through = exit_flops(run, batch[0].shape[1])
+        layers.append(answer(batch)["layers"].numpy())
+        teacher, left = teacher + whole * len(layers[-1]), left + through[layers[-1] - 1].sum()
+    return {"flops_speedup": float(teacher / left), "mean_layers": float(np.concatenate(layers).mean())}
+
+
+def choose_speed(settings, rows, clock, wanted):
+    """(which of the settings' speeds to use, judged on the validation part; in words, why).
+
+    rows: the `curve` of the validation part. clock: what `wall_clock` found of the row. wanted: the validation accuracy that
+    must be kept.
+    """
+    if settings.latency_budget:  # a text by itself takes the ms per layer of those that were timed, times its layers
+        ms = [row["mean_layers"] * timed["1"]["ms"] / timed["1"]["mean_layers"] for row, timed in zip(rows, clock, strict=True)]
+        fit = [row["speed"] for row, time in zip(rows, ms, strict=True) if time <= settings.latency_budget]
+        if fit:
+            return min(fit), f"the lowest within {settings.latency_budget:g} ms a text"
+        fastest = rows[int(np.argmin(ms))]["speed"]
+        return fastest, f"the fastest, though none keeps within {settings.latency_budget:g} ms a text"
+    fit = [row["speed"] for row in rows if row["accuracy"] >= wanted]
+    if fit:
+        return max(fit), f"the highest that loses at most {settings.accuracy_drop:g} points"
+    best = max(rows, key=lambda row: row["accuracy"])
+    return best["speed"], f"the most accurate, though none loses only {settings.accuracy_drop:g} points"
+
+
+def measure(run, names):
+    """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT row with its exits."""
+    settings, parts = run.settings, run.parts
+    asked = [settings.speeds, settings.uncertainty_top_k, settings.timed_examples, settings.student_layers, names]
+    path = run.folder / f"seed-{run.seed}" / f"wall-clock-{fingerprint(*asked)}.json"
+    clock = kept(path, lambda: wall_clock(run, names))
+    whole, through = exit_flops(run, settings.maxlen)
+    layer = costs(run, settings.maxlen)["layer"]
+    models = []
+    for name, depth in depths_of(run).items():
+        flops = whole - (teacher_depth(run) - depth) * layer
+        models.append(run.record(name) | {"layers": depth, "flops": flops, "latency_ms": clock[name]})
+    wanted = models[0]["validation_accuracy"] - settings.accuracy_drop / 100 - 1e-9
+    for name in names:
+        stage, labels = f"{name}-branches", run.corpus.labels
+        judged, logits = (np.load(run.stage(stage) / f"{part}_logits.npy") for part in ("validation", "test"))
+        chosen = curve(run, judged, labels[parts.validation])
+        speed, why = choose_speed(settings, chosen, clock[name], wanted)
+        exits = [
+            row | {"wall_speedup": {size: clock["teacher"][size] / timed[size]["ms"] for size in timed}, "timed": timed}
+            for row, timed in zip(curve(run, logits, labels[parts.test]), clock[name], strict=True)
+        ]
+        place = settings.speeds.index(speed)
+        u = uncertainties(logits, settings.uncertainty_top_k)
+        layers = exits_at(u, speed)
+        write_array(run.stage(name) / "test_logits.npy", logits[np.arange(len(layers)), layers - 1])
+        models.append(run.record(stage) | {
+            "name": name, "speed": speed, "chosen": why, "validation_accuracy": chosen[place]["accuracy"],
+            "accuracy": exits[place]["accuracy"], "macro_f1": exits[place]["macro_f1"],
+            "layers": exits[place]["mean_layers"], "flops": float(through[layers - 1].mean()),
+            "latency_ms": {size: timed["ms"] for size, timed in clock[name][place].items()},
+            "exits": exits,
+            "leaving": np.bincount(layers - 1, minlength=len(through)).tolist(),
+            "branches": [
+                {"accuracy": scores(labels[parts.test], branch)["accuracy"], "median_uncertainty": float(np.median(doubt))}
+                for branch, doubt in zip(logits.swapaxes(0, 1), u.T, strict=True)
+            ],
+        })
+    return models
+
+
+# The whole run ---------------------------------------------------------------------------------------------------------
+
+SCRIPT = "knowledge_distillation_fastbert"
+EXTENSIBLE = (  # settings that teach nothing: a finished run may be looked at with others
+    "experiments", "seeds", "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget",
+    "timed_examples",
+)
+
+
+def main(preset, settings):
+    """Read settings and data, train teacher, shallow models and branches for every seed, measure, report."""
+    wanted = check(settings)
+    runs = texts.open_runs(
+        SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
+        depths=("teacher_layers", "student_layers"), extensible=EXTENSIBLE,
+    )
+    if teacher_depth(runs[0]) < 2:
+        raise InputError(f"{settings.bert}: a teacher of one layer has no branches; it needs two layers or more")
+    for run in runs:
+        for name, depth in depths_of(run).items():
+            if name == "teacher":
+                training_of = settings.teacher_epochs, settings.teacher_learning_rate, settings.teacher_dropout
+            else:
+                training_of = settings.student_epochs, settings.student_learning_rate, settings.student_dropout
+            print(report.describe(train_alone(run, name, depth, *training_of)))
+        for name in wanted:
+            print(report.describe(train_branches(row_of(run, name), name)))
+    report_run(preset, settings, runs, wanted)
+
+
+def row_of(run, name):
+    """The run with the settings of the row `name`."""
+    return replace(run, settings=replace(run.settings, **FASTBERT[name]))
+
+
+def depths_of(run):
+    """{name: layers} of the teacher and the shallow models beside it."""
+    return {"teacher": teacher_depth(run)} | {f"alone-{depth}": depth for depth in run.settings.student_layers}
+
+
+def check(settings):
+    """Refuse settings that cannot be, before anything is read. Returns the rows to train."""
+    command.check_positive(settings, "teacher_learning_rate", "branch_learning_rate", "student_learning_rate")
+    command.check_at_least(
+        settings, maxlen=3, batch_size=1, teacher_layers=0, student_layers=1, teacher_epochs=1, branch_epochs=1,
+        student_epochs=1, train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
+        uncertainty_top_k=0, accuracy_drop=0, latency_budget=0, timed_examples=1,
+    )
+    command.check_weights(settings)
+    command.check_dropout(settings, "teacher_dropout", "student_dropout")
+    command.check_fraction(settings, "speeds")
+    command.check_seeds(settings.seeds)
+    command.check_known("--experiments", settings.experiments, FASTBERT)
+    for name in ("speeds", "student_layers"):
+        values = getattr(settings, name)
+        if len(set(values)) < len(values) or (name == "speeds" and not values):
+            raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: at least one is needed, and none twice")
+    if settings.uncertainty_top_k == 1:
+        raise InputError("--uncertainty-top-k 1: one probability has no entropy; 2 or more, or 0 for all")
+    return [name for name in FASTBERT if name in settings.experiments]
+
+
+def report_run(preset, settings, runs, names):
+    """Measure; write the report, the plot of the exits and the student; print the tables."""
+    run = runs[0]
+    models = [model for run in runs for model in measure(run, names)]
+    pairs = [(name, "teacher") for name in names]
+    pairs += [("fastbert", f"alone-{depth}") for depth in settings.student_layers]
+    results = report.results_of(run, SCRIPT, preset, as_dict(settings), models, pairs)
+    results["branch_comparisons"] = report.comparisons(
+        run, models, [(name, "fastbert") for name in names if name != "fastbert"], correct=branches_correct
+    )
+    results["costs"] = costs(run, settings.maxlen)
+    sections = []
+    for name, group in report.by_name([model for model in models if model["name"] in names]):
+        sections.append((f"{name}: speeds", speeds_table(group), SPEEDS_NOTE))
+    sections.append(("Each branch by itself", branches_table(run, models, names), branches_note(results["costs"])))
+    if results["branch_comparisons"]:
+        sections.append((
+            "Mean accuracy of the branches", report.comparisons_table(results["branch_comparisons"]),
+            "So rows of different speeds are compared at the same cost; p is that of a sign test if there is one seed.",
+        ))
+    name = names[0]
+    sections.append((f"First and last to leave, {name}, seed {run.seed}", leavers_table(run, models, name), LEAVERS_NOTE))
+    for model in models:
+        if "chosen" in model:
+            print(f"  seed {model['seed']}  {model['name']:<20}  speed {model['speed']:g} chosen on the "
+                  f"{results['data']['chosen_on']} part: {model['chosen']}")
+    plot_exits(run.folder / "exits.png", models, names)
+    taken = write_best_student(runs, [model for model in models if model["name"] in names])
+    report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken,
+                        sections=sections, plots=["exits.png"])
+
+
+def branches_correct(run, name):
+    """The share of the branches that got each test text right: (texts,) float."""
+    logits = np.load(run.stage(f"{name}-branches") / "test_logits.npy")[:, :-1]
+    return (logits.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
+
+
+SPEEDS_NOTE = (
+    "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
+    "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. wall / FLOPs: how much of what the FLOPs promise "
+    "for the timed texts the clock shows."
+)
+LEAVERS_NOTE = "Test texts: the least uncertain after the first layer, and the most uncertain of those that leave last."
+
+
+def speeds_table(group):
+    """Rows of strings, header first: what each speed costs and gives, over the seeds of a FastBERT row."""
+    rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32"]]
+    for exits in zip(*(model["exits"] for model in group), strict=True):
+        wall = {size: np.array([e["wall_speedup"][size] for e in exits]) for size in ("1", "32")}
+        share = {size: wall[size] / [e["timed"][size]["flops_speedup"] for e in exits] for size in wall}
+        means = [[e["mean_layers"] for e in exits], [e["flops_speedup"] for e in exits], *wall.values(), *share.values()]
+        accuracy = report.spread([e["accuracy"] for e in exits], 100)
+        rows.append([f"{exits[0]['speed']:g}", accuracy, *(f"{np.mean(values):.2f}" for values in means)])
+    return rows
+
+
+def branches_table(run, models, names):
+    """Rows of strings, header first: accuracy and median uncertainty of every branch on all test texts."""
+    groups = [(name, group) for name, group in report.by_name(models) if name in names]
+    rows = [["branch after layer", *(f"{name}{what}" for name in names for what in (" %", ", median u"))]]
+    for i in range(teacher_depth(run)):
+        row = [str(i + 1) if i + 1 < teacher_depth(run) else f"{i + 1}, the teacher's"]
+        for _, group in groups:
+            row.append(report.spread([model["branches"][i]["accuracy"] for model in group], 100))
+            row.append(f"{np.mean([model['branches'][i]['median_uncertainty'] for model in group]):.3f}")
+        rows.append(row)
+    return rows
+
+
+def branches_note(cost):
+    return (
+        f"A layer takes {report.count(cost['layer'])}FLOPs, a branch {report.count(cost['branch'])}FLOPs "
+        f"({cost['branch'] / cost['layer']:.1%} of a layer), the teacher's own classifier {report.count(cost['head'])}FLOPs."
+    )
+
+
+def leavers_table(run, models, name, count=3, width=60):
+    """Rows of strings, header first: a few test texts that leave first, and a few that leave last."""
+    model = next(model for model in models if model["name"] == name and model["seed"] == run.seed)
+    logits = np.load(run.stage(f"{name}-branches") / "test_logits.npy")
+    u = uncertainties(logits, run.settings.uncertainty_top_k)
+    layers = exits_at(u, model["speed"])
+    order = np.lexsort((u[np.arange(len(u)), layers - 1], layers))
+    rows = [["text", "class", "answer", "layers", "u"]]
+    for i in [*order[:count], *order[-count:]] if len(order) > 2 * count else order:
+        row, exit_ = run.parts.test[i], layers[i] - 1
+        text = " ".join(run.corpus.texts[row].split())
+        answer = run.corpus.classes[logits[i, exit_].argmax()]
+        text = text if len(text) <= width else f"{text[: width - 1]}…"
+        true = run.corpus.classes[run.corpus.labels[row]]
+        rows.append([text.replace("|", "/"), true, answer, str(layers[i]), f"{u[i, exit_]:.3f}"])
+    return rows
+
+
+def plot_exits(path, models, names):
+    """Accuracy against speed-up, with teacher and shallow models; the layers texts leave after; each branch's accuracy."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    tradeoff, leaving, branches = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
+    teacher = np.mean([model["latency_ms"]["32"] for model in models if model["name"] == "teacher"])
+    for name, group in report.by_name(models):
+        accuracy = 100 * np.mean([model["accuracy"] for model in group])
+        if name not in names:
+            speedup = teacher / np.mean([model["latency_ms"]["32"] for model in group])
+            tradeoff.plot(speedup, accuracy, marker="*" if name == "teacher" else "s", ls="none", label=name)
+            continue
+        curves = 100 * np.mean([[row["accuracy"] for row in model["exits"]] for model in group], axis=0)
+        for key, style in (("wall_speedup", "-"), ("flops_speedup", ":")):
+            values = [[row[key]["32"] if key == "wall_speedup" else row[key] for row in model["exits"]] for model in group]
+            label = f"{name}, {'by the clock, batch 32' if key == 'wall_speedup' else 'by FLOPs'}"
+            tradeoff.plot(np.mean(values, axis=0), curves, style, marker="o", markersize=3, label=label)
+        share = np.mean([np.array(model["leaving"]) / sum(model["leaving"]) for model in group], axis=0)
+        layers, width = np.arange(1, len(share) + 1), 0.8 / len(names)
+        leaving.bar(layers + (names.index(name) + 0.5) * width - 0.4, 100 * share, width, label=name)
+        alone = [[branch["accuracy"] for branch in model["branches"]] for model in group]
+        branches.plot(layers, 100 * np.mean(alone, axis=0), marker="o", markersize=3, label=name)
+    tradeoff.set(xlabel="times as fast as the teacher", ylabel="test accuracy, %")
+    leaving.set(xlabel="layers computed", ylabel="test texts at the chosen speed, %")
+    branches.set(xlabel="branch after layer", ylabel="its accuracy on all test texts, %")
+    for panel in (tradeoff, leaving, branches):
+        panel.grid(alpha=0.3)
+    for panel in (leaving, branches):
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*tradeoff.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+    report.save_figure(figure, path)
+
+
+def write_best_student(runs, rows):
+    """Write to student/ the FastBERT that was best on the validation part, as a SavedModel with its tokenizer."""
+    best = max(rows, key=lambda model: model["validation_accuracy"])
+    run = row_of(next(run for run in runs if run.seed == best["seed"]), best["name"])
+    keras.backend.clear_session()
+    fast = trained(run, best["name"])
+    answer = early_exit(fast, run.settings.uncertainty_top_k)
+    with whole_folder(run.folder / "student") as student:
+        report.write_saved_model(student / "saved_model", answer, all_exits(fast).variables)
+        report.write_tokenizer(student / "tokenizer.json", run.bert)
+        write_json(student / "classes.json", {
+            "token_ids, segment_ids": "int32 (texts, tokens), 0 is padding", "speed": best["speed"],
+            "classes": run.corpus.classes,
+        })
+    return f"{best['name']}, seed {best['seed']}, speed {best['speed']:g}"
+
+
+if __name__ == "__main__":
+    start(main, PRESETS, __doc__.split("\n\n")[0])
