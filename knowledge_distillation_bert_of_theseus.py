@@ -82,7 +82,8 @@ PRESETS = {
     "demo": Settings(),
     "original": ORIGINAL,
     "paper": replace(
-        ORIGINAL, student_layers=6, middle_layers=9, successor_init="predecessor", mix_embeddings=False,
+        ORIGINAL, validation_examples=1000,
+        student_layers=6, middle_layers=9, successor_init="predecessor", mix_embeddings=False,
         replacing="random", replacing_schedule="linear", replacing_base=0.3, replacing_share=0.5,
         mixed_epochs=10, successor_epochs=0, direct_epochs=10, schedule="linear", weight_decay=0.01, clip_norm=1.0,
     ),
@@ -99,7 +100,7 @@ FROM_PREDECESSOR = (UNMIXED, *THESEUS)
 EXPERIMENTS = ("predecessor", "middle", "successor", *FROM_PREDECESSOR)
 COMPARISONS = (
     *((name, "successor") for name in FROM_PREDECESSOR), *((name, UNMIXED) for name in THESEUS),
-    ("middle", "successor"), ("predecessor", "theseus"),
+    ("middle", "successor"), *(("predecessor", name) for name in THESEUS),
 )
 
 
@@ -353,11 +354,11 @@ def plot_replacing(path, models):
     figure = Figure(figsize=(7, 5.4), layout="constrained")
     rate, accuracy = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     for name, group in report.by_name(models):
-        if name not in THESEUS and name != "successor":
+        if name not in ("successor", *FROM_PREDECESSOR):
             continue
         epochs = [epoch["epoch"] for epoch in group[0]["history"]]
         values = 100 * np.mean([[epoch["val_accuracy"] for epoch in model["history"]] for model in group], axis=0)
-        line = accuracy.plot(epochs, values, marker="o", markersize=3, label=name, ls="--" if name == "successor" else "-")[0]
+        line = accuracy.plot(epochs, values, marker="o", markersize=3, label=name, ls="-" if name in THESEUS else "--")[0]
         rates = [epoch.get("replacing_rate", np.nan) for epoch in group[0]["history"]]
         rate.plot(epochs, rates, marker="o", markersize=3, color=line.get_color())
     rate.set(ylabel="replacing rate p", ylim=(0, 1.05))

@@ -42,22 +42,21 @@ class Settings:
     maxlen: int = 64  # tokens a text is cut to
     teacher_layers: int = 0  # the first layers of the BERT that the teacher has; 0 takes all
     teacher_head: Literal["branch", "dense"] = "branch"  # its classifier: shaped as a branch is, or one linear layer
-    student_layers: tuple[int, ...] = (1, 2)  # shallow models of so many layers, fine-tuned directly, for comparison
+    student_layers: tuple[int, ...] = (1,)  # shallow models of so many layers, fine-tuned directly, for comparison
 
     # Self-distillation
-    experiments: tuple[str, ...] = ("fastbert",)  # rows; see FASTBERT for more
+    experiments: tuple[str, ...] = ("fastbert",)  # rows: this, or it with -plain -labels -labels-only -shuffled -joint added
     direction: Literal["student-teacher", "teacher-student"] = "student-teacher"  # KL(student || teacher), or the reverse
     soft_weight: float = 1.0  # of the KL divergence between branch and teacher
     hard_weight: float = 0.0  # of each branch's cross-entropy with the labels
-    joint: bool = False  # no self-distillation: teacher and branches are fine-tuned together, on the labels
-    shuffle_sentences: bool = False  # branches also learn from copies with their sentences doubled and shuffled
+    shuffle_sentences: bool = False  # half of the texts of a step are copies with their sentences doubled and shuffled
 
     # Stopping early
     uncertainty_top_k: int = 0  # entropy of the k highest probabilities, for many classes; 0 takes all
-    speeds: tuple[float, ...] = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)  # of the curve
+    speeds: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)  # of the curve
     accuracy_drop: float = 0.2  # choose the highest speed that loses at most so many points on the validation part
-    latency_budget: float = 0.0  # or the lowest at which a text takes at most so many ms by itself; 0 leaves it to the drop
-    timed_examples: int = 256  # test texts that are timed, in batches of 32; by themselves, a quarter of them
+    latency_budget: float = 0.0  # above 0, instead: the lowest speed at which a text by itself takes at most so many ms
+    timed_examples: int = 256  # test texts that are timed in batches of 32; a quarter of them by themselves
 
     # Training
     batch_size: int = 32  # texts a step
@@ -81,7 +80,7 @@ ORIGINAL = Settings(
     data="iflytek", train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
     bert="chinese-bert-base", maxlen=128, teacher_layers=6, teacher_head="dense", student_layers=(),
     direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True,
-    speeds=(0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1), accuracy_drop=0.5,
+    speeds=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), accuracy_drop=0.5,
     batch_size=32, teacher_epochs=5, branch_epochs=20, teacher_learning_rate=2e-5, branch_learning_rate=1e-5,
     schedule="constant", teacher_dropout=0.1,
 )
@@ -89,17 +88,20 @@ PRESETS = {
     "demo": Settings(),
     "original": ORIGINAL,
     "paper": replace(
-        ORIGINAL, teacher_layers=0, teacher_head="branch", direction="student-teacher", hard_weight=0.0,
+        ORIGINAL, validation_examples=1000, unlabelled_examples=1_000_000,  # if there is a file of them
+        teacher_layers=0, teacher_head="branch", direction="student-teacher", hard_weight=0.0,
         shuffle_sentences=False, teacher_epochs=3, branch_epochs=5, branch_learning_rate=2e-4, schedule="linear",
     ),
 }
 
+JOINT = "fastbert-joint"  # no self-distillation: teacher and branches are fine-tuned together, on the labels
 FASTBERT = {  # a row of each: what of the settings is another there
     "fastbert": {},
-    "fastbert-labels": {"hard_weight": 1.0},
-    "fastbert-labels-only": {"hard_weight": 1.0, "soft_weight": 0.0},
+    "fastbert-plain": {"soft_weight": 1.0, "hard_weight": 0.0, "shuffle_sentences": False},
+    "fastbert-labels": {"soft_weight": 1.0, "hard_weight": 1.0},
+    "fastbert-labels-only": {"soft_weight": 0.0, "hard_weight": 1.0},
     "fastbert-shuffled": {"shuffle_sentences": True},
-    "fastbert-joint": {"joint": True},
+    JOINT: {},
 }
 
 
@@ -109,12 +111,12 @@ WIDTH, HEADS = 128, 2  # of a branch
 
 
 def draw_weights(shape, dtype=None, **_):
-    """Initial weights of a branch, drawn anew at every call: bert4keras hands one initializer to four matrices."""
-    return tf.random.truncated_normal(shape, stddev=0.05, dtype=dtype or tf.float32)
+    """Initial weights with BERT's spread, drawn anew at every call: bert4keras hands one initializer to four matrices."""
+    return tf.random.truncated_normal(shape, stddev=0.02, dtype=dtype or tf.float32)
 
 
 def build_branch(hidden_size, classes, name):
-    """A branch (paper, figure 2) as a model of hidden states (batch, tokens, hidden) -> logits (batch, classes) float32.
+    """A branch (paper, section 3.1) as a model: hidden states (batch, tokens, hidden) -> logits (batch, classes) float32.
 
     Dense 128 - tanh - self-attention of 2 heads of 64 that does not see the padding - [CLS] - Dense 128 - tanh - Dense.
     Attention asks for [CLS] alone: what the other tokens would get from it is never used.
@@ -157,13 +159,13 @@ class FastBert:
     branches: list
 
 
-def build_fastbert(run):
-    """The fine-tuned teacher taken to pieces and frozen, without dropout, and new branches. `joint` has nothing to freeze."""
-    settings, depth, classes = run.settings, teacher_depth(run), len(run.corpus.classes)
-    encoder, head, teacher = build_teacher(run, depth, settings.teacher_dropout if settings.joint else 0.0)
+def build_fastbert(run, joint=False):
+    """The fine-tuned teacher taken to pieces, frozen and without dropout, and new branches; for `joint`, nothing is frozen."""
+    depth, classes = teacher_depth(run), len(run.corpus.classes)
+    encoder, head, teacher = build_teacher(run, depth, run.settings.teacher_dropout if joint else 0.0)
     branches = [build_branch(encoder.hidden_size, classes, f"branch_{i}") for i in range(1, depth)]
     layers = [pretrained.layers_of(encoder, [i]) for i in range(depth)]
-    if not settings.joint:
+    if not joint:
         training.load_weights(teacher, run.stage("teacher") / "weights.npz")
         encoder.model.trainable = head.trainable = False
     return FastBert(pretrained.embeddings_of(encoder), layers, [*branches, head])
@@ -187,7 +189,7 @@ def all_exits(fast):
 
 
 def self_distillation_loss(direction, soft_weight, hard_weight):
-    """Σ over branches of soft_weight · KL(branch || teacher) + hard_weight · CE(label, branch)  (paper, equations 6 and 7).
+    """Σ over branches of soft_weight · KL(branch || teacher) + hard_weight · CE(label, branch)  (paper, equations 5 and 6).
 
     Returns (labels (batch,) int, logits (batch, layers, classes)) -> (batch,) float32. The teacher's logits are the last of
     them and get no gradient; a label that is UNLABELLED has no part in the cross-entropy. direction: "student-teacher" as
@@ -213,35 +215,46 @@ def labels_loss(labels, logits):
     return known * tf.add_n([distillation.hard_loss(tf.maximum(labels, 0), logits) for logits in exits])
 
 
-def branch_scores(labels, logits):
-    """The mean scores of the branches, the teacher's head left out; logits (texts, layers, classes)."""
-    found = [scores(labels, logits[:, branch]) for branch in range(logits.shape[1] - 1)]
+def mean_scores(labels, logits):
+    """The mean scores of some exits; logits (texts, exits, classes)."""
+    found = [scores(labels, exit_logits) for exit_logits in logits.swapaxes(0, 1)]
     return {key: float(np.mean([score[key] for score in found])) for key in found[0]}
+
+
+def sentences_of(text):
+    """A text parted after its Chinese or English punctuation and at the ends of lines."""
+    return [part for part in re.split(r"(?<=[。！？；])|(?<=[.!?;])\s+|\n+", text) if part and part.strip()]
 
 
 def shuffle_sentences(text, rng):
     """The original's augmentation: the sentences of a text twice, in random order."""
-    sentences = [part for part in re.split(r"(?<=[。！？；])|(?<=[.!?;])\s+|\n+", text) if part and part.strip()]
-    return " ".join(rng.permutation(np.array(2 * sentences, dtype=object)))
+    return " ".join(rng.permutation(np.array(2 * sentences_of(text), dtype=object)))
 
 
 def with_shuffled_copies(run, rows):
     """(the run with a shuffled copy of every text of `rows` among its examples, the rows and after them their copies)."""
     bert, rng, settings = run.bert, np.random.default_rng(run.seed), run.settings
     copies = [shuffle_sentences(run.corpus.texts[row], rng) for row in rows]
+    several = np.mean([len(sentences_of(run.corpus.texts[row])) > 1 for row in rows])
+    if several < 0.5:
+        print(f"  only {several:.0%} of the texts have punctuation that parts them into sentences: little is shuffled")
     examples = run.examples.joined(data.encode(copies, bert.tokenizer, settings.maxlen, bert.pad_id))
     return replace(run, examples=examples), np.append(rows, len(run.corpus.texts) + np.arange(len(rows)))
 
 
-def train_alone(run, name, layers, epochs, learning_rate, dropout):
-    """The teacher, or a shallow model beside it, fine-tuned on the labels. Returns the record of the stage."""
+def train_alone(run, name):
+    """Fine-tune the teacher, or a shallow model beside it, on the labels. Returns the record of the stage."""
     if found := run.record(name):
         return found
+    settings, rows = run.settings, run.parts.train
+    if name == "teacher":
+        epochs, rate, dropout = settings.teacher_epochs, settings.teacher_learning_rate, settings.teacher_dropout
+    else:
+        epochs, rate, dropout = settings.student_epochs, settings.student_learning_rate, settings.student_dropout
     keras.backend.clear_session()
     set_seed(run.seed)
-    rows, classifier = run.parts.train, build_teacher(run, layers, dropout)[2]
-    steps = run.steps(rows)
-    model = distillation.compile_alone(classifier, training.adam(learning_rate, steps * epochs, run.settings.schedule))
+    classifier, steps = build_teacher(run, depths_of(run)[name], dropout)[2], run.steps(rows)
+    model = distillation.compile_alone(classifier, training.adam(rate, steps * epochs, settings.schedule))
     return training.train_stage(run, name, classifier, model, rows, (run.corpus.labels[rows],), epochs, steps)
 
 
@@ -250,30 +263,36 @@ def train_branches(run, name):
     stage = f"{name}-branches"
     if found := run.record(stage):
         return found
-    settings, parts = run.settings, run.parts
+    settings, parts, joint = run.settings, run.parts, name == JOINT
     keras.backend.clear_session()
     set_seed(run.seed)
-    model = all_exits(build_fastbert(run))
-    rows = parts.train if settings.joint else np.concatenate([parts.train, parts.unlabelled])
-    steps = run.steps(rows)  # as many with shuffled copies as without
+    model = all_exits(build_fastbert(run, joint))
+    rows = np.concatenate([parts.train, parts.unlabelled])
+    steps = run.steps(rows)  # in every row as many, whatever it learns from
+    if joint or not settings.soft_weight:
+        rows = parts.train
     labels = np.where(np.isin(rows, parts.unlabelled), data.UNLABELLED, run.corpus.labels[rows])
-    if settings.shuffle_sentences:
+    if settings.shuffle_sentences and not joint:
         run, rows = with_shuffled_copies(run, rows)
         labels = np.tile(labels, 2)
-    if settings.joint:
+    if joint:
         epochs, rate, loss = settings.teacher_epochs, settings.teacher_learning_rate, labels_loss
+        steps, measure, measured = run.steps(rows), mean_scores, "mean of all exits"
     else:
         epochs, rate = settings.branch_epochs, settings.branch_learning_rate
+        measure, measured = lambda labels, logits: mean_scores(labels, logits[:, :-1]), "mean of the branches"
         loss = self_distillation_loss(settings.direction, settings.soft_weight, settings.hard_weight)
     model.compile(training.adam(rate, steps * epochs, settings.schedule), loss=loss)
-    return training.train_stage(run, stage, model, model, rows, (labels,), epochs, steps, measure=branch_scores)
+    return training.train_stage(
+        run, stage, model, model, rows, (labels,), epochs, steps, measure=measure, measured=measured
+    )
 
 
 # Stopping early --------------------------------------------------------------------------------------------------------
 
 
 def uncertainty(probabilities, top_k=0):
-    """u = -Σ p log p / log N, from 0 to 1  (paper, equation 5). probabilities: (…, classes), any float. Returns (…) float32.
+    """u = -Σ p log p / log N, from 0 to 1  (paper, equation 7). probabilities: (…, classes), any float. Returns (…) float32.
 
     0 · log 0 is 0 here, where the original gets NaN. top_k: only the k highest probabilities, scaled to sum to 1, and N = k:
     among many classes the few that are likely say how sure an answer is, while the plain entropy can hardly fall.
@@ -286,21 +305,24 @@ def uncertainty(probabilities, top_k=0):
     return tf.where(tf.math.is_nan(entropy), entropy, tf.clip_by_value(entropy, 0.0, 1.0))  # clipping may lose a NaN
 
 
-def early_exit(fast, top_k=0):
+def early_exit(fast, top_k=0, pad_id=0):
     """One graph: (token ids, segment ids, speed) -> {"probabilities", "layers", "uncertainty"} of each text.
 
-    token ids, segment ids: (texts, tokens) int32, 0 is padding. speed: a float32; a text leaves after the first layer whose
+    token ids, segment ids: (texts, tokens) int32, padded with 0. speed: a float32; a text leaves after the first layer whose
     branch has u < speed, so that at 0 every text has the teacher's answer. probabilities: (texts, classes) float32. layers:
     (texts,) int32, how many were computed. uncertainty: (texts,) float32, of the answer. After each layer the batch shrinks
-    to the texts that are undecided; when none is left, neither layer nor branch is computed any more.
+    to the texts that are undecided; when none is left, neither layer nor branch is computed any more. pad_id: for a graph that
+    is given away; it takes ids as the tokenizer makes them, padded with pad_id, which `data.encode` exchanges with 0.
     """
     ids = tf.TensorSpec((None, None), tf.int32)
 
     @tf.function(input_signature=[ids, ids, tf.TensorSpec((), tf.float32)])
     def answer(token_ids, segment_ids, speed):
-        texts_, classes = tf.shape(token_ids)[0], fast.branches[-1].output_shape[-1]
-        hidden, mask, rows = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0), tf.range(texts_)
-        answers = tf.zeros((texts_, classes)), tf.zeros(texts_, tf.int32), tf.zeros(texts_)
+        if pad_id:
+            token_ids = tf.where(token_ids == 0, pad_id, tf.where(token_ids == pad_id, 0, token_ids))
+        count, classes = tf.shape(token_ids)[0], fast.branches[-1].output_shape[-1]
+        hidden, mask, rows = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0), tf.range(count)
+        answers = tf.zeros((count, classes)), tf.zeros(count, tf.int32), tf.zeros(count)
         for number, (layer, branch) in enumerate(zip(fast.layers, fast.branches, strict=True), 1):
 
             def compute(hidden, mask, rows, answers, number=number, layer=layer, branch=branch):
@@ -327,6 +349,13 @@ def early_exit(fast, top_k=0):
 def uncertainties(logits, top_k):
     """The uncertainty of every branch: logits (texts, layers, classes) -> (texts, layers) float32."""
     return uncertainty(tf.nn.softmax(logits), top_k).numpy()
+
+
+def leave(logits, speed, top_k):
+    """(layers (texts,), logits (texts, classes) there, uncertainty (texts,) there), given those of all exits."""
+    u = uncertainties(logits, top_k)
+    layers, rows = exits_at(u, speed), np.arange(len(u))
+    return layers, logits[rows, layers - 1], u[rows, layers - 1]
 
 
 def exits_at(u, speed):
@@ -358,14 +387,13 @@ def exit_flops(run, tokens):
 
 def curve(run, logits, labels):
     """What each of the settings' speeds gives, reckoned from logits (texts, layers, classes) of all exits: a dict of each."""
-    u = uncertainties(logits, run.settings.uncertainty_top_k)
     whole, through = exit_flops(run, run.settings.maxlen)
     rows = []
     for speed in run.settings.speeds:
-        layers = exits_at(u, speed)
+        layers, answers, _ = leave(logits, speed, run.settings.uncertainty_top_k)
         rows.append({
             "speed": speed,
-            **scores(labels, logits[np.arange(len(labels)), layers - 1]),
+            **scores(labels, answers),
             "mean_layers": float(layers.mean()),
             "flops_speedup": float(whole / through[layers - 1].mean()),
         })
@@ -374,9 +402,18 @@ def curve(run, logits, labels):
 
 def trained(run, name):
     """The FastBert of a finished row, with its best weights."""
-    fast = build_fastbert(run)
+    fast = build_fastbert(run, joint=name == JOINT)
     training.load_weights(all_exits(fast), run.stage(f"{name}-branches") / "weights.npz")
     return fast
+
+
+def straight(fast):
+    """The teacher of a FastBert as a graph: all layers, no branch, (token ids, segment ids) -> logits (batch, classes)."""
+    inputs, mask = texts.inputs_and_mask()
+    hidden = fast.embeddings(inputs)
+    for layer in fast.layers:
+        hidden = layer(hidden, mask=mask)
+    return graph_of(keras.Model(inputs, fast.branches[-1](hidden, mask=mask)))
 
 
 def graph_of(model):
@@ -385,30 +422,34 @@ def graph_of(model):
     return tf.function(lambda token_ids, segment_ids: model([token_ids, segment_ids]), input_signature=[ids, ids])
 
 
-def wall_clock(run, names):
+def time_exits(run, names):
     """Time all models of a seed on the same test texts, taking turns; by themselves ("1") and in batches of 32 ("32").
 
-    Returns {"teacher": {"1": ms, "32": ms}, "alone-1": …, "fastbert": [{"1": {"ms", "flops_speedup", "mean_layers"}, "32": …}
-    of each speed]}. ms are the mean over batches of the median over rounds; the other two are reckoned for the very texts
-    and lengths that were timed: what the time is to be held against.
+    Returns {"tokens": of a text, "teacher": {"1": ms, "32": ms}, "alone-1": …, "fastbert": [{"1": {"ms", "flops_speedup",
+    "mean_layers"}, "32": …} of each speed]}. ms are the mean over batches of the median over rounds; the other two are
+    reckoned for the very texts and lengths that were timed: what the time is to be held against.
     """
-    settings, depths = run.settings, depths_of(run)
+    settings = run.settings
     keras.backend.clear_session()
-    graphs = {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in depths.items()}
-    runs = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
-    for name in names:
-        answer = early_exit(trained(row_of(run, name), name), settings.uncertainty_top_k)
-        runs |= {(name, speed): lambda batch, answer=answer, speed=speed: answer(*batch, speed) for speed in settings.speeds}
+    set_seed(run.seed)
+    fasts = {name: trained(row_of(run, name), name) for name in names}
+    graphs = {"teacher": straight(fasts[names[0]])}  # of the same weights in memory
+    graphs |= {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in depths_of(run).items() if name != "teacher"}
+    timed = {(name, None): lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
+    for name, fast in fasts.items():
+        answer = early_exit(fast, settings.uncertainty_top_k)
+        timed |= {(name, speed): lambda batch, answer=answer, speed=speed: answer(*batch, speed) for speed in settings.speeds}
     drawn = np.random.default_rng(run.seed).permutation(run.parts.test)[: settings.timed_examples]
-    found = {name: {} for name in depths} | {name: [{} for _ in settings.speeds] for name in names}
-    for size, rows in ((1, drawn[: -(-len(drawn) // 4)]), (32, drawn)):
+    found = {"tokens": float(run.examples.lengths(drawn).mean())}
+    found |= {name: {} for name in graphs} | {name: [{} for _ in settings.speeds] for name in names}
+    for size, rows in ((1, drawn[: -(-len(drawn) // 4)]), (32, np.resize(drawn, -(-len(drawn) // 32) * 32))):
         batches = [tuple(map(tf.constant, run.examples.inputs(rows[i : i + size]))) for i in range(0, len(rows), size)]
-        ms = {key: 1000 * float(seconds.mean()) for key, seconds in evaluation.wall_clock(runs, batches, rounds=3).items()}
-        for name in depths:
-            found[name][str(size)] = ms[name]
+        ms = {key: 1000 * float(seconds.mean()) for key, seconds in evaluation.wall_clock(timed, batches, rounds=3).items()}
+        for name in graphs:
+            found[name][str(size)] = ms[name, None]
         for name in names:
             for speed, row in zip(settings.speeds, found[name], strict=True):
-                row[str(size)] = {"ms": ms[name, speed]} | promised(run, batches, runs[name, speed])
+                row[str(size)] = {"ms": ms[name, speed]} | promised(run, batches, timed[name, speed])
     return found
 
 
@@ -444,43 +485,46 @@ def choose_speed(settings, rows, clock, wanted):
 
 def measure(run, names):
     """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT row with its exits."""
-    settings, parts = run.settings, run.parts
+    settings = run.settings
     asked = [settings.speeds, settings.uncertainty_top_k, settings.timed_examples, settings.student_layers, names]
-    path = run.folder / f"seed-{run.seed}" / f"wall-clock-{fingerprint(*asked)}.json"
-    clock = kept(path, lambda: wall_clock(run, names))
-    whole, through = exit_flops(run, settings.maxlen)
-    layer = costs(run, settings.maxlen)["layer"]
+    # One clock for all of them: other models or speeds are timed together with these, anew.
+    clock = kept(run.folder / f"seed-{run.seed}" / f"clock-{fingerprint(*asked)}.json", lambda: time_exits(run, names))
+    whole, layer = exit_flops(run, settings.maxlen)[0], costs(run, settings.maxlen)["layer"]
     models = []
     for name, depth in depths_of(run).items():
-        flops = whole - (teacher_depth(run) - depth) * layer
-        models.append(run.record(name) | {"layers": depth, "flops": flops, "latency_ms": clock[name]})
-    wanted = models[0]["validation_accuracy"] - settings.accuracy_drop / 100 - 1e-9
-    for name in names:
-        stage, labels = f"{name}-branches", run.corpus.labels
-        judged, logits = (np.load(run.stage(stage) / f"{part}_logits.npy") for part in ("validation", "test"))
-        chosen = curve(run, judged, labels[parts.validation])
-        speed, why = choose_speed(settings, chosen, clock[name], wanted)
-        exits = [
-            row | {"wall_speedup": {size: clock["teacher"][size] / timed[size]["ms"] for size in timed}, "timed": timed}
-            for row, timed in zip(curve(run, logits, labels[parts.test]), clock[name], strict=True)
-        ]
-        place = settings.speeds.index(speed)
-        u = uncertainties(logits, settings.uncertainty_top_k)
-        layers = exits_at(u, speed)
-        write_array(run.stage(name) / "test_logits.npy", logits[np.arange(len(layers)), layers - 1])
-        models.append(run.record(stage) | {
-            "name": name, "speed": speed, "chosen": why, "validation_accuracy": chosen[place]["accuracy"],
-            "accuracy": exits[place]["accuracy"], "macro_f1": exits[place]["macro_f1"],
-            "layers": exits[place]["mean_layers"], "flops": float(through[layers - 1].mean()),
-            "latency_ms": {size: timed["ms"] for size, timed in clock[name][place].items()},
-            "exits": exits,
-            "leaving": np.bincount(layers - 1, minlength=len(through)).tolist(),
-            "branches": [
-                {"accuracy": scores(labels[parts.test], branch)["accuracy"], "median_uncertainty": float(np.median(doubt))}
-                for branch, doubt in zip(logits.swapaxes(0, 1), u.T, strict=True)
-            ],
-        })
-    return models
+        cost = {"layers": depth, "flops": whole - (teacher_depth(run) - depth) * layer, "latency_ms": clock[name]}
+        models.append(run.record(name) | cost | {"timed_tokens": clock["tokens"]})
+    teacher = models[0]
+    return models + [record_of(run, name, teacher, clock[name]) for name in names]
+
+
+def record_of(run, name, teacher, clock):
+    """The record of a FastBERT row: its exits at every speed, and what it is at the speed chosen. Writes its answers."""
+    settings, parts, labels = run.settings, run.parts, run.corpus.labels
+    stage, tested = run.record(f"{name}-branches"), labels[parts.test]
+    judged, logits = (np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy") for part in ("validation", "test"))
+    on_validation = curve(run, judged, labels[parts.validation])
+    wanted = teacher["validation_accuracy"] - settings.accuracy_drop / 100 - 1e-9
+    speed, why = choose_speed(settings, on_validation, clock, wanted)
+    exits = [
+        row | {"wall_speedup": {size: teacher["latency_ms"][size] / timed[size]["ms"] for size in timed}, "timed": timed}
+        for row, timed in zip(curve(run, logits, tested), clock, strict=True)
+    ]
+    place, through = settings.speeds.index(speed), exit_flops(run, settings.maxlen)[1]
+    layers, answers, _ = leave(logits, speed, settings.uncertainty_top_k)
+    write_array(run.stage(name) / "test_logits.npy", answers)
+    branches = [scores(tested, branch)["accuracy"] for branch in logits.swapaxes(0, 1)]
+    doubts = {"median_uncertainty": settings.uncertainty_top_k, "median_entropy": 0}
+    doubts = {key: np.median(uncertainties(logits, top_k), axis=0).tolist() for key, top_k in doubts.items()}
+    return stage | {
+        "name": name, "speed": speed, "chosen": why, "validation_accuracy": on_validation[place]["accuracy"],
+        "accuracy": exits[place]["accuracy"], "macro_f1": exits[place]["macro_f1"],
+        "layers": exits[place]["mean_layers"], "flops": float(through[layers - 1].mean()),
+        "latency_ms": {size: timed["ms"] for size, timed in clock[place].items()},
+        "train_seconds": stage["train_seconds"] + (0 if name == JOINT else teacher["train_seconds"]),
+        "exits": exits, "leaving": np.bincount(layers - 1, minlength=len(through)).tolist(),
+        "branch_accuracy": branches, **doubts,
+    }
 
 
 # The whole run ---------------------------------------------------------------------------------------------------------
@@ -495,19 +539,15 @@ EXTENSIBLE = (  # settings that teach nothing: a finished run may be looked at w
 def main(preset, settings):
     """Read settings and data, train teacher, shallow models and branches for every seed, measure, report."""
     wanted = check(settings)
+    settings = replace(settings, speeds=tuple(sorted(map(float, settings.speeds))))
     runs = texts.open_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
-        depths=("teacher_layers", "student_layers"), extensible=EXTENSIBLE,
+        depths=("teacher_layers", "student_layers"), fewest=2,
+        extensible=EXTENSIBLE,
     )
-    if teacher_depth(runs[0]) < 2:
-        raise InputError(f"{settings.bert}: a teacher of one layer has no branches; it needs two layers or more")
     for run in runs:
-        for name, depth in depths_of(run).items():
-            if name == "teacher":
-                training_of = settings.teacher_epochs, settings.teacher_learning_rate, settings.teacher_dropout
-            else:
-                training_of = settings.student_epochs, settings.student_learning_rate, settings.student_dropout
-            print(report.describe(train_alone(run, name, depth, *training_of)))
+        for name in depths_of(run):
+            print(report.describe(train_alone(run, name)))
         for name in wanted:
             print(report.describe(train_branches(row_of(run, name), name)))
     report_run(preset, settings, runs, wanted)
@@ -531,34 +571,43 @@ def check(settings):
         student_epochs=1, train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
         uncertainty_top_k=0, accuracy_drop=0, latency_budget=0, timed_examples=1,
     )
-    command.check_weights(settings)
     command.check_dropout(settings, "teacher_dropout", "student_dropout")
     command.check_fraction(settings, "speeds")
     command.check_seeds(settings.seeds)
     command.check_known("--experiments", settings.experiments, FASTBERT)
-    for name in ("speeds", "student_layers"):
-        values = getattr(settings, name)
-        if len(set(values)) < len(values) or (name == "speeds" and not values):
-            raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: at least one is needed, and none twice")
+    command.check_none_twice(settings, "speeds", "student_layers", "experiments")
+    for name in ("speeds", "experiments"):
+        if not getattr(settings, name):
+            raise InputError(f"--{name}: at least one is needed")
+    if settings.teacher_layers == 1:
+        raise InputError("--teacher-layers 1: a teacher of one layer has no branches; 2 or more, or 0 for all")
     if settings.uncertainty_top_k == 1:
         raise InputError("--uncertainty-top-k 1: one probability has no entropy; 2 or more, or 0 for all")
-    return [name for name in FASTBERT if name in settings.experiments]
+    wanted = [name for name in FASTBERT if name in settings.experiments]
+    rows = {name: replace(settings, **FASTBERT[name]) for name in wanted if name != JOINT}
+    for place, (name, row) in enumerate(rows.items()):
+        command.check_weights(row)
+        for other in [*rows][:place]:
+            if rows[other] == row:
+                raise InputError(f"--experiments {name}: with these settings it is the same as {other}; leave one out")
+    return wanted
 
 
 def report_run(preset, settings, runs, names):
     """Measure; write the report, the plot of the exits and the student; print the tables."""
     run = runs[0]
     models = [model for run in runs for model in measure(run, names)]
-    pairs = [(name, "teacher") for name in names]
-    pairs += [("fastbert", f"alone-{depth}") for depth in settings.student_layers]
+    pairs = [(name, other) for other in depths_of(run) for name in names]
     results = report.results_of(run, SCRIPT, preset, as_dict(settings), models, pairs)
     results["branch_comparisons"] = report.comparisons(
-        run, models, [(name, "fastbert") for name in names if name != "fastbert"], correct=branches_correct
+        run, models, [(name, names[0]) for name in names[1:]], correct=branches_correct
     )
     results["costs"] = costs(run, settings.maxlen)
     sections = []
     for name, group in report.by_name([model for model in models if model["name"] in names]):
-        sections.append((f"{name}: speeds", speeds_table(group), SPEEDS_NOTE))
+        chosen = "; ".join(f"seed {model['seed']}: {model['speed']:g}, {model['chosen']}" for model in group)
+        chosen = f"Chosen on the {results['data']['chosen_on']} part: {chosen}."
+        sections.append((f"{name}: speeds", speeds_table(group), f"{chosen} {SPEEDS_NOTE}"))
     sections.append(("Each branch by itself", branches_table(run, models, names), branches_note(results["costs"])))
     if results["branch_comparisons"]:
         sections.append((
@@ -573,8 +622,8 @@ def report_run(preset, settings, runs, names):
                   f"{results['data']['chosen_on']} part: {model['chosen']}")
     plot_exits(run.folder / "exits.png", models, names)
     taken = write_best_student(runs, [model for model in models if model["name"] in names])
-    report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken,
-                        sections=sections, plots=["exits.png"])
+    example = f"one text of {settings.maxlen} tokens (timed: test texts, of {models[0]['timed_tokens']:.0f} tokens on average)"
+    report.write_report(run.folder, results, models, example, taken, sections=sections, plots=["exits.png"])
 
 
 def branches_correct(run, name):
@@ -585,10 +634,10 @@ def branches_correct(run, name):
 
 SPEEDS_NOTE = (
     "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
-    "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. wall / FLOPs: how much of what the FLOPs promise "
-    "for the timed texts the clock shows."
+    "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
+    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
 )
-LEAVERS_NOTE = "Test texts: the least uncertain after the first layer, and the most uncertain of those that leave last."
+LEAVERS_NOTE = "Test texts in the order of their layers and, where these are equal, of their uncertainty: first and last three."
 
 
 def speeds_table(group):
@@ -605,13 +654,15 @@ def speeds_table(group):
 
 def branches_table(run, models, names):
     """Rows of strings, header first: accuracy and median uncertainty of every branch on all test texts."""
-    groups = [(name, group) for name, group in report.by_name(models) if name in names]
-    rows = [["branch after layer", *(f"{name}{what}" for name in names for what in (" %", ", median u"))]]
+    columns = {"median_uncertainty": "median u"}
+    if run.settings.uncertainty_top_k:
+        columns["median_entropy"] = "of all classes"
+    rows = [["branch after layer", *(cell for name in names for cell in (f"{name} %", *columns.values()))]]
     for i in range(teacher_depth(run)):
-        row = [str(i + 1) if i + 1 < teacher_depth(run) else f"{i + 1}, the teacher's"]
-        for _, group in groups:
-            row.append(report.spread([model["branches"][i]["accuracy"] for model in group], 100))
-            row.append(f"{np.mean([model['branches'][i]['median_uncertainty'] for model in group]):.3f}")
+        row = [str(i + 1) if i + 1 < teacher_depth(run) else f"{i + 1}, the last"]
+        for _, group in report.by_name([model for model in models if model["name"] in names]):
+            row.append(report.spread([model["branch_accuracy"][i] for model in group], 100))
+            row += [f"{np.mean([model[key][i] for model in group]):.3f}" for key in columns]
         rows.append(row)
     return rows
 
@@ -627,17 +678,15 @@ def leavers_table(run, models, name, count=3, width=60):
     """Rows of strings, header first: a few test texts that leave first, and a few that leave last."""
     model = next(model for model in models if model["name"] == name and model["seed"] == run.seed)
     logits = np.load(run.stage(f"{name}-branches") / "test_logits.npy")
-    u = uncertainties(logits, run.settings.uncertainty_top_k)
-    layers = exits_at(u, model["speed"])
-    order = np.lexsort((u[np.arange(len(u)), layers - 1], layers))
+    layers, answers, u = leave(logits, model["speed"], run.settings.uncertainty_top_k)
+    order = np.lexsort((u, layers))
     rows = [["text", "class", "answer", "layers", "u"]]
     for i in [*order[:count], *order[-count:]] if len(order) > 2 * count else order:
-        row, exit_ = run.parts.test[i], layers[i] - 1
+        row, classes = run.parts.test[i], run.corpus.classes
         text = " ".join(run.corpus.texts[row].split())
-        answer = run.corpus.classes[logits[i, exit_].argmax()]
         text = text if len(text) <= width else f"{text[: width - 1]}…"
-        true = run.corpus.classes[run.corpus.labels[row]]
-        rows.append([text.replace("|", "/"), true, answer, str(layers[i]), f"{u[i, exit_]:.3f}"])
+        true, answer = classes[run.corpus.labels[row]], classes[answers[i].argmax()]
+        rows.append([text.replace("|", "/"), true, answer, str(layers[i]), f"{u[i]:.3f}"])
     return rows
 
 
@@ -646,22 +695,23 @@ def plot_exits(path, models, names):
     figure = Figure(figsize=(13, 4), layout="constrained")
     tradeoff, leaving, branches = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
     teacher = np.mean([model["latency_ms"]["32"] for model in models if model["name"] == "teacher"])
-    for name, group in report.by_name(models):
-        accuracy = 100 * np.mean([model["accuracy"] for model in group])
+    for number, (name, group) in enumerate(report.by_name(models)):
+        colour = f"C{number}"
         if name not in names:
             speedup = teacher / np.mean([model["latency_ms"]["32"] for model in group])
-            tradeoff.plot(speedup, accuracy, marker="*" if name == "teacher" else "s", ls="none", label=name)
+            accuracy = 100 * np.mean([model["accuracy"] for model in group])
+            tradeoff.plot(speedup, accuracy, "*" if name == "teacher" else "s", color=colour, label=name)
             continue
         curves = 100 * np.mean([[row["accuracy"] for row in model["exits"]] for model in group], axis=0)
         for key, style in (("wall_speedup", "-"), ("flops_speedup", ":")):
             values = [[row[key]["32"] if key == "wall_speedup" else row[key] for row in model["exits"]] for model in group]
             label = f"{name}, {'by the clock, batch 32' if key == 'wall_speedup' else 'by FLOPs'}"
-            tradeoff.plot(np.mean(values, axis=0), curves, style, marker="o", markersize=3, label=label)
+            tradeoff.plot(np.mean(values, axis=0), curves, style, marker="o", markersize=3, color=colour, label=label)
         share = np.mean([np.array(model["leaving"]) / sum(model["leaving"]) for model in group], axis=0)
         layers, width = np.arange(1, len(share) + 1), 0.8 / len(names)
-        leaving.bar(layers + (names.index(name) + 0.5) * width - 0.4, 100 * share, width, label=name)
-        alone = [[branch["accuracy"] for branch in model["branches"]] for model in group]
-        branches.plot(layers, 100 * np.mean(alone, axis=0), marker="o", markersize=3, label=name)
+        leaving.bar(layers + (names.index(name) + 0.5) * width - 0.4, 100 * share, width, color=colour)
+        alone = [model["branch_accuracy"] for model in group]
+        branches.plot(layers, 100 * np.mean(alone, axis=0), marker="o", markersize=3, color=colour)
     tradeoff.set(xlabel="times as fast as the teacher", ylabel="test accuracy, %")
     leaving.set(xlabel="layers computed", ylabel="test texts at the chosen speed, %")
     branches.set(xlabel="branch after layer", ylabel="its accuracy on all test texts, %")
@@ -679,13 +729,13 @@ def write_best_student(runs, rows):
     run = row_of(next(run for run in runs if run.seed == best["seed"]), best["name"])
     keras.backend.clear_session()
     fast = trained(run, best["name"])
-    answer = early_exit(fast, run.settings.uncertainty_top_k)
+    answer = early_exit(fast, run.settings.uncertainty_top_k, run.bert.pad_id)
     with whole_folder(run.folder / "student") as student:
         report.write_saved_model(student / "saved_model", answer, all_exits(fast).variables)
         report.write_tokenizer(student / "tokenizer.json", run.bert)
         write_json(student / "classes.json", {
-            "token_ids, segment_ids": "int32 (texts, tokens), 0 is padding", "speed": best["speed"],
-            "classes": run.corpus.classes,
+            "token_ids": "int32 (texts, tokens), as tokenizer.json gives them", "segment_ids": "int32, all 0",
+            "pad_id": run.bert.pad_id, "maxlen": run.settings.maxlen, "speed": best["speed"], "classes": run.corpus.classes,
         })
     return f"{best['name']}, seed {best['seed']}, speed {best['speed']:g}"
 

@@ -95,6 +95,14 @@ def check_seeds(seeds):
             raise InputError(f"--seeds {seed}: must be 0 or more and below 2**32")
 
 
+def check_none_twice(settings, *names):
+    """Raise InputError if one of the tuples named holds a value twice."""
+    for name in names:
+        values = getattr(settings, name)
+        if len(set(values)) < len(values):
+            raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: each only once")
+
+
 def check_known(flag, wanted, known):
     """Raise InputError unless each of the names `wanted` is one of the names `known`."""
     for name in wanted:

@@ -129,12 +129,15 @@ def latency(models, inputs, batch_sizes=(1, 32), rounds=15):
 def wall_clock(runs, batches, rounds):
     """Median wall-clock seconds of each batch over `rounds` rounds: {name: (batches,) float64}.
 
-    runs: {name: function of a batch that returns tensors}. They take turns at every batch, so that a busy moment of the
-    machine falls on all of them; two first rounds, in which graphs are built and memory is claimed, do not count.
+    runs: {name: function of a batch that returns tensors}. They take turns at every batch in an order of its own, so that a
+    busy moment of the machine falls on all of them, and what one leaves in the cache serves none more than another; two
+    first rounds, in which graphs are built and memory is claimed, do not count.
     """
-    seconds = {name: np.zeros((rounds + 2, len(batches))) for name in runs}
+    names, order = [*runs], np.random.default_rng(0)
+    seconds = {name: np.zeros((rounds + 2, len(batches))) for name in names}
     for turn, (place, batch) in itertools.product(range(rounds + 2), enumerate(batches)):
-        for name, run in runs.items():
+        for name in map(names.__getitem__, order.permutation(len(names))):
+            run = runs[name]
             start = time.perf_counter()
             tf.nest.map_structure(lambda tensor: tensor.numpy(), run(batch))  # all of it is there
             seconds[name][turn, place] = time.perf_counter() - start

@@ -10,7 +10,7 @@ import platform
 import warnings
 from dataclasses import replace
 from importlib import metadata
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 
 import matplotlib
@@ -66,6 +66,7 @@ def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
 def describe(model):
     """A finished stage in one line."""
     told = f", soft labels {model['soft_label_accuracy']:.1%} right" if "soft_label_accuracy" in model else ""
+    told += f", {model['measured']}" if "measured" in model else ""
     return (
         f"  seed {model['seed']}  {model['name']:<29}  {model['epochs']:>2} epochs in {model['train_seconds']:>4.0f} s"
         f"   validation {model['validation_accuracy']:.1%}   test {model['accuracy']:.1%}{told}"
@@ -286,7 +287,7 @@ def plot_curves(path, models):
     for panel, key, title, scale in zip(
         panels, ("loss", "val_accuracy"), ("training loss", "validation accuracy, %"), (1, 100), strict=True
     ):
-        for (name, group), marker in zip(by_name(models), MARKERS, strict=False):
+        for (name, group), marker in zip(by_name(models), cycle(MARKERS), strict=False):
             values = scale * np.array([[np.nan if e[key] is None else e[key] for e in m["history"]] for m in group])
             epochs = np.arange(1, values.shape[1] + 1)
             panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, label=name)
@@ -308,7 +309,7 @@ def plot_tradeoff(path, models):
     panels = figure.subplots(1, 2, sharey=True)
     groups = by_name(models)
     costs = np.array([(group[0]["latency_ms"]["32"], group[0]["parameters"] / 1e6) for _, group in groups])
-    for place, ((name, group), marker) in enumerate(zip(groups, MARKERS, strict=False)):
+    for place, ((name, group), marker) in enumerate(zip(groups, cycle(MARKERS), strict=False)):
         accuracy = 100 * np.array([m["accuracy"] for m in group])
         reach = [[accuracy.mean() - accuracy.min()], [accuracy.max() - accuracy.mean()]]
         for panel, x in zip(panels, costs.T, strict=True):

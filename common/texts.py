@@ -21,16 +21,20 @@ class Run(training.Run):
     bert: pretrained.Bert
 
 
-def open_runs(script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",),
-              extensible=("experiments", "seeds")):
+def open_runs(
+    script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), fewest=1,
+    extensible=("experiments", "seeds"),
+):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
     unlabelled: texts without labels wanted beside the training texts; unlabelled_needed: refuse if none is left for them.
-    depths: the settings that say how many layers of the BERT a model is to have. extensible: see `report.open_folder`.
-    settings: needs data, bert, maxlen, seeds, batch_size, precision, output and the counts of examples. Raises InputError
-    before anything is written.
+    depths: the settings that say how many layers of the BERT a model is to have; fewest: how many it must have. extensible:
+    see `report.open_folder`. settings: needs data, bert, maxlen, seeds, batch_size, precision, output and the counts of
+    examples. Raises InputError before anything is written.
     """
     bert = pretrained.load(settings.bert, settings.maxlen)
+    if bert.layers < fewest:
+        raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {fewest} are needed")
     for name in depths:
         wanted = getattr(settings, name)
         for depth in wanted if isinstance(wanted, tuple) else (wanted,):

@@ -17,8 +17,9 @@ from common.evaluation import predict
 from tests import tiny
 from tests.starting import run_script, start
 
-DEMO = replace(script.PRESETS["demo"], maxlen=16, student_layers=2, middle_layers=3, batch_size=16, predecessor_epochs=1,
-               mixed_epochs=1, direct_epochs=1, predecessor_learning_rate=1e-3, successor_learning_rate=1e-2)
+DEMO = replace(script.PRESETS["demo"], maxlen=16, student_layers=2, middle_layers=3, batch_size=16,
+               predecessor_epochs=1, mixed_epochs=1, successor_epochs=0, direct_epochs=1,
+               predecessor_learning_rate=1e-3, successor_learning_rate=1e-2)
 
 
 # Replacing
@@ -183,6 +184,20 @@ def test_what_moves_in_mixed_training(run, variant):
                 assert changed[id(weight)] == (variant["mix_embeddings"] or "Embedding" not in layer.name), weight.name
 
 
+def test_unmixed_starts_as_theseus_does_and_nothing_is_replaced(run, tmp_path, monkeypatch):
+    """The control: the predecessor's first layers and classifier, all of them trained, for as many epochs as theseus has."""
+    run = replace(run, folder=shutil.copytree(run.folder, tmp_path / "run"), settings=replace(run.settings, successor_epochs=2))
+    seen = {}
+    monkeypatch.setattr(training, "train_stage", lambda run, name, classifier, model, rows, targets, epochs, *rest, **more: (
+        seen.update({name: (classifier.get_weights(), epochs, [w.name for w in model.trainable_weights])})))
+    for name in ("unmixed", "theseus"):
+        script.train(run, name)
+    for mine, theirs in zip(seen["unmixed"][0], seen["theseus-mixed"][0], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert [seen[name][1] for name in ("unmixed", "theseus-mixed", "theseus")] == [3, 1, 2]
+    assert seen["unmixed"][2] == seen["theseus"][2] and len(seen["unmixed"][2]) == len(seen["unmixed"][0])
+
+
 def test_what_the_successor_starts_from(run):
     fine_tuned = replace(run.bert, weights={name: value + 1 for name, value in run.bert.weights.items()})
     layer, words = "bert/encoder/layer_1/output/dense/kernel", "bert/embeddings/word_embeddings"
@@ -263,8 +278,8 @@ def finished(tmp_path_factory, bert_folder):
     words = [
         "--data", folder / "data", "--bert", bert_folder, "--output", folder / "run", "--maxlen", 16,
         "--train-examples", 256, "--validation-examples", 64, "--test-examples", 0, "--student-layers", 2, "--middle-layers", 3,
-        "--experiments", "middle", "successor", "theseus", "theseus-additive", "theseus-random",
-        "--predecessor-epochs", 6, "--mixed-epochs", 6, "--direct-epochs", 6,
+        "--experiments", "middle", "successor", "unmixed", "theseus", "theseus-random-linear",
+        "--predecessor-epochs", 6, "--mixed-epochs", 4, "--successor-epochs", 2, "--direct-epochs", 6,
         "--predecessor-learning-rate", 2e-3, "--successor-learning-rate", 2e-3,
     ]
     done = run_script(script.__name__, *words)
@@ -272,7 +287,7 @@ def finished(tmp_path_factory, bert_folder):
     return words, folder / "run", done
 
 
-NAMES = ["predecessor", "middle", "successor", "theseus", "theseus-additive", "theseus-random"]
+NAMES = ["predecessor", "middle", "successor", "unmixed", "theseus", "theseus-random-linear"]
 
 
 def test_smoke_results(finished):
@@ -287,20 +302,27 @@ def test_smoke_results(finished):
         assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
         assert model["accuracy"] > 0.4  # of four classes: it has learnt
     assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
-        ("theseus", "successor"), ("theseus-additive", "successor"), ("theseus-random", "successor"), ("middle", "successor"),
-        ("predecessor", "theseus"),
+        ("unmixed", "successor"), ("theseus", "successor"), ("theseus-random-linear", "successor"), ("theseus", "unmixed"),
+        ("theseus-random-linear", "unmixed"), ("middle", "successor"), ("predecessor", "theseus"),
+        ("predecessor", "theseus-random-linear"),
     ]
     for name in ("curves.png", "tradeoff.png", "replacing.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG") and name in done.stdout.splitlines()[-1]
 
 
 def test_smoke_the_rate_is_logged(finished):
-    """Linear from 0.3 to 1 after half of the steps, as set; 0.5 throughout in the rows that say so."""
+    """0.5 throughout, or from 0.3 to 1 after half of the mixed steps."""
     _, folder, _ = finished
-    records = {name: json.loads((folder / "seed-0" / name / "record.json").read_text()) for name in NAMES[3:]}
+    records = {name: json.loads((folder / "seed-0" / f"{name}-mixed" / "record.json").read_text()) for name in NAMES[4:]}
     rates = {name: [epoch["replacing_rate"] for epoch in record["history"]] for name, record in records.items()}
-    assert rates["theseus"] == pytest.approx([0.3 + 0.7 * min(1, epoch / 3) for epoch in range(1, 7)], abs=1e-5)
-    assert rates["theseus-additive"] == rates["theseus-random"] == [0.5] * 6
+    assert rates["theseus"] == [0.5] * 4
+    assert rates["theseus-random-linear"] == pytest.approx([0.65, 1, 1, 1], abs=1e-5)
+
+
+def test_smoke_every_row_is_trained_for_as_many_epochs(finished):
+    _, folder, _ = finished
+    models = json.loads((folder / "results.json").read_text())["models"]
+    assert {model["name"]: model["epochs"] for model in models} == dict.fromkeys(NAMES, 6)
 
 
 def test_smoke_the_student_is_the_successor_that_was_tested(finished):
@@ -320,7 +342,8 @@ def test_smoke_the_student_is_the_successor_that_was_tested(finished):
 def test_smoke_a_second_start_trains_nothing_and_a_lost_row_is_made_again_alike(finished):
     words, folder, _ = finished
     before = json.loads((folder / "results.json").read_text())["models"]
-    shutil.rmtree(folder / "seed-0" / "theseus")
+    for stage in ("theseus-mixed", "theseus"):
+        shutil.rmtree(folder / "seed-0" / stage)
     again = run_script(script.__name__, *words)
     assert again.returncode == 0, again.stderr
     after = json.loads((folder / "results.json").read_text())["models"]
@@ -329,7 +352,7 @@ def test_smoke_a_second_start_trains_nothing_and_a_lost_row_is_made_again_alike(
             assert new["train_seconds"] != old["train_seconds"]
             old["train_seconds"] = new["train_seconds"]
         assert new == old
-    other = run_script(script.__name__, *words, "--replacing", "additive")
+    other = run_script(script.__name__, *words, "--replacing", "random")
     assert other.returncode == 2 and "holds a run with another replacing" in other.stderr and other.stderr.count("\n") == 1
 
 
@@ -350,7 +373,7 @@ def test_smoke_presets(tmp_path, google_folder, preset):
     assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"])
     bert, corpus = pretrained.load(str(google_folder)), data.load(str(tmp_path / "data"))
     settings = replace(script.PRESETS[preset], student_layers=2, middle_layers=3)
-    parts = data.split(corpus, 0)
+    parts = data.split(corpus, 0, validation=settings.validation_examples)
     made = texts.Run(settings, 0, corpus, data.encode(corpus.texts, bert.tokenizer, 16), parts, tmp_path / "run", bert)
     logits = predict(script.trained(made, "theseus")[2], made.examples, parts.test)
     np.testing.assert_allclose(logits, np.load(tmp_path / "run" / "seed-0" / "theseus" / "test_logits.npy"), atol=1e-5)

@@ -3,9 +3,12 @@
 import sys
 
 from common.report import aligned
-from tests.benchmarks import bucketing, replacing, soft_labels, tokenizing
+from tests.benchmarks import bucketing, early_exit, replacing, soft_labels, tokenizing
 
-BENCHMARKS = {"tokenizing": tokenizing, "bucketing": bucketing, "soft-labels": soft_labels, "replacing": replacing}
+BENCHMARKS = {
+    "tokenizing": tokenizing, "bucketing": bucketing, "soft-labels": soft_labels, "replacing": replacing,
+    "early-exit": early_exit,
+}
 
 if __name__ == "__main__":
     rows = [["benchmark", "the plain way, s", "this way, s", "times as fast"]]

@@ -1,0 +1,548 @@
+"""knowledge_distillation_fastbert.py: branches, uncertainty, early exit, what is trained, its errors, the script as started."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+from scipy.special import log_softmax, softmax
+
+import knowledge_distillation_fastbert as script
+from common import data, pretrained, texts, training
+from common.backend import keras, set_seed, tf
+from common.evaluation import predict
+from tests import tiny
+from tests.starting import run_script, start
+
+DEMO = replace(
+    script.PRESETS["demo"], maxlen=16, train_examples=96, unlabelled_examples=32, validation_examples=30, batch_size=16,
+    teacher_epochs=10, branch_epochs=4, student_layers=(1,), teacher_learning_rate=2e-3, branch_learning_rate=3e-3,
+)
+
+
+# Uncertainty
+
+
+@given(st.integers(2, 120).flatmap(lambda n: arrays(np.float64, n, elements=st.floats(0, 1))), st.booleans())
+def test_uncertainty_of_every_distribution_is_finite_and_from_0_to_1(values, narrow):
+    """Zeros and one-hot rows included, and whatever float16 makes of a distribution."""
+    p = values / values.sum() if values.sum() > 0 else np.eye(len(values))[0]
+    p = p.astype(np.float16 if narrow else np.float32)
+    if not p.any():
+        return  # underflown as a whole: no distribution any more
+    for top_k in (0, 2, 5):
+        u = float(script.uncertainty(p[None], top_k)[0])
+        kept = np.sort(p.astype(np.float64))[::-1][: top_k or None]
+        assert 0 <= u <= 1
+        assert u == pytest.approx(stats.entropy(kept) / np.log(len(kept)), abs=1e-5)
+
+
+def test_uncertainty_at_its_ends():
+    assert script.uncertainty(np.eye(4, dtype=np.float16)).numpy().tolist() == [0, 0, 0, 0]
+    assert script.uncertainty(np.full((1, 7), 1 / 7)).numpy()[0] == pytest.approx(1)
+    assert np.isnan(script.uncertainty(np.full((1, 3), np.nan)).numpy()[0])
+
+
+def test_with_many_classes_the_plain_entropy_hardly_falls():
+    """An answer that is 70 % sure of one of 119 classes, the rest spread evenly: 0.43 of log 119, but 0.06 of log 5."""
+    p = np.full((1, 119), 0.3 / 118)
+    p[0, 0] = 0.7
+    assert script.uncertainty(p).numpy()[0] > 0.4 and script.uncertainty(p, 5).numpy()[0] < 0.06
+
+
+@given(arrays(np.float32, (6, 4), elements=st.floats(0, 1, width=32)), st.floats(0, 1))
+def test_exits(u, speed):
+    """The first layer whose uncertainty is below speed, else the last; at speed 0 nobody leaves; NaN never decides."""
+    u[0, 1] = np.nan
+    expected = [next((i + 1 for i in range(3) if row[i] < speed), 4) for row in u]
+    before = u.copy()
+    assert script.exits_at(u, speed).tolist() == expected
+    assert (script.exits_at(u, 0) == 4).all()
+    np.testing.assert_array_equal(u, before)
+
+
+# Branches and their losses
+
+
+def test_a_branch_is_the_papers():
+    """Dense - tanh - self-attention over all tokens that are not padding - [CLS] - Dense - tanh - Dense, in numpy."""
+    rng, branch = np.random.default_rng(0), script.build_branch(32, 4, "branch")
+    weights = [rng.normal(0, 0.2, weight.shape) for weight in branch.get_weights()]
+    branch.set_weights(weights)
+    hidden, mask = rng.normal(size=(5, 7, 32)).astype(np.float32), np.arange(7) < np.array([7, 3, 1, 5, 7])[:, None]
+    narrow, bias, *attention, kernel2, bias2, kernel3, bias3 = weights
+    x = np.tanh(hidden @ narrow + bias)  # (texts, tokens, 128)
+    q, k, v = (np.reshape(x @ attention[2 * i] + attention[2 * i + 1], (5, 7, 2, 64)) for i in range(3))
+    scores = np.einsum("bqhd,bkhd->bhqk", q, k) / 8 + np.where(mask, 0, -1e12)[:, None, None]
+    attended = np.einsum("bhqk,bkhd->bqhd", softmax(scores, axis=-1), v).reshape(5, 7, 128) @ attention[6] + attention[7]
+    expected = np.tanh(attended[:, 0] @ kernel2 + bias2) @ kernel3 + bias3
+    np.testing.assert_allclose(branch(hidden, mask=tf.constant(mask)), expected, atol=1e-4)
+
+
+def test_the_matrices_of_a_branch_start_apart():
+    """bert4keras gives query, key, value and output one initializer, which would draw the same four times."""
+    set_seed(0)
+    kernels = [weight for weight in script.build_branch(32, 4, "branch").get_weights() if weight.shape == (128, 128)]
+    assert len(kernels) == 5
+    for i in range(5):
+        for j in range(i):
+            assert abs(np.corrcoef(kernels[i].ravel(), kernels[j].ravel())[0, 1]) < 0.05
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["student-teacher", "teacher-student"]), st.floats(0, 2), st.floats(0, 2))
+def test_the_loss_is_the_equation(seed, direction, soft_weight, hard_weight):
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(0, 3, (5, 4, 3)).astype(np.float32), np.array([0, 2, data.UNLABELLED, 1, data.UNLABELLED])
+    found = script.self_distillation_loss(direction, soft_weight, hard_weight)(labels[:, None], logits).numpy()
+    logs = log_softmax(logits.astype(np.float64), axis=-1)
+    for text, label in enumerate(labels):
+        expected = 0.0
+        for branch in range(3):
+            s, t = logs[text, branch], logs[text, 3]
+            divergence = np.exp(s) @ (s - t) if direction == "student-teacher" else np.exp(t) @ (t - s)
+            expected += soft_weight * divergence - (hard_weight * s[label] if label >= 0 else 0)
+        assert found[text] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["student-teacher", "teacher-student"])
+def test_no_gradient_reaches_the_teacher(direction):
+    logits = tf.Variable(np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        loss = script.self_distillation_loss(direction, 1.0, 1.0)(np.zeros(5, int), logits)
+    gradient = tape.gradient(loss, logits).numpy()
+    assert (gradient[:, -1] == 0).all() and (gradient[:, :-1] != 0).any(axis=-1).all()
+
+
+# Sentences
+
+
+SENTENCES = st.lists(st.text("ab 一二", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=6)
+
+
+@given(SENTENCES, st.sampled_from("。！.?\n"))
+def test_shuffled_text_has_every_sentence_twice(sentences, end):
+    text = "".join(f"{sentence}{end}{' ' if end in '.?' else ''}" for sentence in sentences)
+    shuffled = script.shuffle_sentences(text, np.random.default_rng(0))
+    assert sorted(shuffled.replace(" ", "").replace("\n", "")) == sorted(2 * text.replace(" ", "").replace("\n", ""))
+    for sentence in sentences:
+        assert shuffled.count(sentence) >= 2
+
+
+def test_sentences_are_shuffled_whole():
+    text = "Version 3.5 is out. 很好用！Is it? Yes"
+    found = {script.shuffle_sentences(text, np.random.default_rng(seed)) for seed in range(20)}
+    assert len(found) > 10
+    for shuffled in found:
+        for sentence in ("Version 3.5 is out.", "很好用！", "Is it?", "Yes"):
+            assert shuffled.count(sentence) == 2
+
+
+# The models
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, bert_folder, data_folder):
+    """A run of one seed with its teacher and its branches trained."""
+    changed = replace(DEMO, data=str(data_folder), bert=str(bert_folder))
+    bert, corpus = pretrained.load(changed.bert), data.load(changed.data)
+    encoded = data.encode(corpus.texts, bert.tokenizer, 16)
+    parts = data.split(corpus, 0, changed.train_examples, changed.unlabelled_examples, changed.validation_examples)
+    made = texts.Run(changed, 0, corpus, encoded, parts, tmp_path_factory.mktemp("fastbert"), bert)
+    script.train_alone(made, "teacher")
+    script.train_branches(made, "fastbert")
+    return made
+
+
+@pytest.fixture(scope="module")
+def fast(run):
+    return script.trained(run, "fastbert")
+
+
+@pytest.fixture(scope="module")
+def answer(fast):
+    return script.early_exit(fast)
+
+
+@pytest.fixture(scope="module")
+def plain(run, fast):
+    """Logits (texts, layers, classes) of the test texts, each exit computed the plain way."""
+    return predict(script.all_exits(fast), run.examples, run.parts.test)
+
+
+def test_the_last_exit_is_the_teacher(run, plain):
+    np.testing.assert_allclose(plain[:, -1], np.load(run.stage("teacher") / "test_logits.npy"), atol=1e-5)
+    np.testing.assert_allclose(plain, np.load(run.stage("fastbert-branches") / "test_logits.npy"), atol=1e-5)
+
+
+def test_a_branch_reads_the_output_of_its_layer(run, fast, plain):
+    """The original's branches read the input."""
+    encoder, _, teacher = script.build_teacher(run, 4, 0.0)
+    training.load_weights(teacher, run.stage("teacher") / "weights.npz")
+    tuned = pretrained.read_encoder(encoder, run.bert)
+    inputs = run.examples.inputs(run.parts.test[:9])
+    for depth in (1, 2, 3):
+        hidden = pretrained.build_encoder(pretrained.shallow(tuned, range(depth)), 0.0).model(inputs)
+        logits = fast.branches[depth - 1](hidden, mask=tf.constant(inputs[0] != 0))
+        np.testing.assert_allclose(logits, plain[:9, depth - 1], atol=1e-4)
+
+
+SPEEDS = (0.0, 0.05, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+@given(st.sampled_from(SPEEDS), st.integers(1, 40), st.integers(0, 10**6))
+@settings(max_examples=30)
+def test_each_answer_is_that_of_its_exit_branch(run, answer, plain, speed, batch_size, seed):
+    """Whatever the speed, the size of the batch and the order of its rows; at speed 0 it is the teacher's own."""
+    chosen = np.random.default_rng(seed).permutation(len(run.parts.test))[:batch_size]
+    found = {key: value.numpy() for key, value in answer(*run.examples.inputs(run.parts.test[chosen]), speed).items()}
+    u = script.uncertainties(plain[chosen], 0)
+    near = (np.abs(u - speed) < 1e-4).any(axis=1)  # a rounding may decide
+    layers = script.exits_at(u, speed)
+    assert (found["layers"] == layers)[~near].all()
+    rows = np.arange(batch_size)
+    np.testing.assert_allclose(found["probabilities"], softmax(plain[chosen][rows, found["layers"] - 1], -1), atol=1e-5)
+    np.testing.assert_allclose(found["uncertainty"], u[rows, found["layers"] - 1], atol=1e-4)
+    if speed == 0:
+        assert (found["layers"] == 4).all()
+
+
+def test_texts_do_leave_at_different_layers(plain):
+    """Else the test above would show little."""
+    assert max(len(set(script.exits_at(script.uncertainties(plain, 0), speed))) for speed in SPEEDS) >= 3
+
+
+def counting(counts, doubt):
+    """A FastBert of three layers on 'hidden states' that are token ids; `counts` gets (piece, rows) of all it computes.
+
+    A text with first token i is sure after layer i; doubt: the logits of a branch that is not sure.
+    """
+    embeddings = keras.Model(inputs := [keras.Input((None,), dtype="int32"), keras.Input((None,), dtype="int32")],
+                             keras.layers.Lambda(lambda ids: tf.cast(ids, tf.float32)[..., None])(inputs[0]))
+
+    def piece(name, compute):
+        def counted(x):
+            counts.append((name, len(x)))
+            return compute(x)
+
+        x = keras.Input((None, 1))
+        y = keras.layers.Lambda(lambda x: tf.ensure_shape(tf.py_function(counted, [x], tf.float32), shapes[name[0]]))(x)
+        return keras.Model(x, y)
+
+    shapes = {"l": (None, None, 1), "b": (None, 2)}
+    layers = [piece(f"layer {i}", lambda x: x) for i in (1, 2, 3)]
+    branches = [
+        piece(f"branch {i}", lambda x, i=i: tf.where(x[:, 0] <= i, [[99.0, 0.0]], tf.constant([doubt]))) for i in (1, 2, 3)
+    ]
+    return script.FastBert(embeddings, layers, branches)
+
+
+@pytest.mark.parametrize("doubt", [[0.0, 0.0], [np.nan, np.nan]])
+def test_what_has_left_is_not_computed(doubt):
+    """The batch shrinks layer by layer, and when it is empty nothing runs; a branch that says NaN lets nobody go."""
+    counts = []
+    answer = script.early_exit(counting(counts, doubt))
+    ids = np.array([[2, 9], [1, 9], [1, 9], [3, 9], [2, 0]], np.int32)
+    found = answer(ids, ids, 0.5)
+    assert found["layers"].numpy().tolist() == [2, 1, 1, 3, 2]
+    assert counts == [("layer 1", 5), ("branch 1", 5), ("layer 2", 3), ("branch 2", 3), ("layer 3", 1), ("branch 3", 1)]
+    counts.clear()
+    assert answer(ids[1:3], ids[1:3], 0.5)["layers"].numpy().tolist() == [1, 1]
+    assert counts == [("layer 1", 2), ("branch 1", 2)]
+
+
+def test_an_answer_of_nan_leaves_last():
+    answer = script.early_exit(counting([], [np.nan, np.nan]))
+    found = answer(np.array([[7, 7]]), np.array([[7, 7]]), 1.0)
+    assert found["layers"].numpy() == [3] and np.isnan(found["probabilities"].numpy()).all()
+
+
+def test_a_graph_to_give_away_takes_the_tokenizers_own_padding(run, fast, answer):
+    """Where the vocabulary pads with 7, ids 0 and 7 have changed places within the project, and change back in the graph."""
+    token_ids, segment_ids = run.examples.inputs(run.parts.test[:9])
+    theirs = np.select([token_ids == 0, token_ids == 7], [7, 0], token_ids)
+    ours, given_away = answer(token_ids, segment_ids, 0.5), script.early_exit(fast, pad_id=7)(theirs, segment_ids, 0.5)
+    np.testing.assert_array_equal(ours["probabilities"], given_away["probabilities"])
+
+
+def test_no_text_no_answer(answer):
+    found = answer(np.zeros((0, 8), np.int32), np.zeros((0, 8), np.int32), 0.5)
+    assert found["probabilities"].shape == (0, 4) and found["layers"].shape == (0,)
+
+
+@pytest.mark.parametrize("narrow", ["mixed_bfloat16", "mixed_float16"])
+def test_in_narrow_precision(run, precision, narrow):
+    precision(narrow)
+    fast = script.trained(run, "fastbert")
+    inputs = run.examples.inputs(run.parts.test[:20])
+    logits = script.all_exits(fast).predict_on_batch(inputs)
+    found = {key: value.numpy() for key, value in script.early_exit(fast)(*inputs, 0.5).items()}
+    assert logits.dtype == found["probabilities"].dtype == np.float32
+    expected = softmax(logits[np.arange(20), found["layers"] - 1], -1)
+    np.testing.assert_allclose(found["probabilities"], expected, atol=0.05)
+
+
+# What is trained
+
+
+@pytest.fixture
+def taught(run, tmp_path):
+    """A copy of the run in which the teacher alone is trained."""
+    shutil.copytree(run.stage("teacher"), tmp_path / "run" / "seed-0" / "teacher")
+    return replace(run, folder=tmp_path / "run")
+
+
+def moved(run, name):
+    """Which weights training the branches changes: {"teacher": a bool of each, "branches": a bool of each}."""
+    run = script.row_of(run, name)
+    set_seed(0)
+    fast = script.build_fastbert(run)
+    own = {id(weight) for branch in fast.branches[:-1] for weight in branch.weights}
+    model, found = script.all_exits(fast), {"teacher": [], "branches": []}
+    script.train_branches(run, name)
+    with np.load(run.stage(f"{name}-branches") / "weights.npz") as stored:
+        for i, (weight, before) in enumerate(zip(model.weights, model.get_weights(), strict=True)):
+            found["branches" if id(weight) in own else "teacher"].append(not np.array_equal(stored[str(i)], before))
+    return found
+
+
+@pytest.mark.parametrize("name", ["fastbert-labels", "fastbert-shuffled"])
+def test_the_teacher_stays_as_it_is(taught, name):
+    found = moved(taught, name)
+    assert not any(found["teacher"]) and sum(found["branches"]) >= len(found["branches"]) - 3  # the biases of the keys cancel
+
+
+def test_joint_training_moves_everything(taught):
+    found = moved(taught, "fastbert-joint")
+    assert np.mean(found["teacher"]) > 0.85 and np.mean(found["branches"]) > 0.85  # but for biases of keys, unused positions
+
+
+@pytest.mark.parametrize("name", script.FASTBERT)
+def test_what_branches_learn_from(taught, monkeypatch, name):
+    """Labelled and unlabelled texts, whose labels are never seen; but for the joint one, rows have as many steps."""
+    seen = []
+    monkeypatch.setattr(training, "train_stage", lambda *given, **named: seen.append(given))
+    script.train_branches(script.row_of(taught, name), name)
+    (run, _, _, _, rows, (labels,), epochs, steps), parts = seen[0], taught.parts
+    own, copies = rows[rows < len(run.corpus.texts)], rows[rows >= len(run.corpus.texts)]
+    labelled_only = name in ("fastbert-joint", "fastbert-labels-only")
+    assert set(own) == set(parts.train) | (set() if labelled_only else set(parts.unlabelled))
+    assert len(copies) == (len(own) if name == "fastbert-shuffled" else 0)
+    assert (epochs, steps) == ((10, 96 // 16) if name == "fastbert-joint" else (4, (96 + 32) // 16))
+    hidden = np.isin(np.concatenate([own, own[: len(copies)]]), parts.unlabelled)
+    assert (labels[hidden] == data.UNLABELLED).all()
+    np.testing.assert_array_equal(labels[: len(own)][~hidden[: len(own)]], run.corpus.labels[parts.train])
+    for row, original in zip(copies[:5], own, strict=False):
+        words = [taught.bert.tokenizer.decode(run.examples.example(i)).split() for i in (row, original)]
+        assert set(words[0]) <= set(taught.corpus.texts[original].split()) and len(words[0]) >= len(words[1])
+
+
+# Cost, and the choice of a speed
+
+
+@pytest.fixture(scope="module")
+def untrained(bert_folder):
+    """A run of which nothing is there but its settings, its BERT and its classes."""
+    corpus = data.Corpus("", [], np.zeros(0), list("abcd"), {}, *[np.zeros(0, int)] * 3, [])
+    return texts.Run(DEMO, 0, corpus, None, None, None, pretrained.load(str(bert_folder)))
+
+
+def test_flops_are_those_of_the_matrix_products(untrained):
+    """Counted one product at a time: (rows, inner, columns), a multiply-add as two."""
+    tokens, hidden, inner = 11, 32, 64
+    layer = [(tokens, hidden, hidden)] * 4 + [(tokens, hidden, tokens)] * 2 + [(tokens, hidden, inner)] * 2
+    branch = [(tokens, hidden, 128), *[(tokens, 128, 128)] * 2, *[(1, 128, 128)] * 2, *[(1, 128, tokens)] * 2, (1, 128, 128),
+              (1, 128, 4)]
+
+    def flops(products):
+        return sum(2 * a * b * c for a, b, c in products)
+
+    found = script.costs(untrained, tokens)
+    assert found == {"layer": flops(layer), "branch": flops(branch), "head": flops(branch)}
+    dense = replace(untrained, settings=replace(DEMO, teacher_head="dense"))
+    assert script.costs(dense, tokens)["head"] == flops([(1, hidden, 4)])
+    whole, through = script.exit_flops(dense, tokens)
+    assert whole == 4 * found["layer"] + flops([(1, hidden, 4)])
+    assert through.tolist() == [found["layer"] * k + found["branch"] * k for k in (1, 2, 3)] + [whole + 3 * found["branch"]]
+
+
+def test_the_curve(untrained):
+    """At speed 0 it is the teacher, at 1 the first branch (but for those that have no idea), reckoned by hand at 0.5."""
+    run = replace(untrained, settings=replace(DEMO, speeds=(0.0, 0.5, 1.0)))
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 3, (50, 4, 4)).astype(np.float32), rng.integers(0, 4, 50)
+    first, middle, last = script.curve(run, logits, labels)
+    assert first["accuracy"] == (logits[:, 3].argmax(-1) == labels).mean() and first["mean_layers"] == 4
+    assert last["accuracy"] == (logits[:, 0].argmax(-1) == labels).mean() and last["mean_layers"] == 1
+    u = stats.entropy(softmax(logits.astype(float), -1), axis=-1) / np.log(4)
+    layers = np.array([next((i for i in range(3) if row[i] < 0.5), 3) for row in u])
+    assert middle["accuracy"] == (logits[np.arange(50), layers].argmax(-1) == labels).mean()
+    whole, through = script.exit_flops(run, 16)
+    assert middle["flops_speedup"] == pytest.approx(whole / np.mean(through[layers]))
+    assert first["flops_speedup"] < 1 < last["flops_speedup"]
+
+
+ROWS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.9, "mean_layers": 3.0},
+        {"speed": 0.5, "accuracy": 0.89, "mean_layers": 1.5}, {"speed": 1.0, "accuracy": 0.8, "mean_layers": 1.0}]
+CLOCK = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 4.0, 1.5, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted", "speed", "why"),
+    [
+        ({"accuracy_drop": 0.2}, 0.9, 0.1, "the highest that loses at most 0.2 points"),
+        ({"accuracy_drop": 1}, 0.89, 0.5, "the highest that loses at most 1 points"),
+        ({"accuracy_drop": 0}, 0.95, 0.0, "the most accurate, though none loses only 0 points"),
+        ({"latency_budget": 6.5}, 0.9, 0.1, "the lowest within 6.5 ms a text"),
+        ({"latency_budget": 5.9}, 0.9, 0.5, "the lowest within 5.9 ms a text"),
+        ({"latency_budget": 1.0}, 0.9, 1.0, "the fastest, though none keeps within 1 ms a text"),
+    ],
+)
+def test_which_speed_is_chosen(changed, wanted, speed, why):
+    assert script.choose_speed(replace(DEMO, **changed), ROWS, CLOCK, wanted) == (speed, why)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--speeds", "0.1", "1.5"], "--speeds 1.5: must be from 0 to 1"),
+        (["--speeds", "0.1", "0.1"], "--speeds 0.1 0.1: each only once"),
+        (["--speeds"], "--speeds: at least one is needed"),
+        (["--experiments"], "--experiments: at least one is needed"),
+        (["--experiments", "fastbert", "fastbert-plain"], "fastbert-plain: with these settings it is the same as fastbert"),
+        (["--uncertainty-top-k", "1"], "--uncertainty-top-k 1: one probability has no entropy"),
+        (["--teacher-layers", "5"], "--teacher-layers 5: "),
+        (["--teacher-layers", "1"], "--teacher-layers 1: a teacher of one layer has no branches"),
+        (["--student-layers", "2", "9"], "--student-layers 9: "),
+        (["--student-layers", "2", "2"], "--student-layers 2 2: each only once"),
+        (["--soft-weight", "0"], "--hard-weight 0 --soft-weight 0: nothing would be learnt"),
+        (["--experiments", "theseus"], "--experiments theseus: expected some of fastbert fastbert-plain"),
+        (["--branch-learning-rate", "0"], "--branch-learning-rate 0.0: must be above 0"),
+        (["--latency-budget", "-1"], "--latency-budget -1.0: must be 0 or more"),
+        (["--timed-examples", "0"], "--timed-examples 0: must be 1 or more"),
+        (["paper", "--data", "iflytek"], "iflytek is not here"),
+    ],
+)
+def test_bad_settings_end_in_one_line(capsys, monkeypatch, bert_folder, data_folder, tmp_path, words, message):
+    preset = [words.pop(0)] if not words[0].startswith("-") else []
+    sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--output", tmp_path / "run"]
+    status, error = start(script, capsys, monkeypatch, *preset, *sane, *words)
+    assert status == 2
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+# The script as a user starts it
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, bert_folder):
+    """One run; returns (the words it was started with, its folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("smoke")
+    tiny.write_data(folder / "data", train=400, test=200)
+    words = [
+        "--data", folder / "data", "--bert", bert_folder, "--output", folder / "run", "--maxlen", 16,
+        "--train-examples", 256, "--unlabelled-examples", 64, "--validation-examples", 64, "--student-layers", 1,
+        "--teacher-epochs", 6, "--branch-epochs", 4, "--student-epochs", 3, "--teacher-learning-rate", 2e-3,
+        "--branch-learning-rate", 2e-3, "--student-learning-rate", 2e-3, "--speeds", 0, 0.1, 0.5, 1, "--timed-examples", 40,
+        "--experiments", "fastbert", "fastbert-joint",
+    ]
+    done = run_script(script.__name__, *words)
+    assert done.returncode == 0, done.stderr
+    return words, folder / "run", done
+
+
+def test_smoke_results(finished):
+    _, folder, done = finished
+    assert done.stderr == ""
+    results = json.loads((folder / "results.json").read_text())
+    models = {model["name"]: model for model in results["models"]}
+    assert [*models] == ["teacher", "alone-1", "fastbert", "fastbert-joint"]
+    right = np.arange(200) % 4
+    for name, model in models.items():
+        logits = np.load(folder / "seed-0" / name / "test_logits.npy")
+        assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
+        assert model["accuracy"] > 0.4 and set(model["latency_ms"]) == {"1", "32"}
+    for name in ("fastbert", "fastbert-joint"):
+        exits, logits = models[name]["exits"], np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")
+        assert [row["speed"] for row in exits] == [0, 0.1, 0.5, 1] and logits.shape == (200, 4, 4)
+        assert exits[0]["accuracy"] == (logits[:, 3].argmax(-1) == right).mean() and exits[0]["mean_layers"] == 4
+        assert exits[3]["accuracy"] == (logits[:, 0].argmax(-1) == right).mean() and exits[3]["mean_layers"] == 1
+        assert exits[1]["mean_layers"] >= exits[2]["mean_layers"] > 1
+        for row in exits:
+            assert all(row["wall_speedup"][size] > 0 and row["timed"][size]["flops_speedup"] > 0 for size in ("1", "32"))
+        assert models[name]["accuracy"] == next(r["accuracy"] for r in exits if r["speed"] == models[name]["speed"])
+        assert models[name]["layers"] == pytest.approx(np.dot(models[name]["leaving"], [1, 2, 3, 4]) / 200)
+    assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
+        ("fastbert", "teacher"), ("fastbert-joint", "teacher"), ("fastbert", "alone-1"), ("fastbert-joint", "alone-1")]
+    assert results["branch_comparisons"][0]["a"] == "fastbert-joint"
+    assert models["fastbert"]["exits"][0]["accuracy"] == models["teacher"]["accuracy"]
+    for name in ("curves.png", "tradeoff.png", "exits.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG") and name in done.stdout.splitlines()[-1]
+    document = (folder / "report.md").read_text()
+    for heading in ("fastbert: speeds", "Each branch by itself", "Mean accuracy of the branches", "First and last to leave"):
+        assert heading in document and heading in done.stdout
+
+
+def test_smoke_the_student_answers_with_tensorflow_alone(finished, tmp_path):
+    """In a process that knows neither this project nor Keras: the probabilities and layers of the run, from one graph."""
+    _, folder, done = finished
+    told = json.loads((folder / "student" / "classes.json").read_text())
+    name = done.stdout.split("student/ (")[1].split(",")[0]
+    corpus = data.load(str(folder.parent / "data"))
+    tokenizer = pretrained.Tokenizer.from_file(str(folder / "student" / "tokenizer.json"))
+    encoded = data.encode([corpus.texts[row] for row in corpus.test[:40]], tokenizer, 16)
+    np.savez(tmp_path / "inputs.npz", *encoded.inputs(np.arange(40)))
+    code = f"""if True:
+        import numpy as np, tensorflow as tf
+        with np.load({str(tmp_path / "inputs.npz")!r}) as inputs:
+            token_ids, segment_ids = inputs["arr_0"], inputs["arr_1"]
+        answer = tf.saved_model.load({str(folder / "student" / "saved_model")!r}).signatures["serving_default"]
+        found = answer(token_ids=token_ids, segment_ids=segment_ids, speed=tf.constant({told["speed"]}, tf.float32))
+        np.savez({str(tmp_path / "found.npz")!r}, **{{key: value.numpy() for key, value in found.items()}})
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    logits = np.load(folder / "seed-0" / name / "test_logits.npy")[:40]
+    plain = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40]
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
+        assert (found["layers"] == script.exits_at(script.uncertainties(plain, 0), told["speed"])).all()
+
+
+def test_smoke_other_speeds_train_nothing(finished):
+    """What only says how to look at a finished run may be changed; what would train other weights is refused."""
+    words, folder, _ = finished
+    stages = {path: path.stat().st_mtime_ns for path in folder.glob("seed-0/*/record.json")}
+    again = run_script(script.__name__, *words, "--accuracy-drop", 50, "--speeds", 0, 0.3, 1)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("seed-0/*/record.json")} == stages
+    models = json.loads((folder / "results.json").read_text())["models"]
+    assert models[2]["speed"] == 1 and [row["speed"] for row in models[2]["exits"]] == [0, 0.3, 1]
+    assert "speed 1 chosen on the validation part: the highest that loses at most 50 points" in again.stdout
+    other = run_script(script.__name__, *words, "--branch-epochs", 5)
+    assert other.returncode == 2 and "holds a run with another branch epochs" in other.stderr and other.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("preset", ["original", "paper"])
+def test_smoke_presets(tmp_path, google_folder, preset):
+    """On a BERT in Google's layout, with the heads, losses and copies that each preset has."""
+    tiny.write_data(tmp_path / "data", train=96, test=60)
+    words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,
+             "--teacher-layers", 2, "--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--speeds", 0, 0.5]
+    done = run_script(script.__name__, preset, *words)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    hidden, cost = tiny.CONFIG["hidden_size"], results["costs"]
+    assert cost["head"] == (2 * hidden * 4 if preset == "original" else cost["branch"])
+    assert [model["name"] for model in results["models"]] == ["teacher", "fastbert"]
+    part = "test" if preset == "original" else "validation"
+    assert results["data"]["chosen_on"] == part and f"chosen on the {part} part" in done.stdout
