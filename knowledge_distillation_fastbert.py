@@ -263,28 +263,40 @@ def train_branches(run, name):
     stage = f"{name}-branches"
     if found := run.record(stage):
         return found
-    settings, parts, joint = run.settings, run.parts, name == JOINT
     keras.backend.clear_session()
     set_seed(run.seed)
-    model = all_exits(build_fastbert(run, joint))
+    if name == JOINT:
+        return train_jointly(run, stage)
+    settings, parts = run.settings, run.parts
+    model = all_exits(build_fastbert(run))
     rows = np.concatenate([parts.train, parts.unlabelled])
     steps = run.steps(rows)  # in every row as many, whatever it learns from
-    if joint or not settings.soft_weight:
+    if not settings.soft_weight:
         rows = parts.train
     labels = np.where(np.isin(rows, parts.unlabelled), data.UNLABELLED, run.corpus.labels[rows])
-    if settings.shuffle_sentences and not joint:
+    if settings.shuffle_sentences:
         run, rows = with_shuffled_copies(run, rows)
         labels = np.tile(labels, 2)
-    if joint:
-        epochs, rate, loss = settings.teacher_epochs, settings.teacher_learning_rate, labels_loss
-        steps, measure, measured = run.steps(rows), mean_scores, "mean of all exits"
-    else:
-        epochs, rate = settings.branch_epochs, settings.branch_learning_rate
-        measure, measured = lambda labels, logits: mean_scores(labels, logits[:, :-1]), "mean of the branches"
-        loss = self_distillation_loss(settings.direction, settings.soft_weight, settings.hard_weight)
-    model.compile(training.adam(rate, steps * epochs, settings.schedule), loss=loss)
+    optimizer = training.adam(settings.branch_learning_rate, steps * settings.branch_epochs, settings.schedule)
+    model.compile(
+        optimizer, loss=self_distillation_loss(settings.direction, settings.soft_weight, settings.hard_weight)
+    )
     return training.train_stage(
-        run, stage, model, model, rows, (labels,), epochs, steps, measure=measure, measured=measured
+        run, stage, model, model, rows, (labels,), settings.branch_epochs, steps,
+        measure=lambda labels, logits: mean_scores(labels, logits[:, :-1]), measured="mean of the branches",
+    )
+
+
+def train_jointly(run, stage):
+    """Fine-tune all layers and all exits together on the labels: the paper's ablation, without self-distillation."""
+    settings, rows = run.settings, run.parts.train
+    model, steps = all_exits(build_fastbert(run, joint=True)), run.steps(rows)
+    model.compile(
+        training.adam(settings.teacher_learning_rate, steps * settings.teacher_epochs, settings.schedule), loss=labels_loss
+    )
+    return training.train_stage(
+        run, stage, model, model, rows, (run.corpus.labels[rows],), settings.teacher_epochs, steps,
+        measure=mean_scores, measured="mean of all exits",
     )
 
 
@@ -320,27 +332,27 @@ def early_exit(fast, top_k=0, pad_id=0):
     def answer(token_ids, segment_ids, speed):
         if pad_id:
             token_ids = tf.where(token_ids == 0, pad_id, tf.where(token_ids == pad_id, 0, token_ids))
-        count, classes = tf.shape(token_ids)[0], fast.branches[-1].output_shape[-1]
-        hidden, mask, rows = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0), tf.range(count)
-        answers = tf.zeros((count, classes)), tf.zeros(count, tf.int32), tf.zeros(count)
+        hidden, mask = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0)
+        rows, left = tf.range(tf.shape(token_ids)[0]), []
         for number, (layer, branch) in enumerate(zip(fast.layers, fast.branches, strict=True), 1):
 
-            def compute(hidden, mask, rows, answers, number=number, layer=layer, branch=branch):
+            def compute(hidden, mask, rows, number=number, layer=layer, branch=branch):
                 hidden = layer(hidden, mask=mask)
                 p = tf.nn.softmax(branch(hidden, mask=mask))
                 u = uncertainty(p, top_k)
                 leaving = u < speed if number < len(fast.layers) else tf.fill(tf.shape(u), True)  # NaN < speed is false
-                found = p, tf.fill(tf.shape(u), number), u
-                gone = tf.boolean_mask(rows, leaving)[:, None]
-                answers = tuple(
-                    tf.tensor_scatter_nd_update(old, gone, tf.boolean_mask(new, leaving))
-                    for old, new in zip(answers, found, strict=True)
-                )
-                stay = tf.logical_not(leaving)
-                return tf.boolean_mask(hidden, stay), tf.boolean_mask(mask, stay), tf.boolean_mask(rows, stay), answers
+                going, staying = tf.where(leaving)[:, 0], tf.where(tf.logical_not(leaving))[:, 0]
+                found = rows, p, tf.fill(tf.shape(u), number), u
+                return [tf.gather(x, staying) for x in (hidden, mask, rows)], [tf.gather(x, going) for x in found]
 
-            state = hidden, mask, rows, answers
-            hidden, mask, rows, answers = tf.cond(tf.size(rows) > 0, lambda: compute(*state), lambda: state)  # noqa: B023
+            def skip(hidden, mask, rows):
+                return [hidden, mask, rows], [rows, tf.zeros((0, fast.branches[-1].output_shape[-1])), rows, tf.zeros(0)]
+
+            state = hidden, mask, rows
+            (hidden, mask, rows), gone = tf.cond(tf.size(rows) > 0, lambda: compute(*state), lambda: skip(*state))  # noqa: B023
+            left.append(gone)
+        rows, *answers = zip(*left, strict=True)
+        answers = [tf.dynamic_stitch(rows, found) for found in answers]  # each in its row again
         return dict(zip(("probabilities", "layers", "uncertainty"), answers, strict=True))
 
     return answer
