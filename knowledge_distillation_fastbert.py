@@ -111,8 +111,11 @@ WIDTH, HEADS = 128, 2  # of a branch
 
 
 def draw_weights(shape, dtype=None, **_):
-    """Initial weights with BERT's spread, drawn anew at every call: bert4keras hands one initializer to four matrices."""
-    return tf.random.truncated_normal(shape, stddev=0.02, dtype=dtype or tf.float32)
+    """Glorot's initial weights, drawn anew at every call: bert4keras hands one initializer to four matrices.
+
+    BERT's own spread of 0.02 is too small for a branch 128 wide: the teacher then never learns more than the largest class.
+    """
+    return keras.initializers.GlorotUniform()(shape, dtype or tf.float32)
 
 
 def build_branch(hidden_size, classes, name):
