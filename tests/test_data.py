@@ -283,3 +283,12 @@ def test_batches_carry_their_own_targets_in_an_order_of_seed_and_epoch(tokenizer
     assert sorted(order(first[:5])) == sorted(order(first[5:])) == rows.tolist()
     assert order(first[:5]).tolist() != order(first[5:]).tolist()
     assert order(first).tolist() == order(epochs(seed=0)).tolist() != order(epochs(seed=1)).tolist()
+
+
+def test_texts_can_be_joined(bert_folder):
+    tokenizer = pretrained.load(str(bert_folder)).tokenizer
+    words = [["w1 w2", "w3"], ["w4 w5 w6", "", "w7"]]
+    joined = data.encode(words[0], tokenizer, 8).joined(data.encode(words[1], tokenizer, 8))
+    whole = data.encode(words[0] + words[1], tokenizer, 8)
+    np.testing.assert_array_equal(joined.ids, whole.ids)
+    np.testing.assert_array_equal(joined.offsets, whole.offsets)

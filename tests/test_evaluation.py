@@ -9,9 +9,19 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import softmax
 
-from common import data, pretrained
+from common import data, evaluation, pretrained
 from common.backend import keras, tf
-from common.evaluation import calibration, compare, encoder_flops, graph_flops, latency, parameters, predict, scores
+from common.evaluation import (
+    calibration,
+    compare,
+    encoder_flops,
+    graph_flops,
+    latency,
+    parameters,
+    predict,
+    scores,
+    wall_clock,
+)
 from tests import tiny
 
 
@@ -170,3 +180,21 @@ def test_latency_is_measured_for_each_model_and_batch(classifier, encoded):
     times = latency({"a": classifier, "b": classifier}, lambda n: encoded.inputs(np.arange(n)), batch_sizes=(1, 4), rounds=3)
     assert times.keys() == {"a", "b"}
     assert all(time.keys() == {"1", "4"} and min(time.values()) > 0 for time in times.values())
+
+
+def test_wall_clock_takes_turns_in_an_order_of_its_own_and_counts_the_last_rounds(monkeypatch):
+    called, now = [], [0.0]
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: now[0])
+
+    def timed(name, seconds):
+        def run(batch):
+            called.append((name, batch))
+            now[0] += 9 if len(called) <= 8 else seconds[batch] + (len(called) == 12)  # two slow rounds, then a stall
+            return tf.constant(0)
+
+        return run
+
+    found = wall_clock({"slow": timed("slow", {"x": 3, "y": 4}), "quick": timed("quick", {"x": 1, "y": 2})}, ["x", "y"], 3)
+    assert [batch for _, batch in called] == ["x", "x", "y", "y"] * 5
+    assert len({tuple(name for name, _ in called[i : i + 2]) for i in range(0, 20, 2)}) == 2  # both orders occur
+    assert found["slow"].tolist() == [3, 4] and found["quick"].tolist() == [1, 2]

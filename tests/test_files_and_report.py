@@ -30,6 +30,18 @@ def comparison(**changed):
 # Files
 
 
+def test_whole_folder_takes_the_place_of_the_old_one_or_leaves_it(tmp_path):
+    path = tmp_path / "student"
+    for word in ("first", "second"):
+        with files.whole_folder(path) as folder:
+            write_text(folder / f"{word}.txt", word)
+    assert [found.name for found in path.iterdir()] == ["second.txt"]
+    with pytest.raises(ZeroDivisionError), files.whole_folder(path) as folder:
+        write_text(folder / "third.txt", "half written")
+        1 / 0  # noqa: B018
+    assert [found.name for found in path.iterdir()] == ["second.txt"] and [*tmp_path.iterdir()] == [path]
+
+
 def test_write_whole_replaces_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "deep" / "file.txt"
     write_text(path, "old")

@@ -251,7 +251,7 @@ def test_clipping_and_decay():
         (["--mixed-epochs", "0"], "--mixed-epochs 0: must be 1 or more"),
         (["--successor-dropout", "1"], "--successor-dropout 1.0: must be 0 or more and below 1"),
         (["--clip-norm", "-1"], "--clip-norm -1.0: must be 0 or more"),
-        (["--experiments", "distilled"], "--experiments distilled: expected some of predecessor middle successor theseus"),
+        (["--experiments", "distilled"], "--experiments distilled: expected some of predecessor middle successor unmixed"),
         (["--predecessor-learning-rate", "0"], "--predecessor-learning-rate 0.0: must be above 0"),
         (["original", "--bert", "chinese-bert-base"], "chinese-bert-base is not here"),
         (["paper", "--data", "iflytek", "--maxlen", "16"], "iflytek is not here"),
