@@ -218,8 +218,7 @@ def train(run, name):
     """Train one row of the table, or read what an earlier start left of it. Returns the records of its stages, in order."""
     settings = settings_of(run.settings, name)
     run = replace(run, settings=settings)
-    both = name in THESEUS and settings.mixed_epochs and settings.successor_epochs
-    stages = (f"{name}-mixed", name) if both else (name,)
+    stages = (f"{name}-mixed", name) if name in THESEUS and settings.successor_epochs else (name,)
     records = [run.record(stage) for stage in stages]
     if all(records):
         return records

@@ -15,7 +15,7 @@ from common import data, pretrained, texts, training
 from common.backend import keras, set_seed, tf
 from common.evaluation import predict
 from tests import tiny
-from tests.starting import run_script, start
+from tests.starting import refused, run_script
 
 DEMO = replace(script.PRESETS["demo"], maxlen=16, student_layers=2, middle_layers=3, batch_size=16,
                predecessor_epochs=1, mixed_epochs=1, successor_epochs=0, direct_epochs=1,
@@ -258,13 +258,9 @@ def test_clipping_and_decay():
     ],
 )
 def test_bad_settings_end_in_one_line(capsys, monkeypatch, bert_folder, data_folder, tmp_path, words, message):
-    preset = [words.pop(0)] if not words[0].startswith("-") else []
     sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--student-layers", 2, "--middle-layers", 3]
-    sane += ["--validation-examples", 30, "--output", tmp_path / "run"]
-    status, error = start(script, capsys, monkeypatch, *preset, *sane, *words)
-    assert status == 2
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    sane += ["--validation-examples", 30]
+    assert message in refused(script, capsys, monkeypatch, tmp_path / "run", sane, words)
 
 
 # The script as a user starts it

@@ -16,7 +16,7 @@ import knowledge_distillation_from_scratch as script
 from common import InputError, data, distillation, images, report, training
 from common.backend import keras
 from common.evaluation import parameters, predict
-from tests.starting import run_script, start
+from tests.starting import refused, run_script, start
 
 DEMO = script.PRESETS["demo"]
 
@@ -240,12 +240,8 @@ def test_training_that_diverges_ends_in_one_line_and_leaves_no_stage(run, tmp_pa
 def test_bad_settings_end_in_one_line(capsys, monkeypatch, tmp_path, words, message):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(images.sources, "FOLDER", tmp_path / "data")
-    preset = [words.pop(0)] if not words[0].startswith("-") else []
-    sane = ["--data", write_images(tmp_path / "images.npz"), "--validation-examples", 40, "--output", tmp_path / "run"]
-    status, error = start(script, capsys, monkeypatch, *preset, *sane, *words)
-    assert status == 2
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    sane = ["--data", write_images(tmp_path / "images.npz"), "--validation-examples", 40]
+    assert message in refused(script, capsys, monkeypatch, tmp_path / "run", sane, words)
 
 
 def test_images_too_small_for_the_teacher(capsys, monkeypatch, tmp_path):
