@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from common import InputError, command, data, distillation, evaluation, pretrained, report, texts, training
-from common.backend import MultiHeadAttention, keras, set_seed, tf
+from common import InputError, command, data, distillation, evaluation, exits, pretrained, report, texts, training
+from common.backend import MultiHeadAttention, inference_graph, keras, set_seed, tf
 from common.command import as_dict, start
 from common.evaluation import scores
 from common.files import fingerprint, kept, whole_folder, write_array, write_json
@@ -188,6 +187,12 @@ def all_exits(fast):
     return keras.Model(inputs, keras.layers.Lambda(lambda z: tf.stack(z, axis=1), dtype="float32")(logits))
 
 
+def branches_alone(fast):
+    """The branches as one model, without the teacher and its head: what self-distillation trains, and a row's file holds."""
+    hidden = keras.Input(fast.branches[0].input_shape[1:])
+    return keras.Model(hidden, [branch(hidden) for branch in fast.branches[:-1]])
+
+
 # Training --------------------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +276,8 @@ def train_branches(run, name):
     if name == JOINT:
         return train_jointly(run, stage)
     settings, parts = run.settings, run.parts
-    model = all_exits(build_fastbert(run))
+    fast = build_fastbert(run)
+    model = all_exits(fast)
     rows = np.concatenate([parts.train, parts.unlabelled])
     steps = run.steps(rows)  # in every row as many, whatever it learns from
     if not settings.soft_weight:
@@ -287,6 +293,7 @@ def train_branches(run, name):
     return training.train_stage(
         run, stage, model, model, rows, (labels,), settings.branch_epochs, steps,
         measure=lambda labels, logits: mean_scores(labels, logits[:, :-1]), measured="mean of the branches",
+        saved=branches_alone(fast),
     )
 
 
@@ -304,6 +311,8 @@ def train_jointly(run, stage):
 
 
 # Stopping early --------------------------------------------------------------------------------------------------------
+
+TEXTS = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
 
 
 def uncertainty(probabilities, top_k=0):
@@ -326,58 +335,52 @@ def early_exit(fast, top_k=0, pad_id=0):
     token ids, segment ids: (texts, tokens) int32, padded with 0. speed: a float32; a text leaves after the first layer whose
     branch has u < speed, so that at 0 every text has the teacher's answer. probabilities: (texts, classes) float32. layers:
     (texts,) int32, how many were computed. uncertainty: (texts,) float32, of the answer. After each layer the batch shrinks
-    to the texts that are undecided; when none is left, neither layer nor branch is computed any more. pad_id: for a graph that
-    is given away; it takes ids as the tokenizer makes them, padded with pad_id, which `data.encode` exchanges with 0.
+    to the texts that are undecided; when none is left, nothing above is computed. pad_id: for a graph that is given away; it
+    takes ids as the tokenizer makes them, padded with pad_id, which `data.encode` exchanges with 0.
     """
-    ids = tf.TensorSpec((None, None), tf.int32)
 
-    @tf.function(input_signature=[ids, ids, tf.TensorSpec((), tf.float32)])
+    def rest_from(number):
+        """The model from layer `number` on, for the undecided: (hidden, mask, rows, answers, speed) -> answers.
+
+        rows: which text of the batch each is. answers: of the whole batch, (texts, classes + 2): probabilities, u, layers.
+        """
+        layer, branch = fast.layers[number - 1], fast.branches[number - 1]
+        deeper = rest_from(number + 1) if number < len(fast.layers) else None
+
+        # Not inlined: TensorFlow would walk through every layer, if only to find that it is not to be computed.
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        def rest(hidden, mask, rows, answers, speed):
+            hidden = layer(hidden, mask=mask)  # (undecided, tokens, hidden)
+            p = tf.nn.softmax(branch(hidden, mask=mask))  # (undecided, classes)
+            u = uncertainty(p, top_k)  # (undecided,)
+            found = tf.concat([p, tf.stack([u, tf.fill(tf.shape(u), float(number))], axis=1)], axis=1)
+            answers = tf.tensor_scatter_nd_update(answers, rows[:, None], found)  # a later layer may write over them
+            if not deeper:
+                return answers
+            # Not ~(u < speed), which TensorFlow's optimizer turns into u >= speed, and so lets NaN go.
+            staying = tf.where((u >= speed) | tf.math.is_nan(u))[:, 0]
+            undecided = [tf.gather(x, staying) for x in (hidden, mask, rows)]
+            return tf.cond(tf.size(staying) > 0, lambda: deeper(*undecided, answers, speed), lambda: answers)
+
+        return rest
+
+    whole, classes = rest_from(1), fast.branches[-1].output_shape[-1]
+
     def answer(token_ids, segment_ids, speed):
         if pad_id:
             token_ids = tf.where(token_ids == 0, pad_id, tf.where(token_ids == pad_id, 0, token_ids))
         hidden, mask = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0)
-        rows, left = tf.range(tf.shape(token_ids)[0]), []
-        for number, (layer, branch) in enumerate(zip(fast.layers, fast.branches, strict=True), 1):
+        count = tf.shape(token_ids)[0]
+        answers = whole(hidden, mask, tf.range(count), tf.zeros((count, classes + 2)), speed)
+        p, u, layers = tf.split(answers, [classes, 1, 1], axis=1)
+        return {"probabilities": p, "layers": tf.cast(layers[:, 0], tf.int32), "uncertainty": u[:, 0]}
 
-            def compute(hidden, mask, rows, number=number, layer=layer, branch=branch):
-                hidden = layer(hidden, mask=mask)
-                p = tf.nn.softmax(branch(hidden, mask=mask))
-                u = uncertainty(p, top_k)
-                leaving = u < speed if number < len(fast.layers) else tf.fill(tf.shape(u), True)  # NaN < speed is false
-                going, staying = tf.where(leaving)[:, 0], tf.where(tf.logical_not(leaving))[:, 0]
-                found = rows, p, tf.fill(tf.shape(u), number), u
-                return [tf.gather(x, staying) for x in (hidden, mask, rows)], [tf.gather(x, going) for x in found]
-
-            def skip(hidden, mask, rows):
-                return [hidden, mask, rows], [rows, tf.zeros((0, fast.branches[-1].output_shape[-1])), rows, tf.zeros(0)]
-
-            state = hidden, mask, rows
-            (hidden, mask, rows), gone = tf.cond(tf.size(rows) > 0, lambda: compute(*state), lambda: skip(*state))  # noqa: B023
-            left.append(gone)
-        rows, *answers = zip(*left, strict=True)
-        answers = [tf.dynamic_stitch(rows, found) for found in answers]  # each in its row again
-        return dict(zip(("probabilities", "layers", "uncertainty"), answers, strict=True))
-
-    return answer
+    return inference_graph(answer, *TEXTS, tf.TensorSpec((), tf.float32, name="speed"))
 
 
 def uncertainties(logits, top_k):
     """The uncertainty of every branch: logits (texts, layers, classes) -> (texts, layers) float32."""
     return uncertainty(tf.nn.softmax(logits), top_k).numpy()
-
-
-def leave(logits, speed, top_k):
-    """(layers (texts,), logits (texts, classes) there, uncertainty (texts,) there), given those of all exits."""
-    u = uncertainties(logits, top_k)
-    layers, rows = exits_at(u, speed), np.arange(len(u))
-    return layers, logits[rows, layers - 1], u[rows, layers - 1]
-
-
-def exits_at(u, speed):
-    """After how many layers each text leaves, given the uncertainty of all branches: (texts, layers) -> (texts,) int."""
-    leaving = u < speed
-    leaving[:, -1] = True
-    return leaving.argmax(axis=1) + 1
 
 
 # What it costs and what it saves ---------------------------------------------------------------------------------------
@@ -400,25 +403,12 @@ def exit_flops(run, tokens):
     return depth * cost["layer"] + cost["head"], through
 
 
-def curve(run, logits, labels):
-    """What each of the settings' speeds gives, reckoned from logits (texts, layers, classes) of all exits: a dict of each."""
-    whole, through = exit_flops(run, run.settings.maxlen)
-    rows = []
-    for speed in run.settings.speeds:
-        layers, answers, _ = leave(logits, speed, run.settings.uncertainty_top_k)
-        rows.append({
-            "speed": speed,
-            **scores(labels, answers),
-            "mean_layers": float(layers.mean()),
-            "flops_speedup": float(whole / through[layers - 1].mean()),
-        })
-    return rows
-
-
 def trained(run, name):
     """The FastBert of a finished row, with its best weights."""
-    fast = build_fastbert(run, joint=name == JOINT)
-    training.load_weights(all_exits(fast), run.stage(f"{name}-branches") / "weights.npz")
+    joint = name == JOINT
+    fast = build_fastbert(run, joint)
+    model = all_exits(fast) if joint else branches_alone(fast)
+    training.load_weights(model, run.stage(f"{name}-branches") / "weights.npz")
     return fast
 
 
@@ -433,56 +423,27 @@ def straight(fast):
 
 def graph_of(model):
     """A model as a graph for texts of any number and length, as that of `early_exit` is."""
-    ids = tf.TensorSpec((None, None), tf.int32)
-    return tf.function(lambda token_ids, segment_ids: model([token_ids, segment_ids]), input_signature=[ids, ids])
+    return inference_graph(lambda token_ids, segment_ids: model([token_ids, segment_ids]), *TEXTS)
 
 
-def time_exits(run, names):
-    """Time all models of a seed on the same test texts, taking turns; by themselves ("1") and in batches of 32 ("32").
-
-    Returns {"tokens": of a text, "teacher": {"1": ms, "32": ms}, "alone-1": …, "fastbert": [{"1": {"ms", "flops_speedup",
-    "mean_layers"}, "32": …} of each speed]}. ms are the mean over batches of the median over rounds; the other two are
-    reckoned for the very texts and lengths that were timed: what the time is to be held against.
-    """
-    settings = run.settings
+def clock_of(run, names):
+    """What all models of a seed take on the same test texts (see `exits.time_exits`), and "tokens" of these texts."""
     keras.backend.clear_session()
     set_seed(run.seed)
     fasts = {name: trained(row_of(run, name), name) for name in names}
-    graphs = {"teacher": straight(fasts[names[0]])}  # of the same weights in memory
-    graphs |= {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in depths_of(run).items() if name != "teacher"}
-    timed = {(name, None): lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
-    for name, fast in fasts.items():
-        answer = early_exit(fast, settings.uncertainty_top_k)
-        timed |= {(name, speed): lambda batch, answer=answer, speed=speed: answer(*batch, speed) for speed in settings.speeds}
-    drawn = np.random.default_rng(run.seed).permutation(run.parts.test)[: settings.timed_examples]
-    found = {"tokens": float(run.examples.lengths(drawn).mean())}
-    found |= {name: {} for name in graphs} | {name: [{} for _ in settings.speeds] for name in names}
-    for size, rows in ((1, drawn[: -(-len(drawn) // 4)]), (32, np.resize(drawn, -(-len(drawn) // 32) * 32))):
-        batches = [tuple(map(tf.constant, run.examples.inputs(rows[i : i + size]))) for i in range(0, len(rows), size)]
-        ms = {key: 1000 * float(seconds.mean()) for key, seconds in evaluation.wall_clock(timed, batches, rounds=3).items()}
-        for name in graphs:
-            found[name][str(size)] = ms[name, None]
-        for name in names:
-            for speed, row in zip(settings.speeds, found[name], strict=True):
-                row[str(size)] = {"ms": ms[name, speed]} | promised(run, batches, timed[name, speed])
-    return found
-
-
-def promised(run, batches, answer):
-    """{"flops_speedup", "mean_layers"} of these batches, at the lengths that they are padded to."""
-    teacher, left, layers = 0, 0, []
-    for batch in batches:
-        whole, through = exit_flops(run, batch[0].shape[1])
-        layers.append(answer(batch)["layers"].numpy())
-        teacher, left = teacher + whole * len(layers[-1]), left + through[layers[-1] - 1].sum()
-    return {"flops_speedup": float(teacher / left), "mean_layers": float(np.concatenate(layers).mean())}
+    plain = {"teacher": straight(fasts[names[0]])}  # of the same weights in memory
+    plain |= {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in depths_of(run).items() if name != "teacher"}
+    stopping = {name: early_exit(fast, run.settings.uncertainty_top_k) for name, fast in fasts.items()}
+    rows = np.random.default_rng(run.seed).permutation(run.parts.test)[: run.settings.timed_examples]
+    times = exits.time_exits(plain, stopping, run.settings.speeds, run.examples, rows, lambda tokens: exit_flops(run, tokens))
+    return times | {"tokens": float(run.examples.lengths(rows).mean())}
 
 
 def choose_speed(settings, rows, clock, wanted):
     """(which of the settings' speeds to use, judged on the validation part; in words, why).
 
-    rows: the `curve` of the validation part. clock: what `wall_clock` found of the row. wanted: the validation accuracy that
-    must be kept.
+    rows: `exits.curve` of the validation part. clock: what `exits.time_exits` found of the row. wanted: the validation
+    accuracy that must be kept.
     """
     if settings.latency_budget:  # a text by itself takes the ms per layer of those that were timed, times its layers
         ms = [row["mean_layers"] * timed["1"]["ms"] / timed["1"]["mean_layers"] for row, timed in zip(rows, clock, strict=True)]
@@ -503,7 +464,7 @@ def measure(run, names):
     settings = run.settings
     asked = [settings.speeds, settings.uncertainty_top_k, settings.timed_examples, settings.student_layers, names]
     # One clock for all of them: other models or speeds are timed together with these, anew.
-    clock = kept(run.folder / f"seed-{run.seed}" / f"clock-{fingerprint(*asked)}.json", lambda: time_exits(run, names))
+    clock = kept(run.folder / f"seed-{run.seed}" / f"clock-{fingerprint(*asked)}.json", lambda: clock_of(run, names))
     whole, layer = exit_flops(run, settings.maxlen)[0], costs(run, settings.maxlen)["layer"]
     models = []
     for name, depth in depths_of(run).items():
@@ -516,29 +477,31 @@ def measure(run, names):
 def record_of(run, name, teacher, clock):
     """The record of a FastBERT row: its exits at every speed, and what it is at the speed chosen. Writes its answers."""
     settings, parts, labels = run.settings, run.parts, run.corpus.labels
-    stage, tested = run.record(f"{name}-branches"), labels[parts.test]
-    judged, logits = (np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy") for part in ("validation", "test"))
-    on_validation = curve(run, judged, labels[parts.validation])
+    stage, flops = run.record(f"{name}-branches"), exit_flops(run, settings.maxlen)
+    found = {}
+    for part, rows in (("validation", parts.validation), ("test", parts.test)):
+        logits = np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy")  # (texts, layers, classes)
+        u = uncertainties(logits, settings.uncertainty_top_k)
+        found[part] = exits.curve(logits, u, labels[rows], settings.speeds, flops)
     wanted = teacher["validation_accuracy"] - settings.accuracy_drop / 100 - 1e-9
-    speed, why = choose_speed(settings, on_validation, clock, wanted)
-    exits = [
+    speed, why = choose_speed(settings, found["validation"], clock, wanted)
+    at_speeds = [
         row | {"wall_speedup": {size: teacher["latency_ms"][size] / timed[size]["ms"] for size in timed}, "timed": timed}
-        for row, timed in zip(curve(run, logits, tested), clock, strict=True)
+        for row, timed in zip(found["test"], clock, strict=True)
     ]
-    place, through = settings.speeds.index(speed), exit_flops(run, settings.maxlen)[1]
-    layers, answers, _ = leave(logits, speed, settings.uncertainty_top_k)
+    place, through = settings.speeds.index(speed), flops[1]
+    layers, answers, _ = exits.leave(logits, u, speed)
     write_array(run.stage(name) / "test_logits.npy", answers)
-    branches = [scores(tested, branch)["accuracy"] for branch in logits.swapaxes(0, 1)]
-    doubts = {"median_uncertainty": settings.uncertainty_top_k, "median_entropy": 0}
-    doubts = {key: np.median(uncertainties(logits, top_k), axis=0).tolist() for key, top_k in doubts.items()}
+    branches = [scores(labels[parts.test], branch)["accuracy"] for branch in logits.swapaxes(0, 1)]
+    doubts = {"median_uncertainty": u, "median_entropy": uncertainties(logits, top_k=0)}
     return stage | {
-        "name": name, "speed": speed, "chosen": why, "validation_accuracy": on_validation[place]["accuracy"],
-        "accuracy": exits[place]["accuracy"], "macro_f1": exits[place]["macro_f1"],
-        "layers": exits[place]["mean_layers"], "flops": float(through[layers - 1].mean()),
+        "name": name, "speed": speed, "chosen": why, "validation_accuracy": found["validation"][place]["accuracy"],
+        "accuracy": at_speeds[place]["accuracy"], "macro_f1": at_speeds[place]["macro_f1"],
+        "layers": at_speeds[place]["mean_layers"], "flops": float(through[layers - 1].mean()),
         "latency_ms": {size: timed["ms"] for size, timed in clock[place].items()},
         "train_seconds": stage["train_seconds"] + (0 if name == JOINT else teacher["train_seconds"]),
-        "exits": exits, "leaving": np.bincount(layers - 1, minlength=len(through)).tolist(),
-        "branch_accuracy": branches, **doubts,
+        "exits": at_speeds, "leaving": np.bincount(layers - 1, minlength=len(through)).tolist(),
+        "branch_accuracy": branches, **{key: np.median(doubt, axis=0).tolist() for key, doubt in doubts.items()},
     }
 
 
@@ -622,21 +585,21 @@ def report_run(preset, settings, runs, names):
     for name, group in report.by_name([model for model in models if model["name"] in names]):
         chosen = "; ".join(f"seed {model['seed']}: {model['speed']:g}, {model['chosen']}" for model in group)
         chosen = f"Chosen on the {results['data']['chosen_on']} part: {chosen}."
-        sections.append((f"{name}: speeds", speeds_table(group), f"{chosen} {SPEEDS_NOTE}"))
-    sections.append(("Each branch by itself", branches_table(run, models, names), branches_note(results["costs"])))
+        sections.append((f"{name}: speeds", exits.speeds_table(group), f"{chosen} {exits.SPEEDS_NOTE}"))
+    stopping = [model for model in models if model["name"] in names]
+    table = exits.branches_table(stopping, settings.uncertainty_top_k)
+    sections.append(("Each branch by itself", table, branches_note(results["costs"])))
     if results["branch_comparisons"]:
         sections.append((
             "Mean accuracy of the branches", report.comparisons_table(results["branch_comparisons"]),
             "So rows of different speeds are compared at the same cost; p is that of a sign test if there is one seed.",
         ))
-    name = names[0]
-    sections.append((f"First and last to leave, {name}, seed {run.seed}", leavers_table(run, models, name), LEAVERS_NOTE))
-    for model in models:
-        if "chosen" in model:
-            print(f"  seed {model['seed']}  {model['name']:<20}  speed {model['speed']:g} chosen on the "
-                  f"{results['data']['chosen_on']} part: {model['chosen']}")
-    plot_exits(run.folder / "exits.png", models, names)
-    taken = write_best_student(runs, [model for model in models if model["name"] in names])
+    sections.append((f"First and last to leave, {names[0]}, seed {run.seed}", leavers(run, stopping[0]), exits.LEAVERS_NOTE))
+    for model in stopping:
+        print(f"  seed {model['seed']}  {model['name']:<20}  speed {model['speed']:g} chosen on the "
+              f"{results['data']['chosen_on']} part: {model['chosen']}")
+    exits.plot_exits(run.folder / "exits.png", models)
+    taken = write_best_student(runs, stopping)
     example = f"one text of {settings.maxlen} tokens (timed: test texts, of {models[0]['timed_tokens']:.0f} tokens on average)"
     report.write_report(run.folder, results, models, example, taken, sections=sections, plots=["exits.png"])
 
@@ -647,41 +610,6 @@ def branches_correct(run, name):
     return (logits.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
 
 
-SPEEDS_NOTE = (
-    "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
-    "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
-    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
-)
-LEAVERS_NOTE = "Test texts in the order of their layers and, where these are equal, of their uncertainty: first and last three."
-
-
-def speeds_table(group):
-    """Rows of strings, header first: what each speed costs and gives, over the seeds of a FastBERT row."""
-    rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32"]]
-    for exits in zip(*(model["exits"] for model in group), strict=True):
-        wall = {size: np.array([e["wall_speedup"][size] for e in exits]) for size in ("1", "32")}
-        share = {size: wall[size] / [e["timed"][size]["flops_speedup"] for e in exits] for size in wall}
-        means = [[e["mean_layers"] for e in exits], [e["flops_speedup"] for e in exits], *wall.values(), *share.values()]
-        accuracy = report.spread([e["accuracy"] for e in exits], 100)
-        rows.append([f"{exits[0]['speed']:g}", accuracy, *(f"{np.mean(values):.2f}" for values in means)])
-    return rows
-
-
-def branches_table(run, models, names):
-    """Rows of strings, header first: accuracy and median uncertainty of every branch on all test texts."""
-    columns = {"median_uncertainty": "median u"}
-    if run.settings.uncertainty_top_k:
-        columns["median_entropy"] = "of all classes"
-    rows = [["branch after layer", *(cell for name in names for cell in (f"{name} %", *columns.values()))]]
-    for i in range(teacher_depth(run)):
-        row = [str(i + 1) if i + 1 < teacher_depth(run) else f"{i + 1}, the last"]
-        for _, group in report.by_name([model for model in models if model["name"] in names]):
-            row.append(report.spread([model["branch_accuracy"][i] for model in group], 100))
-            row += [f"{np.mean([model[key][i] for model in group]):.3f}" for key in columns]
-        rows.append(row)
-    return rows
-
-
 def branches_note(cost):
     return (
         f"A layer takes {report.count(cost['layer'])}FLOPs, a branch {report.count(cost['branch'])}FLOPs "
@@ -689,53 +617,12 @@ def branches_note(cost):
     )
 
 
-def leavers_table(run, models, name, count=3, width=60):
-    """Rows of strings, header first: a few test texts that leave first, and a few that leave last."""
-    model = next(model for model in models if model["name"] == name and model["seed"] == run.seed)
-    logits = np.load(run.stage(f"{name}-branches") / "test_logits.npy")
-    layers, answers, u = leave(logits, model["speed"], run.settings.uncertainty_top_k)
-    order = np.lexsort((u, layers))
-    rows = [["text", "class", "answer", "layers", "u"]]
-    for i in [*order[:count], *order[-count:]] if len(order) > 2 * count else order:
-        row, classes = run.parts.test[i], run.corpus.classes
-        text = " ".join(run.corpus.texts[row].split())
-        text = text if len(text) <= width else f"{text[: width - 1]}…"
-        true, answer = classes[run.corpus.labels[row]], classes[answers[i].argmax()]
-        rows.append([text.replace("|", "/"), true, answer, str(layers[i]), f"{u[i]:.3f}"])
-    return rows
-
-
-def plot_exits(path, models, names):
-    """Accuracy against speed-up, with teacher and shallow models; the layers texts leave after; each branch's accuracy."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    tradeoff, leaving, branches = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
-    teacher = np.mean([model["latency_ms"]["32"] for model in models if model["name"] == "teacher"])
-    for number, (name, group) in enumerate(report.by_name(models)):
-        colour = f"C{number}"
-        if name not in names:
-            speedup = teacher / np.mean([model["latency_ms"]["32"] for model in group])
-            accuracy = 100 * np.mean([model["accuracy"] for model in group])
-            tradeoff.plot(speedup, accuracy, "*" if name == "teacher" else "s", color=colour, label=name)
-            continue
-        curves = 100 * np.mean([[row["accuracy"] for row in model["exits"]] for model in group], axis=0)
-        for key, style in (("wall_speedup", "-"), ("flops_speedup", ":")):
-            values = [[row[key]["32"] if key == "wall_speedup" else row[key] for row in model["exits"]] for model in group]
-            label = f"{name}, {'by the clock, batch 32' if key == 'wall_speedup' else 'by FLOPs'}"
-            tradeoff.plot(np.mean(values, axis=0), curves, style, marker="o", markersize=3, color=colour, label=label)
-        share = np.mean([np.array(model["leaving"]) / sum(model["leaving"]) for model in group], axis=0)
-        layers, width = np.arange(1, len(share) + 1), 0.8 / len(names)
-        leaving.bar(layers + (names.index(name) + 0.5) * width - 0.4, 100 * share, width, color=colour)
-        alone = [model["branch_accuracy"] for model in group]
-        branches.plot(layers, 100 * np.mean(alone, axis=0), marker="o", markersize=3, color=colour)
-    tradeoff.set(xlabel="times as fast as the teacher", ylabel="test accuracy, %")
-    leaving.set(xlabel="layers computed", ylabel="test texts at the chosen speed, %")
-    branches.set(xlabel="branch after layer", ylabel="its accuracy on all test texts, %")
-    for panel in (tradeoff, leaving, branches):
-        panel.grid(alpha=0.3)
-    for panel in (leaving, branches):
-        panel.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*tradeoff.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
-    report.save_figure(figure, path)
+def leavers(run, model):
+    """The table of the test texts that leave first and last, of the row and seed that the record `model` is of."""
+    logits = np.load(run.stage(f"{model['name']}-branches") / "test_logits.npy")
+    left = exits.leave(logits, uncertainties(logits, run.settings.uncertainty_top_k), model["speed"])
+    rows = run.parts.test
+    return exits.leavers_table([run.corpus.texts[row] for row in rows], run.corpus.labels[rows], run.corpus.classes, left)
 
 
 def write_best_student(runs, rows):
@@ -746,7 +633,7 @@ def write_best_student(runs, rows):
     fast = trained(run, best["name"])
     answer = early_exit(fast, run.settings.uncertainty_top_k, run.bert.pad_id)
     with whole_folder(run.folder / "student") as student:
-        report.write_saved_model(student / "saved_model", answer, all_exits(fast).variables)
+        report.write_saved_model(student / "saved_model", answer)
         report.write_tokenizer(student / "tokenizer.json", run.bert)
         write_json(student / "classes.json", {
             "token_ids": "int32 (texts, tokens), as tokenizer.json gives them", "segment_ids": "int32, all 0",

@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import InputError, command, data, distillation, images, report, training
-from common.backend import keras, set_precision, set_seed, tf
+from common.backend import inference_graph, keras, set_precision, set_seed, tf
 from common.command import as_dict, start
 from common.evaluation import calibration, graph_flops, latency, predict
 from common.files import fingerprint, kept, whole_folder, write_json
@@ -438,19 +438,19 @@ def report_run(preset, settings, runs, records, wanted, pairs):
 
 def write_best_student(run, rows):
     """Write to student/ the one that was best on the validation part, as a SavedModel: images -> probabilities at T = 1."""
-    shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
     students = [record for record in rows if record["name"] != "teacher"]
     if not students:
+        shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
         return "none: no student in the table"
     best = max(students, key=lambda record: record["validation_accuracy"])
     classifier, shape = trained(replace(run, seed=best["seed"]), best["name"]), run.corpus.pixels.shape[1:]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="images")])
     def classify(images):
         return {"probabilities": tf.nn.softmax(classifier(images, training=False))}
 
+    graph = inference_graph(classify, tf.TensorSpec((None, *shape), tf.float32, name="images"))
     with whole_folder(run.folder / "student") as student:
-        report.write_saved_model(student / "saved_model", classify, classifier.variables)
+        report.write_saved_model(student / "saved_model", graph)
         write_json(student / "classes.json", {"images": f"float32 (batch, {size_of(run.corpus)}), from 0 to 1",
                                               "classes": run.corpus.classes})
     return f"{best['name']}, seed {best['seed']}"

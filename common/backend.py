@@ -42,10 +42,11 @@ with _start_up_notices_hidden():
     from bert4keras.backend import K, keras
     from bert4keras.layers import Lambda, LayerNormalization, MultiHeadAttention
     from bert4keras.models import build_transformer_model
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 __all__ = [
-    "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "keras", "set_precision", "set_seed",
-    "tf",
+    "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "inference_graph", "keras",
+    "set_precision", "set_seed", "tf",
 ]
 
 
@@ -61,3 +62,18 @@ def set_precision(precision):
     In a mixed policy the weights and every loss stay in float32; only activations are narrow.
     """
     keras.mixed_precision.set_global_policy(precision)
+
+
+def inference_graph(function, *signature):
+    """`function` as a tf.function of inputs as `signature` says, in which the variables' present values are constants.
+
+    It no longer depends on the variables, and a call need not hand them over one by one, which is a tenth of the time of a
+    small model on one short text. signature: named tf.TensorSpecs.
+    """
+    traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+
+    def call(*inputs):
+        return tf.nest.pack_sequence_as(traced.structured_outputs, tf.nest.flatten(frozen(*inputs)))
+
+    return tf.function(call, input_signature=signature, autograph=False)

@@ -333,11 +333,9 @@ def save_figure(figure, path):
 # The student -----------------------------------------------------------------------------------------------------------
 
 
-def write_saved_model(folder, function, variables):
-    """Write a tf.function as a SavedModel that TensorFlow alone can load. variables: those that it reads."""
-    module = tf.Module()  # of variables alone, so that no Keras is needed to load it
-    module.variables_of_the_student = variables
-    tf.saved_model.save(module, str(folder), signatures=function)
+def write_saved_model(folder, graph):
+    """Write a `backend.inference_graph` as a SavedModel that TensorFlow alone can load."""
+    tf.saved_model.save(tf.Module(), str(folder), signatures=graph)  # a bare module, so that no Keras is needed to load it
 
 
 def write_student(folder, bert, classifier_kernel, classifier_bias, classes):

@@ -108,13 +108,16 @@ def adam(learning_rate, steps, schedule, weight_decay=0, clip_norm=0):
     return optimizer
 
 
-def train_stage(run, name, classifier, model, rows, targets, epochs, steps, callbacks=(), measure=scores, **told):
+def train_stage(
+    run, name, classifier, model, rows, targets, epochs, steps, callbacks=(), measure=scores, saved=None, **told
+):
     """Train the compiled `model` and leave `classifier` with the weights of its best epoch on the validation part.
 
     model: the classifier, or a model around it with the outputs that `targets` are for, as `data.batches` takes them.
     steps: a length of epoch. callbacks: further ones, whose logs enter the history. measure: (labels, logits) -> scores, by
-    whose "accuracy" the epoch is chosen. told: more for the record. Writes weights, logits of validation and test part,
-    TensorBoard events and, last, the record, which is returned.
+    whose "accuracy" the epoch is chosen. saved: the part of the classifier that is trained, if the rest lies elsewhere. told:
+    more for the record. Writes weights, logits of validation and test part, TensorBoard events and, last, the record, which
+    is returned.
     """
     labels, parts, seed = run.corpus.labels, run.parts, run.seed
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
@@ -148,7 +151,7 @@ def train_stage(run, name, classifier, model, rows, targets, epochs, steps, call
         **told,
         "history": keep_best.history,
     }
-    save_weights(classifier, run.stage(name) / "weights.npz")
+    save_weights(saved or classifier, run.stage(name) / "weights.npz")
     for part, found in (("validation", keep_best.best_logits), ("test", logits)):
         write_array(run.stage(name) / f"{part}_logits.npy", found)
     write_json(run.stage(name) / "record.json", record)

@@ -15,11 +15,11 @@ from scipy import stats
 from scipy.special import log_softmax, softmax
 
 import knowledge_distillation_fastbert as script
-from common import data, pretrained, texts, training
+from common import data, exits, pretrained, texts, training
 from common.backend import keras, set_seed, tf
 from common.evaluation import predict
 from tests import tiny
-from tests.starting import run_script, start
+from tests.starting import refused, run_script
 
 DEMO = replace(
     script.PRESETS["demo"], maxlen=16, train_examples=96, unlabelled_examples=32, validation_examples=30, batch_size=16,
@@ -55,17 +55,6 @@ def test_with_many_classes_the_plain_entropy_hardly_falls():
     p = np.full((1, 119), 0.3 / 118)
     p[0, 0] = 0.7
     assert script.uncertainty(p).numpy()[0] > 0.4 and script.uncertainty(p, 5).numpy()[0] < 0.06
-
-
-@given(arrays(np.float32, (6, 4), elements=st.floats(0, 1, width=32)), st.floats(0, 1))
-def test_exits(u, speed):
-    """The first layer whose uncertainty is below speed, else the last; at speed 0 nobody leaves; NaN never decides."""
-    u[0, 1] = np.nan
-    expected = [next((i + 1 for i in range(3) if row[i] < speed), 4) for row in u]
-    before = u.copy()
-    assert script.exits_at(u, speed).tolist() == expected
-    assert (script.exits_at(u, 0) == 4).all()
-    np.testing.assert_array_equal(u, before)
 
 
 # Branches and their losses
@@ -204,7 +193,7 @@ def test_each_answer_is_that_of_its_exit_branch(run, answer, plain, speed, batch
     found = {key: value.numpy() for key, value in answer(*run.examples.inputs(run.parts.test[chosen]), speed).items()}
     u = script.uncertainties(plain[chosen], 0)
     near = (np.abs(u - speed) < 1e-4).any(axis=1)  # a rounding may decide
-    layers = script.exits_at(u, speed)
+    layers = exits.exits_at(u, speed)
     assert (found["layers"] == layers)[~near].all()
     rows = np.arange(batch_size)
     np.testing.assert_allclose(found["probabilities"], softmax(plain[chosen][rows, found["layers"] - 1], -1), atol=1e-5)
@@ -215,7 +204,7 @@ def test_each_answer_is_that_of_its_exit_branch(run, answer, plain, speed, batch
 
 def test_texts_do_leave_at_different_layers(plain):
     """Else the test above would show little."""
-    assert max(len(set(script.exits_at(script.uncertainties(plain, 0), speed))) for speed in SPEEDS) >= 3
+    assert max(len(set(exits.exits_at(script.uncertainties(plain, 0), speed))) for speed in SPEEDS) >= 3
 
 
 def counting(counts, doubt):
@@ -298,29 +287,48 @@ def taught(run, tmp_path):
     return replace(run, folder=tmp_path / "run")
 
 
-def moved(run, name):
-    """Which weights training the branches changes: {"teacher": a bool of each, "branches": a bool of each}."""
-    run = script.row_of(run, name)
-    set_seed(0)
-    fast = script.build_fastbert(run)
-    own = {id(weight) for branch in fast.branches[:-1] for weight in branch.weights}
-    model, found = script.all_exits(fast), {"teacher": [], "branches": []}
-    script.train_branches(run, name)
-    with np.load(run.stage(f"{name}-branches") / "weights.npz") as stored:
-        for i, (weight, before) in enumerate(zip(model.weights, model.get_weights(), strict=True)):
-            found["branches" if id(weight) in own else "teacher"].append(not np.array_equal(stored[str(i)], before))
-    return found
+@pytest.fixture
+def moved(taught, monkeypatch):
+    """name -> which weights training that row changes: {"teacher": a bool of each, "branches": a bool of each}."""
+    train_stage, found = training.train_stage, {"teacher": [], "branches": []}
+
+    def watched(run, stage, classifier, *given, **named):
+        own = {id(weight) for i in (1, 2, 3) for weight in classifier.get_layer(f"branch_{i}").weights}
+        before = classifier.get_weights()
+        record = train_stage(run, stage, classifier, *given, **named)
+        for weight, old, new in zip(classifier.weights, before, classifier.get_weights(), strict=True):
+            found["branches" if id(weight) in own else "teacher"].append(not np.array_equal(old, new))
+        return record
+
+    def train(name):
+        monkeypatch.setattr(training, "train_stage", watched)
+        script.train_branches(script.row_of(taught, name), name)
+        return found
+
+    return train
 
 
 @pytest.mark.parametrize("name", ["fastbert-labels", "fastbert-shuffled"])
-def test_the_teacher_stays_as_it_is(taught, name):
-    found = moved(taught, name)
+def test_the_teacher_stays_as_it_is(moved, name):
+    found = moved(name)
     assert not any(found["teacher"]) and sum(found["branches"]) >= len(found["branches"]) - 3  # the biases of the keys cancel
 
 
-def test_joint_training_moves_everything(taught):
-    found = moved(taught, "fastbert-joint")
+def test_joint_training_moves_everything(moved):
+    found = moved("fastbert-joint")
     assert np.mean(found["teacher"]) > 0.85 and np.mean(found["branches"]) > 0.85  # but for biases of keys, unused positions
+
+
+@pytest.mark.parametrize("name", ["fastbert", "fastbert-joint"])
+def test_a_finished_row_is_read_as_it_was(taught, name):
+    """Of a self-distilled row the branches alone are kept: the teacher is in its own stage."""
+    script.train_branches(script.row_of(taught, name), name)
+    fast = script.trained(taught, name)
+    logits = predict(script.all_exits(fast), taught.examples, taught.parts.test)
+    np.testing.assert_allclose(logits, np.load(taught.stage(f"{name}-branches") / "test_logits.npy"), atol=1e-5)
+    kept = np.load(taught.stage(f"{name}-branches") / "weights.npz").files
+    whole = [script.all_exits(fast), script.branches_alone(fast)][name == "fastbert"]
+    assert len(kept) == len(whole.weights)
 
 
 @pytest.mark.parametrize("name", script.FASTBERT)
@@ -372,22 +380,6 @@ def test_flops_are_those_of_the_matrix_products(untrained):
     assert through.tolist() == [found["layer"] * k + found["branch"] * k for k in (1, 2, 3)] + [whole + 3 * found["branch"]]
 
 
-def test_the_curve(untrained):
-    """At speed 0 it is the teacher, at 1 the first branch (but for those that have no idea), reckoned by hand at 0.5."""
-    run = replace(untrained, settings=replace(DEMO, speeds=(0.0, 0.5, 1.0)))
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(0, 3, (50, 4, 4)).astype(np.float32), rng.integers(0, 4, 50)
-    first, middle, last = script.curve(run, logits, labels)
-    assert first["accuracy"] == (logits[:, 3].argmax(-1) == labels).mean() and first["mean_layers"] == 4
-    assert last["accuracy"] == (logits[:, 0].argmax(-1) == labels).mean() and last["mean_layers"] == 1
-    u = stats.entropy(softmax(logits.astype(float), -1), axis=-1) / np.log(4)
-    layers = np.array([next((i for i in range(3) if row[i] < 0.5), 3) for row in u])
-    assert middle["accuracy"] == (logits[np.arange(50), layers].argmax(-1) == labels).mean()
-    whole, through = script.exit_flops(run, 16)
-    assert middle["flops_speedup"] == pytest.approx(whole / np.mean(through[layers]))
-    assert first["flops_speedup"] < 1 < last["flops_speedup"]
-
-
 ROWS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.9, "mean_layers": 3.0},
         {"speed": 0.5, "accuracy": 0.89, "mean_layers": 1.5}, {"speed": 1.0, "accuracy": 0.8, "mean_layers": 1.0}]
 CLOCK = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 4.0, 1.5, 1.0)]
@@ -433,12 +425,8 @@ def test_which_speed_is_chosen(changed, wanted, speed, why):
     ],
 )
 def test_bad_settings_end_in_one_line(capsys, monkeypatch, bert_folder, data_folder, tmp_path, words, message):
-    preset = [words.pop(0)] if not words[0].startswith("-") else []
-    sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--output", tmp_path / "run"]
-    status, error = start(script, capsys, monkeypatch, *preset, *sane, *words)
-    assert status == 2
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16]
+    assert message in refused(script, capsys, monkeypatch, tmp_path / "run", sane, words)
 
 
 # The script as a user starts it
@@ -473,14 +461,14 @@ def test_smoke_results(finished):
         assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
         assert model["accuracy"] > 0.4 and set(model["latency_ms"]) == {"1", "32"}
     for name in ("fastbert", "fastbert-joint"):
-        exits, logits = models[name]["exits"], np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")
-        assert [row["speed"] for row in exits] == [0, 0.1, 0.5, 1] and logits.shape == (200, 4, 4)
-        assert exits[0]["accuracy"] == (logits[:, 3].argmax(-1) == right).mean() and exits[0]["mean_layers"] == 4
-        assert exits[3]["accuracy"] == (logits[:, 0].argmax(-1) == right).mean() and exits[3]["mean_layers"] == 1
-        assert exits[1]["mean_layers"] >= exits[2]["mean_layers"] > 1
-        for row in exits:
+        rows, logits = models[name]["exits"], np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")
+        assert [row["speed"] for row in rows] == [0, 0.1, 0.5, 1] and logits.shape == (200, 4, 4)
+        assert rows[0]["accuracy"] == (logits[:, 3].argmax(-1) == right).mean() and rows[0]["mean_layers"] == 4
+        assert rows[3]["accuracy"] == (logits[:, 0].argmax(-1) == right).mean() and rows[3]["mean_layers"] == 1
+        assert rows[1]["mean_layers"] >= rows[2]["mean_layers"] > 1
+        for row in rows:
             assert all(row["wall_speedup"][size] > 0 and row["timed"][size]["flops_speedup"] > 0 for size in ("1", "32"))
-        assert models[name]["accuracy"] == next(r["accuracy"] for r in exits if r["speed"] == models[name]["speed"])
+        assert models[name]["accuracy"] == next(r["accuracy"] for r in rows if r["speed"] == models[name]["speed"])
         assert models[name]["layers"] == pytest.approx(np.dot(models[name]["leaving"], [1, 2, 3, 4]) / 200)
     assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
         ("fastbert", "teacher"), ("fastbert-joint", "teacher"), ("fastbert", "alone-1"), ("fastbert-joint", "alone-1")]
@@ -515,7 +503,7 @@ def test_smoke_the_student_answers_with_tensorflow_alone(finished, tmp_path):
     plain = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40]
     with np.load(tmp_path / "found.npz") as found:
         np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
-        assert (found["layers"] == script.exits_at(script.uncertainties(plain, 0), told["speed"])).all()
+        assert (found["layers"] == exits.exits_at(script.uncertainties(plain, 0), told["speed"])).all()
 
 
 def test_smoke_other_speeds_train_nothing(finished):

@@ -18,4 +18,5 @@ if __name__ == "__main__":
     print(aligned(rows))
     for name in sys.argv[1:]:  # a benchmark asked for by name may have more to tell
         if hasattr(BENCHMARKS[name], "detail"):
-            print(f"\n{aligned(BENCHMARKS[name].detail())}")
+            for table in BENCHMARKS[name].detail():
+                print(f"\n{aligned(table)}", flush=True)

@@ -1,22 +1,70 @@
 """Texts that leave early, against a teacher that computes all layers, and against the original's way: compute all and mask."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 import knowledge_distillation_fastbert as script
-from common import data, pretrained, texts
-from common.backend import set_seed, tf
+from common import data, exits, pretrained, texts
+from common.backend import inference_graph, keras, set_seed, tf
 from common.evaluation import wall_clock
+from tests import tiny
 
 TITLE = "256 newswires, 64 tokens, leaving after 1.5 of 6 layers"
-TEXTS, TOKENS = 256, 64
+SPEED = tf.TensorSpec((), tf.float32, name="speed")
 DEPTHS = (1.0, 1.25, 1.5, 2.0, 3.0, 6.0)  # mean layers
+BASE = {  # of the size of BERT-base, cut to six layers
+    "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 6,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed. fast: a FastBert with untrained branches, whose doubts are as good as any for the clock.
+
+    batches: {batch size: [(token ids, segment ids)]} of texts of full length. flops: tokens -> as `exits.curve` takes them.
+    """
+
+    fast: script.FastBert
+    batches: dict
+    flops: object
+
+    def speed_for(self, size, depth):
+        """The speed at which the texts leave after `depth` layers on average, as nearly as there is one."""
+        model = script.all_exits(self.fast)
+        logits = np.concatenate([model.predict_on_batch(list(batch)) for batch in self.batches[size]])
+        u = script.uncertainties(logits, 0)
+        candidates = [*np.quantile(u[:, :-1], np.linspace(0, 1, 400)), 1.01]
+        depths = np.array([exits.exits_at(u, speed).mean() for speed in candidates])
+        return float(candidates[np.abs(depths - depth).argmin()])
+
+
+def prepare(tokens=64, size=None, count=256):
+    """A Case of `count` newswires (an eighth of them for batches of 1). size: entries of another config, weights random."""
+    keras.backend.clear_session()
+    set_seed(0)
+    settings = script.PRESETS["demo"]
+    bert, corpus = pretrained.load(settings.bert), data.load(settings.data)
+    if size:
+        config = bert.config | size
+        bert = replace(bert, config=config, weights=tiny.weights(config))
+    encoded = data.encode([corpus.texts[row] for row in corpus.pool], bert.tokenizer, tokens)
+    full = np.flatnonzero(encoded.lengths(np.arange(len(corpus.pool))) == tokens)[:count]
+    run = texts.Run(settings, 0, corpus, encoded, None, None, bert)
+    encoder, head, _ = script.build_teacher(run, bert.layers, 0.0)
+    layers = [pretrained.layers_of(encoder, [i]) for i in range(bert.layers)]
+    branches = [script.build_branch(encoder.hidden_size, len(corpus.classes), f"branch_{i}") for i in range(1, bert.layers)]
+    fast = script.FastBert(pretrained.embeddings_of(encoder), layers, [*branches, head])
+    batches = {
+        size: [tuple(map(tf.constant, encoded.inputs(full[i : i + size]))) for i in range(0, some, size)]
+        for size, some in ((32, count), (1, count // 8))
+    }
+    return Case(fast, batches, lambda tokens: script.exit_flops(run, tokens))
 
 
 def masked(fast):
     """As the original does it: every layer and branch is computed for every text, and a mask tells which answer counts."""
-    ids = tf.TensorSpec((None, None), tf.int32)
 
-    @tf.function(input_signature=[ids, ids, tf.TensorSpec((), tf.float32)])
     def answer(token_ids, segment_ids, speed):
         hidden, mask = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0)
         undecided, answers = tf.ones(tf.shape(token_ids)[0], tf.bool), 0.0
@@ -28,66 +76,82 @@ def masked(fast):
             undecided &= ~leaving
         return {"probabilities": answers}
 
-    return answer
-
-
-def prepare():
-    """(run, FastBert, batches by size): MiniLM with untrained branches, whose doubts are as good as any for the clock."""
-    set_seed(0)
-    settings = script.PRESETS["demo"]
-    bert, corpus = pretrained.load(settings.bert), data.load(settings.data)
-    encoded = data.encode([corpus.texts[row] for row in corpus.test], bert.tokenizer, TOKENS)
-    full = np.flatnonzero(encoded.lengths(np.arange(len(corpus.test))) == TOKENS)[:TEXTS]
-    run = texts.Run(settings, 0, corpus, encoded, None, None, bert)
-    encoder, head, _ = script.build_teacher(run, bert.layers, 0.0)
-    layers = [pretrained.layers_of(encoder, [i]) for i in range(bert.layers)]
-    branches = [script.build_branch(encoder.hidden_size, len(corpus.classes), f"branch_{i}") for i in range(1, bert.layers)]
-    fast = script.FastBert(pretrained.embeddings_of(encoder), layers, [*branches, head])
-    batches = {
-        size: [tuple(map(tf.constant, encoded.inputs(full[i : i + size]))) for i in range(0, count, size)]
-        for size, count in ((32, TEXTS), (1, TEXTS // 8))
-    }
-    return run, fast, batches
-
-
-def speed_for(fast, batches, depth):
-    """The speed at which these texts leave after `depth` layers on average, as nearly as there is one."""
-    model = script.all_exits(fast)
-    u = np.concatenate([script.uncertainties(model.predict_on_batch(list(batch)), 0) for batch in batches])
-    candidates = np.quantile(u[:, :-1], np.linspace(0, 1, 400))
-    depths = [script.exits_at(u, speed).mean() for speed in candidates] + [1.0]
-    return float([*candidates, 1.01][np.abs(np.array(depths) - depth).argmin()])
+    return inference_graph(answer, *script.TEXTS, SPEED)
 
 
 def measure():
     """(masked, early exit), seconds of all batches of 32 at a mean of 1.5 layers."""
-    _, fast, batches = prepare()
-    speed = speed_for(fast, batches[32], 1.5)
-    ways = {"masked": masked(fast), "early": script.early_exit(fast)}
+    case = prepare()
+    speed = case.speed_for(32, 1.5)
+    ways = {"masked": masked(case.fast), "early": script.early_exit(case.fast)}
     runs = {name: lambda batch, answer=answer: answer(*batch, speed) for name, answer in ways.items()}
-    times = wall_clock(runs, batches[32], rounds=3)
+    times = wall_clock(runs, case.batches[32], rounds=3)
     return times["masked"].sum(), times["early"].sum()
 
 
 def detail():
+    """Tables: what early exit gains at mean depths, by FLOPs and by the clock; at other sizes; and where the time goes."""
+    case = prepare()
+    yield gains(case)
+    yield pieces(case)
+    del case
+    rows = [["6 layers of", "tokens", "batch", "layers", "FLOPs x", "early exit x", "of the promise"]]
+    for title, size, tokens in (("384", None, 128), ("384", None, 256), ("768", BASE, 64), ("768", BASE, 128)):
+        for row in gains(prepare(tokens, size, count=64), depths=(1.25, 2.0))[1:]:
+            rows.append([title, str(tokens), *row[:-1]])
+    yield rows
+
+
+def gains(case, depths=DEPTHS):
     """Rows of strings, header first: times as fast as the teacher, by FLOPs and by the clock, at mean depths."""
-    run, fast, batches = prepare()
-    early, plain, teach = script.early_exit(fast), masked(fast), script.straight(fast)
+    early, plain, teach = script.early_exit(case.fast), masked(case.fast), script.straight(case.fast)
     rows = [["batch", "layers", "FLOPs x", "early exit x", "of the promise", "masked x"]]
-    for size, some in batches.items():
-        for depth in DEPTHS:
-            speed = speed_for(fast, some, depth)
-            times = wall_clock(
-                {
-                    "teacher": lambda batch: teach(*batch),
-                    "early": lambda batch, speed=speed: early(*batch, speed),
-                    "masked": lambda batch, speed=speed: plain(*batch, speed),
-                },
-                some, rounds=3,
-            )
-            promise = script.promised(run, some, lambda batch, speed=speed: early(*batch, speed))
+    for size, batches in case.batches.items():
+        for depth in depths:
+            speed = case.speed_for(size, depth)
+            ways = {
+                "teacher": lambda batch: teach(*batch),
+                "early": lambda batch, speed=speed: early(*batch, speed),
+                "masked": lambda batch, speed=speed: plain(*batch, speed),
+            }
+            times = wall_clock(ways, batches, rounds=3 if size == 32 else 9)
+            promise = exits.promised(batches, ways["early"], case.flops)
             ours, theirs = (times["teacher"].sum() / times[way].sum() for way in ("early", "masked"))
-            by_flops = promise["flops_speedup"]
-            cells = promise["mean_layers"], by_flops, ours, ours / by_flops, theirs
+            cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"], theirs
             rows.append([str(size), *(f"{cell:.2f}" for cell in cells)])
+    return rows
+
+
+def pieces(case):
+    """Rows of strings, header first: where the time goes, in ms a call; each row has what the one above has, and more."""
+    fast = case.fast
+
+    def call(token_ids, segment_ids):
+        return tf.cast(token_ids, tf.float32)
+
+    def embeddings(token_ids, segment_ids):
+        return fast.embeddings([token_ids, segment_ids])
+
+    def layer(token_ids, segment_ids):
+        return fast.layers[0](embeddings(token_ids, segment_ids), mask=tf.not_equal(token_ids, 0))
+
+    def branch(token_ids, segment_ids):
+        return fast.branches[0](layer(token_ids, segment_ids), mask=tf.not_equal(token_ids, 0))
+
+    def second_layer(token_ids, segment_ids):
+        return fast.layers[1](layer(token_ids, segment_ids), mask=tf.not_equal(token_ids, 0))
+
+    steps = {"a call that computes nothing": call, "and embeddings": embeddings, "and a layer": layer, "and its branch": branch}
+    graphs = {name: inference_graph(step, *script.TEXTS) for name, step in steps.items()}
+    early, two, teach = script.early_exit(fast), inference_graph(second_layer, *script.TEXTS), script.straight(fast)
+    ways = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
+    ways |= {
+        "and leaving there: early exit": lambda batch: early(*batch, 1.01),
+        "(embeddings and two layers)": lambda batch: two(*batch),
+        "(the teacher)": lambda batch: teach(*batch),
+    }
+    times = {size: wall_clock(ways, some, rounds=15 if size == 1 else 5) for size, some in case.batches.items()}
+    rows = [["what is computed", "ms @1", "ms @32"]]
+    for name in ways:
+        rows.append([name, *(f"{1000 * times[size][name].mean():.2f}" for size in (1, 32))])
     return rows
