@@ -48,7 +48,7 @@ class Settings:
     direction: Literal["student-teacher", "teacher-student"] = "student-teacher"  # KL(student || teacher), or the reverse
     soft_weight: float = 1.0  # of the KL divergence between branch and teacher
     hard_weight: float = 0.0  # of each branch's cross-entropy with the labels
-    shuffle_sentences: bool = False  # half of the texts of a step are copies with their sentences doubled and shuffled
+    shuffle_sentences: bool = False  # half of the texts are copies with their sentences doubled and shuffled
 
     # Stopping early
     uncertainty_top_k: int = 0  # entropy of the k highest probabilities, for many classes; 0 takes all
@@ -219,8 +219,8 @@ def labels_loss(labels, logits):
     """Σ over exits of CE(label, exit), 0 where there is no label. labels: (batch,); logits: (batch, exits, classes)."""
     labels = tf.reshape(labels, [-1])
     known = tf.cast(labels != data.UNLABELLED, tf.float32)
-    exits = tf.unstack(logits, axis=1)
-    return known * tf.add_n([distillation.hard_loss(tf.maximum(labels, 0), logits) for logits in exits])
+    losses = [distillation.hard_loss(tf.maximum(labels, 0), exit_logits) for exit_logits in tf.unstack(logits, axis=1)]
+    return known * tf.add_n(losses)
 
 
 def mean_scores(labels, logits):
@@ -231,7 +231,7 @@ def mean_scores(labels, logits):
 
 def sentences_of(text):
     """A text parted after its Chinese or English punctuation and at the ends of lines."""
-    return [part for part in re.split(r"(?<=[。！？；])|(?<=[.!?;])\s+|\n+", text) if part and part.strip()]
+    return [part for part in re.split(r"(?<=[。！？；])|(?<=[.!?;])\s+|\n+", text) if part.strip()]
 
 
 def shuffle_sentences(text, rng):
@@ -298,14 +298,16 @@ def train_branches(run, name):
 
 
 def train_jointly(run, stage):
-    """Fine-tune all layers and all exits together on the labels: the paper's ablation, without self-distillation."""
+    """Fine-tune all layers and all exits together on the labels: the paper's ablation, without self-distillation.
+
+    For as many epochs as teacher and branches have one after the other.
+    """
     settings, rows = run.settings, run.parts.train
     model, steps = all_exits(build_fastbert(run, joint=True)), run.steps(rows)
-    model.compile(
-        training.adam(settings.teacher_learning_rate, steps * settings.teacher_epochs, settings.schedule), loss=labels_loss
-    )
+    epochs = settings.teacher_epochs + settings.branch_epochs
+    model.compile(training.adam(settings.teacher_learning_rate, steps * epochs, settings.schedule), loss=labels_loss)
     return training.train_stage(
-        run, stage, model, model, rows, (run.corpus.labels[rows],), settings.teacher_epochs, steps,
+        run, stage, model, model, rows, (run.corpus.labels[rows],), epochs, steps,
         measure=mean_scores, measured="mean of all exits",
     )
 
@@ -319,7 +321,8 @@ def uncertainty(probabilities, top_k=0):
     """u = -Σ p log p / log N, from 0 to 1  (paper, equation 7). probabilities: (…, classes), any float. Returns (…) float32.
 
     0 · log 0 is 0 here, where the original gets NaN. top_k: only the k highest probabilities, scaled to sum to 1, and N = k:
-    among many classes the few that are likely say how sure an answer is, while the plain entropy can hardly fall.
+    among many classes the few that are likely say how sure an answer is, while the rest, each of them hardly possible, keep
+    the plain entropy high.
     """
     p = tf.cast(probabilities, tf.float32)
     if top_k:
@@ -350,15 +353,15 @@ def early_exit(fast, top_k=0, pad_id=0):
         # Not inlined: TensorFlow would walk through every layer, if only to find that it is not to be computed.
         @tf.function(autograph=False, experimental_attributes={"_noinline": True})
         def rest(hidden, mask, rows, answers, speed):
-            hidden = layer(hidden, mask=mask)  # (undecided, tokens, hidden)
-            p = tf.nn.softmax(branch(hidden, mask=mask))  # (undecided, classes)
+            hidden = layer(hidden, mask=mask, training=False)  # (undecided, tokens, hidden)
+            p = tf.nn.softmax(branch(hidden, mask=mask, training=False))  # (undecided, classes)
             u = uncertainty(p, top_k)  # (undecided,)
             found = tf.concat([p, tf.stack([u, tf.fill(tf.shape(u), float(number))], axis=1)], axis=1)
             answers = tf.tensor_scatter_nd_update(answers, rows[:, None], found)  # a later layer may write over them
             if not deeper:
                 return answers
             # Not ~(u < speed), which TensorFlow's optimizer turns into u >= speed, and so lets NaN go.
-            staying = tf.where((u >= speed) | tf.math.is_nan(u))[:, 0]
+            staying = tf.where((u >= speed) | tf.math.is_nan(u - speed))[:, 0]
             undecided = [tf.gather(x, staying) for x in (hidden, mask, rows)]
             return tf.cond(tf.size(staying) > 0, lambda: deeper(*undecided, answers, speed), lambda: answers)
 
@@ -369,7 +372,7 @@ def early_exit(fast, top_k=0, pad_id=0):
     def answer(token_ids, segment_ids, speed):
         if pad_id:
             token_ids = tf.where(token_ids == 0, pad_id, tf.where(token_ids == pad_id, 0, token_ids))
-        hidden, mask = fast.embeddings([token_ids, segment_ids]), tf.not_equal(token_ids, 0)
+        hidden, mask = fast.embeddings([token_ids, segment_ids], training=False), tf.not_equal(token_ids, 0)
         count = tf.shape(token_ids)[0]
         answers = whole(hidden, mask, tf.range(count), tf.zeros((count, classes + 2)), speed)
         p, u, layers = tf.split(answers, [classes, 1, 1], axis=1)
@@ -423,27 +426,29 @@ def straight(fast):
 
 def graph_of(model):
     """A model as a graph for texts of any number and length, as that of `early_exit` is."""
-    return inference_graph(lambda token_ids, segment_ids: model([token_ids, segment_ids]), *TEXTS)
+    return inference_graph(lambda token_ids, segment_ids: model([token_ids, segment_ids], training=False), *TEXTS)
 
 
 def clock_of(run, names):
     """What all models of a seed take on the same test texts (see `exits.time_exits`), and "tokens" of these texts."""
     keras.backend.clear_session()
     set_seed(run.seed)
-    fasts = {name: trained(row_of(run, name), name) for name in names}
-    plain = {"teacher": straight(fasts[names[0]])}  # of the same weights in memory
+    plain, stopping = {}, {}
+    for name in names:
+        fast = trained(row_of(run, name), name)
+        plain.setdefault("teacher", straight(fast))
+        stopping[name] = early_exit(fast, run.settings.uncertainty_top_k)
     plain |= {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in depths_of(run).items() if name != "teacher"}
-    stopping = {name: early_exit(fast, run.settings.uncertainty_top_k) for name, fast in fasts.items()}
     rows = np.random.default_rng(run.seed).permutation(run.parts.test)[: run.settings.timed_examples]
     times = exits.time_exits(plain, stopping, run.settings.speeds, run.examples, rows, lambda tokens: exit_flops(run, tokens))
     return times | {"tokens": float(run.examples.lengths(rows).mean())}
 
 
-def choose_speed(settings, rows, clock, wanted):
+def choose_speed(settings, rows, clock, teacher_accuracy):
     """(which of the settings' speeds to use, judged on the validation part; in words, why).
 
-    rows: `exits.curve` of the validation part. clock: what `exits.time_exits` found of the row. wanted: the validation
-    accuracy that must be kept.
+    rows: `exits.curve` of the validation part, speeds ascending. clock: what `exits.time_exits` found of the row, on other
+    texts: from it come the ms per layer. teacher_accuracy: on the validation part, as a fraction.
     """
     if settings.latency_budget:  # a text by itself takes the ms per layer of those that were timed, times its layers
         ms = [row["mean_layers"] * timed["1"]["ms"] / timed["1"]["mean_layers"] for row, timed in zip(rows, clock, strict=True)]
@@ -452,11 +457,18 @@ def choose_speed(settings, rows, clock, wanted):
             return min(fit), f"the lowest within {settings.latency_budget:g} ms a text"
         fastest = rows[int(np.argmin(ms))]["speed"]
         return fastest, f"the fastest, though none keeps within {settings.latency_budget:g} ms a text"
+    wanted = teacher_accuracy - settings.accuracy_drop / 100 - 1e-9
     fit = [row["speed"] for row in rows if row["accuracy"] >= wanted]
     if fit:
         return max(fit), f"the highest that loses at most {settings.accuracy_drop:g} points"
-    best = max(rows, key=lambda row: row["accuracy"])
+    best = max(rows, key=lambda row: (row["accuracy"], row["speed"]))
     return best["speed"], f"the most accurate, though none loses only {settings.accuracy_drop:g} points"
+
+
+def said(run, name, part):
+    """(logits (texts, layers, classes), uncertainty (texts, layers)) of all exits of a finished row, on a part."""
+    logits = np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy")
+    return logits, uncertainties(logits, run.settings.uncertainty_top_k)
 
 
 def measure(run, names):
@@ -476,26 +488,24 @@ def measure(run, names):
 
 def record_of(run, name, teacher, clock):
     """The record of a FastBERT row: its exits at every speed, and what it is at the speed chosen. Writes its answers."""
-    settings, parts, labels = run.settings, run.parts, run.corpus.labels
-    stage, flops = run.record(f"{name}-branches"), exit_flops(run, settings.maxlen)
-    found = {}
-    for part, rows in (("validation", parts.validation), ("test", parts.test)):
-        logits = np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy")  # (texts, layers, classes)
-        u = uncertainties(logits, settings.uncertainty_top_k)
-        found[part] = exits.curve(logits, u, labels[rows], settings.speeds, flops)
-    wanted = teacher["validation_accuracy"] - settings.accuracy_drop / 100 - 1e-9
-    speed, why = choose_speed(settings, found["validation"], clock, wanted)
+    settings, parts, labels, flops = run.settings, run.parts, run.corpus.labels, exit_flops(run, run.settings.maxlen)
+    stage = run.record(f"{name}-branches")
+    del stage["measured"]  # its scores were the branches' mean
+    judged, tested = said(run, name, "validation"), said(run, name, "test")
+    on_validation = exits.curve(*judged, labels[parts.validation], settings.speeds, flops)
+    speed, why = choose_speed(settings, on_validation, clock, teacher["validation_accuracy"])
     at_speeds = [
         row | {"wall_speedup": {size: teacher["latency_ms"][size] / timed[size]["ms"] for size in timed}, "timed": timed}
-        for row, timed in zip(found["test"], clock, strict=True)
+        for row, timed in zip(exits.curve(*tested, labels[parts.test], settings.speeds, flops), clock, strict=True)
     ]
     place, through = settings.speeds.index(speed), flops[1]
-    layers, answers, _ = exits.leave(logits, u, speed)
+    layers, answers, _ = exits.leave(*tested, speed)
     write_array(run.stage(name) / "test_logits.npy", answers)
+    logits, u = tested
     branches = [scores(labels[parts.test], branch)["accuracy"] for branch in logits.swapaxes(0, 1)]
     doubts = {"median_uncertainty": u, "median_entropy": uncertainties(logits, top_k=0)}
     return stage | {
-        "name": name, "speed": speed, "chosen": why, "validation_accuracy": found["validation"][place]["accuracy"],
+        "name": name, "speed": speed, "chosen": why, "validation_accuracy": on_validation[place]["accuracy"],
         "accuracy": at_speeds[place]["accuracy"], "macro_f1": at_speeds[place]["macro_f1"],
         "layers": at_speeds[place]["mean_layers"], "flops": float(through[layers - 1].mean()),
         "latency_ms": {size: timed["ms"] for size, timed in clock[place].items()},
@@ -508,7 +518,7 @@ def record_of(run, name, teacher, clock):
 # The whole run ---------------------------------------------------------------------------------------------------------
 
 SCRIPT = "knowledge_distillation_fastbert"
-EXTENSIBLE = (  # settings that teach nothing: a finished run may be looked at with others
+EXTENSIBLE = (  # settings that change no finished stage: they may differ in a later start
     "experiments", "seeds", "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget",
     "timed_examples",
 )
@@ -574,7 +584,7 @@ def check(settings):
 def report_run(preset, settings, runs, names):
     """Measure; write the report, the plot of the exits and the student; print the tables."""
     run = runs[0]
-    models = [model for run in runs for model in measure(run, names)]
+    models = [model for each in runs for model in measure(each, names)]
     pairs = [(name, other) for other in depths_of(run) for name in names]
     results = report.results_of(run, SCRIPT, preset, as_dict(settings), models, pairs)
     results["branch_comparisons"] = report.comparisons(
@@ -606,7 +616,7 @@ def report_run(preset, settings, runs, names):
 
 def branches_correct(run, name):
     """The share of the branches that got each test text right: (texts,) float."""
-    logits = np.load(run.stage(f"{name}-branches") / "test_logits.npy")[:, :-1]
+    logits = said(run, name, "test")[0][:, :-1]
     return (logits.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
 
 
@@ -619,8 +629,7 @@ def branches_note(cost):
 
 def leavers(run, model):
     """The table of the test texts that leave first and last, of the row and seed that the record `model` is of."""
-    logits = np.load(run.stage(f"{model['name']}-branches") / "test_logits.npy")
-    left = exits.leave(logits, uncertainties(logits, run.settings.uncertainty_top_k), model["speed"])
+    left = exits.leave(*said(run, model["name"], "test"), model["speed"])
     rows = run.parts.test
     return exits.leavers_table([run.corpus.texts[row] for row in rows], run.corpus.labels[rows], run.corpus.classes, left)
 
@@ -628,7 +637,7 @@ def leavers(run, model):
 def write_best_student(runs, rows):
     """Write to student/ the FastBERT that was best on the validation part, as a SavedModel with its tokenizer."""
     best = max(rows, key=lambda model: model["validation_accuracy"])
-    run = row_of(next(run for run in runs if run.seed == best["seed"]), best["name"])
+    run = row_of(next(each for each in runs if each.seed == best["seed"]), best["name"])
     keras.backend.clear_session()
     fast = trained(run, best["name"])
     answer = early_exit(fast, run.settings.uncertainty_top_k, run.bert.pad_id)

@@ -1,5 +1,5 @@
 """What the four scripts share. Each module imports only from those named before it:
-files, backend, data, images, pretrained, distillation, evaluation, training, report, command, texts."""
+files, backend, data, images, pretrained, distillation, evaluation, training, report, exits, command, texts."""
 
 
 class InputError(Exception):

@@ -72,8 +72,9 @@ def inference_graph(function, *signature):
     """
     traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    structure = tf.nest.map_structure(lambda _: 0, traced.structured_outputs)  # without the traced graph, which has variables
 
     def call(*inputs):
-        return tf.nest.pack_sequence_as(traced.structured_outputs, tf.nest.flatten(frozen(*inputs)))
+        return tf.nest.pack_sequence_as(structure, tf.nest.flatten(frozen(*inputs)))
 
     return tf.function(call, input_signature=signature, autograph=False)

@@ -59,8 +59,9 @@ def time_exits(plain, stopping, speeds, examples, rows, flops):
     other two are reckoned for the very texts and lengths that were timed: what the time is to be held against.
     """
     timed = {(name, None): lambda batch, graph=graph: graph(*batch) for name, graph in plain.items()}
+    given = {speed: tf.constant(speed, tf.float32) for speed in speeds}
     for name, graph in stopping.items():
-        timed |= {(name, speed): lambda batch, graph=graph, speed=speed: graph(*batch, speed) for speed in speeds}
+        timed |= {(name, speed): lambda batch, graph=graph, speed=speed: graph(*batch, given[speed]) for speed in speeds}
     found = {name: {} for name in plain} | {name: [{} for _ in speeds] for name in stopping}
     for size, some in ((1, rows[: -(-len(rows) // 4)]), (32, np.resize(rows, -(-len(rows) // 32) * 32))):
         batches = [tuple(map(tf.constant, examples.inputs(some[i : i + size]))) for i in range(0, len(some), size)]
@@ -96,12 +97,12 @@ LEAVERS_NOTE = "Test texts in the order of their layers and, where these are equ
 def speeds_table(group):
     """Rows of strings, header first: what each speed costs and gives, over the seeds of a stopping model."""
     rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32"]]
-    for exits in zip(*(model["exits"] for model in group), strict=True):
-        wall = {size: np.array([e["wall_speedup"][size] for e in exits]) for size in ("1", "32")}
-        share = {size: wall[size] / [e["timed"][size]["flops_speedup"] for e in exits] for size in wall}
-        means = [[e["mean_layers"] for e in exits], [e["flops_speedup"] for e in exits], *wall.values(), *share.values()]
-        accuracy = report.spread([e["accuracy"] for e in exits], 100)
-        rows.append([f"{exits[0]['speed']:g}", accuracy, *(f"{np.mean(values):.2f}" for values in means)])
+    for found in zip(*(model["exits"] for model in group), strict=True):  # of each seed at one speed
+        wall = {size: np.array([e["wall_speedup"][size] for e in found]) for size in ("1", "32")}
+        share = {size: wall[size] / [e["timed"][size]["flops_speedup"] for e in found] for size in wall}
+        means = [[e["mean_layers"] for e in found], [e["flops_speedup"] for e in found], *wall.values(), *share.values()]
+        accuracy = report.spread([e["accuracy"] for e in found], 100)
+        rows.append([f"{found[0]['speed']:g}", accuracy, *(f"{np.mean(values):.2f}" for values in means)])
     return rows
 
 

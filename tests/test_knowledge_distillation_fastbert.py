@@ -155,8 +155,14 @@ def fast(run):
 
 
 @pytest.fixture(scope="module")
-def answer(fast):
-    return script.early_exit(fast)
+def answers(fast):
+    """The graph that stops early, by the number of classes that its uncertainty looks at."""
+    return {top_k: script.early_exit(fast, top_k) for top_k in (0, 2)}
+
+
+@pytest.fixture(scope="module")
+def answer(answers):
+    return answers[0]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +174,12 @@ def plain(run, fast):
 def test_the_last_exit_is_the_teacher(run, plain):
     np.testing.assert_allclose(plain[:, -1], np.load(run.stage("teacher") / "test_logits.npy"), atol=1e-5)
     np.testing.assert_allclose(plain, np.load(run.stage("fastbert-branches") / "test_logits.npy"), atol=1e-5)
+
+
+def test_a_row_keeps_its_branches_alone(run, fast):
+    """The teacher lies in its own stage already."""
+    with np.load(run.stage("fastbert-branches") / "weights.npz") as stored:
+        assert len(stored.files) == sum(len(branch.weights) for branch in fast.branches[:-1])
 
 
 def test_a_branch_reads_the_output_of_its_layer(run, fast, plain):
@@ -185,16 +197,21 @@ def test_a_branch_reads_the_output_of_its_layer(run, fast, plain):
 SPEEDS = (0.0, 0.05, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
-@given(st.sampled_from(SPEEDS), st.integers(1, 40), st.integers(0, 10**6))
-@settings(max_examples=30)
-def test_each_answer_is_that_of_its_exit_branch(run, answer, plain, speed, batch_size, seed):
+def near(u, speed):
+    """Rows in which a rounding may decide."""
+    return (np.abs(u - speed) < 1e-4).any(axis=1)
+
+
+@given(st.sampled_from(SPEEDS), st.integers(1, 40), st.integers(0, 10**6), st.sampled_from((0, 2)))
+@settings(max_examples=40)
+def test_each_answer_is_that_of_its_exit_branch(run, answers, plain, speed, batch_size, seed, top_k):
     """Whatever the speed, the size of the batch and the order of its rows; at speed 0 it is the teacher's own."""
     chosen = np.random.default_rng(seed).permutation(len(run.parts.test))[:batch_size]
+    answer = answers[top_k]
     found = {key: value.numpy() for key, value in answer(*run.examples.inputs(run.parts.test[chosen]), speed).items()}
-    u = script.uncertainties(plain[chosen], 0)
-    near = (np.abs(u - speed) < 1e-4).any(axis=1)  # a rounding may decide
+    u = script.uncertainties(plain[chosen], top_k)
     layers = exits.exits_at(u, speed)
-    assert (found["layers"] == layers)[~near].all()
+    assert (found["layers"] == layers)[~near(u, speed)].all()
     rows = np.arange(batch_size)
     np.testing.assert_allclose(found["probabilities"], softmax(plain[chosen][rows, found["layers"] - 1], -1), atol=1e-5)
     np.testing.assert_allclose(found["uncertainty"], u[rows, found["layers"] - 1], atol=1e-4)
@@ -202,8 +219,15 @@ def test_each_answer_is_that_of_its_exit_branch(run, answer, plain, speed, batch
         assert (found["layers"] == 4).all()
 
 
+def test_the_teacher_that_is_timed_is_the_last_exit(run, fast, plain):
+    inputs = run.examples.inputs(run.parts.test[:20])
+    np.testing.assert_allclose(script.straight(fast)(*inputs), plain[:20, -1], atol=1e-5)
+
+
 def test_texts_do_leave_at_different_layers(plain):
-    """Else the test above would show little."""
+    """Else the tests above would show little; and where only two classes are looked at, they leave elsewhere."""
+    layers = [exits.exits_at(script.uncertainties(plain, top_k), 0.5) for top_k in (0, 2)]
+    assert (layers[0] != layers[1]).any()
     assert max(len(set(exits.exits_at(script.uncertainties(plain, 0), speed))) for speed in SPEEDS) >= 3
 
 
@@ -244,6 +268,11 @@ def test_what_has_left_is_not_computed(doubt):
     counts.clear()
     assert answer(ids[1:3], ids[1:3], 0.5)["layers"].numpy().tolist() == [1, 1]
     assert counts == [("layer 1", 2), ("branch 1", 2)]
+
+
+def test_a_speed_of_nan_lets_nobody_leave():
+    ids = np.array([[1, 9], [2, 9]])
+    assert script.early_exit(counting([], [0.0, 0.0]))(ids, ids, np.nan)["layers"].numpy().tolist() == [3, 3]
 
 
 def test_an_answer_of_nan_leaves_last():
@@ -302,7 +331,8 @@ def moved(taught, monkeypatch):
 
     def train(name):
         monkeypatch.setattr(training, "train_stage", watched)
-        script.train_branches(script.row_of(taught, name), name)
+        short = replace(taught, settings=replace(taught.settings, teacher_epochs=1, branch_epochs=1))
+        script.train_branches(script.row_of(short, name), name)
         return found
 
     return train
@@ -314,21 +344,36 @@ def test_the_teacher_stays_as_it_is(moved, name):
     assert not any(found["teacher"]) and sum(found["branches"]) >= len(found["branches"]) - 3  # the biases of the keys cancel
 
 
-def test_joint_training_moves_everything(moved):
+def test_joint_training_moves_everything_and_is_read_as_it_was(moved, taught):
     found = moved("fastbert-joint")
     assert np.mean(found["teacher"]) > 0.85 and np.mean(found["branches"]) > 0.85  # but for biases of keys, unused positions
+    logits = predict(script.all_exits(script.trained(taught, "fastbert-joint")), taught.examples, taught.parts.test)
+    np.testing.assert_allclose(logits, np.load(taught.stage("fastbert-joint-branches") / "test_logits.npy"), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fastbert", "fastbert-joint"])
-def test_a_finished_row_is_read_as_it_was(taught, name):
-    """Of a self-distilled row the branches alone are kept: the teacher is in its own stage."""
-    script.train_branches(script.row_of(taught, name), name)
-    fast = script.trained(taught, name)
-    logits = predict(script.all_exits(fast), taught.examples, taught.parts.test)
-    np.testing.assert_allclose(logits, np.load(taught.stage(f"{name}-branches") / "test_logits.npy"), atol=1e-5)
-    kept = np.load(taught.stage(f"{name}-branches") / "weights.npz").files
-    whole = [script.all_exits(fast), script.branches_alone(fast)][name == "fastbert"]
-    assert len(kept) == len(whole.weights)
+def check_loss(name, loss):
+    """Each row's loss, on made-up logits, is made of the two terms with the weights that its name says."""
+    rng = np.random.default_rng(0)
+    labels, logits = np.array([0, 2, 1]), rng.normal(0, 2, (3, 4, 4)).astype(np.float32)
+    logs = log_softmax(logits.astype(np.float64), axis=-1)
+    entropies = -logs[np.arange(3), :, labels]  # (texts, exits)
+    divergences = (np.exp(logs[:, :-1]) * (logs[:, :-1] - logs[:, -1:])).sum(axis=(1, 2))
+    if name == "fastbert-joint":
+        expected = entropies.sum(axis=1)
+    else:
+        soft, hard = {"fastbert-labels": (1, 1), "fastbert-labels-only": (0, 1)}.get(name, (1, 0))
+        expected = soft * divergences + hard * entropies[:, :-1].sum(axis=1)
+    np.testing.assert_allclose(loss(labels, logits), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("preset", "soft", "hard", "direction", "shuffled"),
+    [("original", 1, 1, "teacher-student", True), ("paper", 1, 0, "student-teacher", False)],
+)
+def test_what_the_presets_teach(preset, soft, hard, direction, shuffled):
+    chosen = script.PRESETS[preset]
+    assert (chosen.soft_weight, chosen.hard_weight, chosen.direction) == (soft, hard, direction)
+    assert chosen.shuffle_sentences == shuffled
 
 
 @pytest.mark.parametrize("name", script.FASTBERT)
@@ -337,12 +382,16 @@ def test_what_branches_learn_from(taught, monkeypatch, name):
     seen = []
     monkeypatch.setattr(training, "train_stage", lambda *given, **named: seen.append(given))
     script.train_branches(script.row_of(taught, name), name)
-    (run, _, _, _, rows, (labels,), epochs, steps), parts = seen[0], taught.parts
+    (run, _, _, model, rows, (labels,), epochs, steps), parts = seen[0], taught.parts
+    inputs = run.examples.inputs(parts.train[:8])
+    same = np.allclose(model(inputs, training=True), model(inputs, training=False))
+    assert same == (name != "fastbert-joint")  # but for the joint one, no dropout anywhere
+    check_loss(name, model.loss)
     own, copies = rows[rows < len(run.corpus.texts)], rows[rows >= len(run.corpus.texts)]
     labelled_only = name in ("fastbert-joint", "fastbert-labels-only")
     assert set(own) == set(parts.train) | (set() if labelled_only else set(parts.unlabelled))
     assert len(copies) == (len(own) if name == "fastbert-shuffled" else 0)
-    assert (epochs, steps) == ((10, 96 // 16) if name == "fastbert-joint" else (4, (96 + 32) // 16))
+    assert (epochs, steps) == ((10 + 4, 96 // 16) if name == "fastbert-joint" else (4, (96 + 32) // 16))
     hidden = np.isin(np.concatenate([own, own[: len(copies)]]), parts.unlabelled)
     assert (labels[hidden] == data.UNLABELLED).all()
     np.testing.assert_array_equal(labels[: len(own)][~hidden[: len(own)]], run.corpus.labels[parts.train])
@@ -380,24 +429,31 @@ def test_flops_are_those_of_the_matrix_products(untrained):
     assert through.tolist() == [found["layer"] * k + found["branch"] * k for k in (1, 2, 3)] + [whole + 3 * found["branch"]]
 
 
-ROWS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.9, "mean_layers": 3.0},
+ROWS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.899, "mean_layers": 3.0},
         {"speed": 0.5, "accuracy": 0.89, "mean_layers": 1.5}, {"speed": 1.0, "accuracy": 0.8, "mean_layers": 1.0}]
 CLOCK = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 4.0, 1.5, 1.0)]
 
 
 @pytest.mark.parametrize(
-    ("changed", "wanted", "speed", "why"),
+    ("changed", "teacher", "speed", "why"),
     [
         ({"accuracy_drop": 0.2}, 0.9, 0.1, "the highest that loses at most 0.2 points"),
-        ({"accuracy_drop": 1}, 0.89, 0.5, "the highest that loses at most 1 points"),
+        ({"accuracy_drop": 1}, 0.9, 0.5, "the highest that loses at most 1 points"),
+        ({"accuracy_drop": 0}, 0.9, 0.0, "the highest that loses at most 0 points"),
         ({"accuracy_drop": 0}, 0.95, 0.0, "the most accurate, though none loses only 0 points"),
         ({"latency_budget": 6.5}, 0.9, 0.1, "the lowest within 6.5 ms a text"),
         ({"latency_budget": 5.9}, 0.9, 0.5, "the lowest within 5.9 ms a text"),
         ({"latency_budget": 1.0}, 0.9, 1.0, "the fastest, though none keeps within 1 ms a text"),
     ],
 )
-def test_which_speed_is_chosen(changed, wanted, speed, why):
-    assert script.choose_speed(replace(DEMO, **changed), ROWS, CLOCK, wanted) == (speed, why)
+def test_which_speed_is_chosen(changed, teacher, speed, why):
+    assert script.choose_speed(replace(DEMO, **changed), ROWS, CLOCK, teacher) == (speed, why)
+
+
+def test_of_speeds_that_are_as_accurate_the_fastest_is_chosen():
+    """Where none keeps what is wanted, as of a row with a teacher of its own."""
+    rows = [row | {"accuracy": 0.8} for row in ROWS]
+    assert script.choose_speed(DEMO, rows, CLOCK, 0.9)[0] == 1.0
 
 
 # Errors
@@ -467,7 +523,10 @@ def test_smoke_results(finished):
         assert rows[3]["accuracy"] == (logits[:, 0].argmax(-1) == right).mean() and rows[3]["mean_layers"] == 1
         assert rows[1]["mean_layers"] >= rows[2]["mean_layers"] > 1
         for row in rows:
-            assert all(row["wall_speedup"][size] > 0 and row["timed"][size]["flops_speedup"] > 0 for size in ("1", "32"))
+            for size, timed in row["timed"].items():
+                speedup = models["teacher"]["latency_ms"][size] / timed["ms"]
+                assert row["wall_speedup"][size] == pytest.approx(speedup) and timed["flops_speedup"] > 0
+        assert [[timed["mean_layers"] for timed in rows[i]["timed"].values()] for i in (0, 3)] == [[4, 4], [1, 1]]
         assert models[name]["accuracy"] == next(r["accuracy"] for r in rows if r["speed"] == models[name]["speed"])
         assert models[name]["layers"] == pytest.approx(np.dot(models[name]["leaving"], [1, 2, 3, 4]) / 200)
     assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
@@ -503,16 +562,28 @@ def test_smoke_the_student_answers_with_tensorflow_alone(finished, tmp_path):
     plain = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40]
     with np.load(tmp_path / "found.npz") as found:
         np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
-        assert (found["layers"] == exits.exits_at(script.uncertainties(plain, 0), told["speed"])).all()
+        u = script.uncertainties(plain, 0)
+        assert (found["layers"] == exits.exits_at(u, told["speed"]))[~near(u, told["speed"])].all()
+
+
+def modified(folder, pattern):
+    return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
 
 
 def test_smoke_other_speeds_train_nothing(finished):
     """What only says how to look at a finished run may be changed; what would train other weights is refused."""
     words, folder, _ = finished
-    stages = {path: path.stat().st_mtime_ns for path in folder.glob("seed-0/*/record.json")}
-    again = run_script(script.__name__, *words, "--accuracy-drop", 50, "--speeds", 0, 0.3, 1)
+    stages, clocks = modified(folder, "seed-0/*/record.json"), modified(folder, "seed-0/clock-*.json")
+    chosen = run_script(script.__name__, *words, "--accuracy-drop", 50)  # the same speeds: nothing is timed again
+    assert chosen.returncode == 0 and "the highest that loses at most 50 points" in chosen.stdout
+    assert modified(folder, "seed-0/clock-*.json") == clocks
+    again = run_script(script.__name__, *words, "--accuracy-drop", 50, "--speeds", 0, 0.3, 1, "--uncertainty-top-k", 2)
     assert again.returncode == 0, again.stderr
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("seed-0/*/record.json")} == stages
+    assert modified(folder, "seed-0/*/record.json") == stages
+    assert "of all classes" in again.stdout and len(modified(folder, "seed-0/clock-*.json")) == len(clocks) + 1
+    told = json.loads((folder / "results.json").read_text())["models"][2]
+    u = script.uncertainties(np.load(folder / "seed-0" / "fastbert-branches" / "test_logits.npy"), 2)
+    assert told["exits"][1]["mean_layers"] == pytest.approx(exits.exits_at(u, 0.3).mean())
     models = json.loads((folder / "results.json").read_text())["models"]
     assert models[2]["speed"] == 1 and [row["speed"] for row in models[2]["exits"]] == [0, 0.3, 1]
     assert "speed 1 chosen on the validation part: the highest that loses at most 50 points" in again.stdout
@@ -522,7 +593,7 @@ def test_smoke_other_speeds_train_nothing(finished):
 
 @pytest.mark.parametrize("preset", ["original", "paper"])
 def test_smoke_presets(tmp_path, google_folder, preset):
-    """On a BERT in Google's layout, with the heads, losses and copies that each preset has."""
+    """On a BERT in Google's layout, with the head that each preset has."""
     tiny.write_data(tmp_path / "data", train=96, test=60)
     words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,
              "--teacher-layers", 2, "--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--speeds", 0, 0.5]

@@ -22,21 +22,20 @@ BASE = {  # of the size of BERT-base, cut to six layers
 class Case:
     """What is timed. fast: a FastBert with untrained branches, whose doubts are as good as any for the clock.
 
-    batches: {batch size: [(token ids, segment ids)]} of texts of full length. flops: tokens -> as `exits.curve` takes them.
+    batches: {batch size: [(token ids, segment ids)]} of texts of full length. u: {batch size: uncertainty of all exits, (texts,
+    layers)}. flops: tokens -> as `exits.curve` takes them.
     """
 
     fast: script.FastBert
     batches: dict
+    u: dict
     flops: object
 
     def speed_for(self, size, depth):
-        """The speed at which the texts leave after `depth` layers on average, as nearly as there is one."""
-        model = script.all_exits(self.fast)
-        logits = np.concatenate([model.predict_on_batch(list(batch)) for batch in self.batches[size]])
-        u = script.uncertainties(logits, 0)
-        candidates = [*np.quantile(u[:, :-1], np.linspace(0, 1, 400)), 1.01]
-        depths = np.array([exits.exits_at(u, speed).mean() for speed in candidates])
-        return float(candidates[np.abs(depths - depth).argmin()])
+        """The speed at which the texts leave after `depth` layers on average, as nearly as there is one; a constant."""
+        candidates = [*np.quantile(self.u[size][:, :-1], np.linspace(0, 1, 400)), 1.01]
+        depths = np.array([exits.exits_at(self.u[size], speed).mean() for speed in candidates])
+        return tf.constant(candidates[np.abs(depths - depth).argmin()], tf.float32)
 
 
 def prepare(tokens=64, size=None, count=256):
@@ -50,16 +49,17 @@ def prepare(tokens=64, size=None, count=256):
         bert = replace(bert, config=config, weights=tiny.weights(config))
     encoded = data.encode([corpus.texts[row] for row in corpus.pool], bert.tokenizer, tokens)
     full = np.flatnonzero(encoded.lengths(np.arange(len(corpus.pool))) == tokens)[:count]
+    assert len(full) == count, f"{len(full)} newswires have {tokens} tokens, {count} are needed"
     run = texts.Run(settings, 0, corpus, encoded, None, None, bert)
-    encoder, head, _ = script.build_teacher(run, bert.layers, 0.0)
-    layers = [pretrained.layers_of(encoder, [i]) for i in range(bert.layers)]
-    branches = [script.build_branch(encoder.hidden_size, len(corpus.classes), f"branch_{i}") for i in range(1, bert.layers)]
-    fast = script.FastBert(pretrained.embeddings_of(encoder), layers, [*branches, head])
+    fast = script.build_fastbert(run, joint=True)  # which needs no teacher that has been trained
     batches = {
         size: [tuple(map(tf.constant, encoded.inputs(full[i : i + size]))) for i in range(0, some, size)]
         for size, some in ((32, count), (1, count // 8))
     }
-    return Case(fast, batches, lambda tokens: script.exit_flops(run, tokens))
+    model = script.all_exits(fast)
+    logits = {size: np.concatenate([model.predict_on_batch(list(batch)) for batch in some]) for size, some in batches.items()}
+    u = {size: script.uncertainties(found, 0) for size, found in logits.items()}
+    return Case(fast, batches, u, lambda tokens: script.exit_flops(run, tokens))
 
 
 def masked(fast):
@@ -85,6 +85,10 @@ def measure():
     speed = case.speed_for(32, 1.5)
     ways = {"masked": masked(case.fast), "early": script.early_exit(case.fast)}
     runs = {name: lambda batch, answer=answer: answer(*batch, speed) for name, answer in ways.items()}
+    for batch in case.batches[32]:
+        both = (run(batch)["probabilities"] for run in runs.values())
+        np.testing.assert_allclose(*both, atol=1e-4)
+    assert abs(exits.promised(case.batches[32], runs["early"], case.flops)["mean_layers"] - 1.5) < 0.05
     times = wall_clock(runs, case.batches[32], rounds=3)
     return times["masked"].sum(), times["early"].sum()
 
@@ -97,14 +101,14 @@ def detail():
     del case
     rows = [["6 layers of", "tokens", "batch", "layers", "FLOPs x", "early exit x", "of the promise"]]
     for title, size, tokens in (("384", None, 128), ("384", None, 256), ("768", BASE, 64), ("768", BASE, 128)):
-        for row in gains(prepare(tokens, size, count=64), depths=(1.25, 2.0))[1:]:
+        for row in gains(prepare(tokens, size, count=128), depths=(1.25, 2.0))[1:]:
             rows.append([title, str(tokens), *row[:-1]])
     yield rows
 
 
 def gains(case, depths=DEPTHS):
     """Rows of strings, header first: times as fast as the teacher, by FLOPs and by the clock, at mean depths."""
-    early, plain, teach = script.early_exit(case.fast), masked(case.fast), script.straight(case.fast)
+    early, mask, teach = script.early_exit(case.fast), masked(case.fast), script.straight(case.fast)
     rows = [["batch", "layers", "FLOPs x", "early exit x", "of the promise", "masked x"]]
     for size, batches in case.batches.items():
         for depth in depths:
@@ -112,7 +116,7 @@ def gains(case, depths=DEPTHS):
             ways = {
                 "teacher": lambda batch: teach(*batch),
                 "early": lambda batch, speed=speed: early(*batch, speed),
-                "masked": lambda batch, speed=speed: plain(*batch, speed),
+                "masked": lambda batch, speed=speed: mask(*batch, speed),
             }
             times = wall_clock(ways, batches, rounds=3 if size == 32 else 9)
             promise = exits.promised(batches, ways["early"], case.flops)
@@ -143,10 +147,11 @@ def pieces(case):
 
     steps = {"a call that computes nothing": call, "and embeddings": embeddings, "and a layer": layer, "and its branch": branch}
     graphs = {name: inference_graph(step, *script.TEXTS) for name, step in steps.items()}
+    everyone = tf.constant(1.01)
     early, two, teach = script.early_exit(fast), inference_graph(second_layer, *script.TEXTS), script.straight(fast)
     ways = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
     ways |= {
-        "and leaving there: early exit": lambda batch: early(*batch, 1.01),
+        "and leaving there: early exit": lambda batch: early(*batch, everyone),
         "(embeddings and two layers)": lambda batch: two(*batch),
         "(the teacher)": lambda batch: teach(*batch),
     }
