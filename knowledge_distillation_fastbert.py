@@ -55,7 +55,7 @@ class Settings:
     speeds: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)  # of the curve
     accuracy_drop: float = 0.2  # choose the highest speed that loses at most so many points on the validation part
     latency_budget: float = 0.0  # above 0, instead: the lowest speed at which a text by itself takes at most so many ms
-    timed_examples: int = 256  # test texts that are timed in batches of 32; a quarter of them by themselves
+    timed_examples: int = 128  # test texts that are timed in batches of 32; a quarter of them by themselves
 
     # Training
     batch_size: int = 32  # texts a step
