@@ -100,8 +100,8 @@ def detail():
     yield pieces(case)
     del case
     rows = [["6 layers of", "tokens", "batch", "layers", "FLOPs x", "early exit x", "of the promise"]]
-    for title, size, tokens in (("384", None, 128), ("384", None, 256), ("768", BASE, 64), ("768", BASE, 128)):
-        for row in gains(prepare(tokens, size, count=128), depths=(1.25, 2.0))[1:]:
+    for title, size, tokens in (("384", None, 128), ("768", BASE, 64), ("768", BASE, 128)):
+        for row in gains(prepare(tokens, size, count=64), depths=(1.25, 2.0))[1:]:
             rows.append([title, str(tokens), *row[:-1]])
     yield rows
 
