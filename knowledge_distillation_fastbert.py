@@ -591,12 +591,12 @@ def report_run(preset, settings, runs, names):
         run, models, [(name, names[0]) for name in names[1:]], correct=branches_correct
     )
     results["costs"] = costs(run, settings.maxlen)
+    stopping = [model for model in models if model["name"] in names]
     sections = []
-    for name, group in report.by_name([model for model in models if model["name"] in names]):
+    for name, group in report.by_name(stopping):
         chosen = "; ".join(f"seed {model['seed']}: {model['speed']:g}, {model['chosen']}" for model in group)
         chosen = f"Chosen on the {results['data']['chosen_on']} part: {chosen}."
         sections.append((f"{name}: speeds", exits.speeds_table(group), f"{chosen} {exits.SPEEDS_NOTE}"))
-    stopping = [model for model in models if model["name"] in names]
     table = exits.branches_table(stopping, settings.uncertainty_top_k)
     sections.append(("Each branch by itself", table, branches_note(results["costs"])))
     if results["branch_comparisons"]:

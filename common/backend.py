@@ -67,8 +67,8 @@ def set_precision(precision):
 def inference_graph(function, *signature):
     """`function` as a tf.function of inputs as `signature` says, in which the variables' present values are constants.
 
-    It no longer depends on the variables, and a call need not hand them over one by one, which is a tenth of the time of a
-    small model on one short text. signature: named tf.TensorSpecs.
+    It no longer depends on the variables, and a call need not hand them over one by one, which shows where a small
+    model answers one short text. signature: named tf.TensorSpecs.
     """
     traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
