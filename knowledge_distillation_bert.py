@@ -32,6 +32,7 @@ DEFAULT = ("teacher", "alone", "distilled", "distilled-unlabelled")
 class Settings:
     # Data
     data: str = "20newsgroups"  # a named data set, or your own file or folder
+    download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: int = 600  # labelled training texts at most; 0 takes all
     unlabelled_examples: int = 1400  # further texts at most, labels unseen, for `distilled-unlabelled`
     validation_examples: int = 400  # held out to choose epochs, a fifth at most; 0 chooses on test, as the original did

@@ -31,6 +31,7 @@ from common.files import kept
 class Settings:
     # Data
     data: str = "20newsgroups"  # a named data set, or your own file or folder
+    download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: int = 600  # labelled training texts at most; 0 takes all
     validation_examples: int = 400  # held out to choose epochs, a fifth at most; 0 chooses on test, as the original did
     test_examples: int = 2000  # of the test part at most, read once at the end; 0 takes all

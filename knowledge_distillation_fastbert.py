@@ -31,6 +31,7 @@ from common.files import fingerprint, kept, whole_folder, write_array, write_jso
 class Settings:
     # Data
     data: str = "reuters-r8"  # a named data set, or your own file or folder
+    download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: int = 2000  # labelled training texts at most; 0 takes all
     unlabelled_examples: int = 1000  # further texts at most, labels unseen, that branches learn from
     validation_examples: int = 400  # held out to choose epochs and speed, a fifth at most; 0 chooses on test

@@ -1,5 +1,6 @@
 """How a script is started: settings from presets and the command line, and errors in one line."""
 
+import contextlib
 import dataclasses
 import sys
 
@@ -8,17 +9,33 @@ import tyro
 from common import InputError
 
 
+@contextlib.contextmanager
+def ending_in_one_line(stopped):
+    """A block whose errors end the process: status 2 and one line on standard error when the input cannot be used, 130 and
+    the line `stopped` on Ctrl-C."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a file or folder that may not be read
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(130)
+
+
 def start(main, presets, description):
     """Run `main(preset name, settings)` with settings from the command line, as `script.py [PRESET] [--flag value …]`.
 
-    presets: {name: settings dataclass instance}, the first of them the default. Ends the process with status 2 and one line
-    on standard error when the input cannot be used, with 130 on Ctrl-C.
+    presets: {name: settings dataclass instance}, the first of them the default. Ends as `ending_in_one_line` does.
     """
     sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows a finished stage at once
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
     preset = words[0] if named else next(iter(presets))
-    try:
+    with ending_in_one_line("stopped; the same command goes on from the last finished stage"):
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
         settings = tyro.cli(
@@ -29,15 +46,6 @@ def start(main, presets, description):
             description=f"{description} Defaults shown are those of the preset {preset!r}.",
         )
         main(preset, settings)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a file or folder that may not be read
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last finished stage", file=sys.stderr)
-        sys.exit(130)
 
 
 def check_at_least(settings, **minima):

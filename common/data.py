@@ -4,11 +4,14 @@ What a batch is for (labels, soft labels) the caller says; models and training a
 """
 
 import csv
-import io
+import gzip
 import itertools
 import json
 import re
-from dataclasses import dataclass
+import sys
+import zlib
+from array import array
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,11 @@ from common.backend import tf
 
 UNLABELLED = -1  # the label of a text that has none
 TEXT_COLUMNS = ("sentence", "text")
+DESCRIPTION_COLUMNS = ("label_des", "label_desc")  # what the class means; IFLYTEK has the first, TNEWS the second
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
+UNPACKED = 100  # times its own size that a .gz may unpack to
+MEMORY = 50  # bytes that reading takes at most for each byte of the (unpacked) files; tests/test_data.py tries to exceed it
 _SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
 _POOL = 32  # batches that are sorted by length together: enough to save padding
 
@@ -97,90 +103,161 @@ class Encoded:
 # Reading ---------------------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class _Part:
+    """The texts of a file, in columns: texts, class labels (strings; None where there is none), line numbers."""
+
+    path: Path
+    texts: list = field(default_factory=list)
+    labels: list = field(default_factory=list)
+    lines: array = field(default_factory=lambda: array("q"))
+    descriptions: dict = field(default_factory=dict)
+
+    def add(self, line, text, label):
+        self.texts.append(text)
+        self.labels.append(label)
+        self.lines.append(line)
+
+    def labelled(self):
+        return any(label is not None for label in self.labels)
+
+
 def load(name_or_path):
     """Read a data set by name (see data/) or path: a file, which is split, or a folder with `train.*` and `dev.*`/`test.*`.
 
     A folder may also hold `unlabelled.*`. With both dev and a labelled test, dev is the validation part; with dev alone it
-    is the test part. Raises InputError with file and line for whatever cannot be read.
+    is the test part. Takes at most MEMORY bytes for each byte of the files. Raises InputError with file and line for whatever
+    cannot be read.
     """
     notes = []
     if name_or_path in data.SOURCES and data.SOURCES[name_or_path].kind == "texts":
         files = data.locate(name_or_path, "--data")
     else:
         files = _files_of(Path(name_or_path))
+    if "train" not in files:
+        return _corpus(str(name_or_path), {"train": _one_file_a_class(files, notes)}, notes)
     parts = {part: _read(path, notes, labelled=part != "unlabelled") for part, path in files.items()}
-    if "test" in parts and "dev" in parts and not any("label" in record for record in parts["test"]):
+    if "test" in parts and "dev" in parts and not parts["test"].labelled():
         notes.append(f"{files['test']} has no labels: {files['dev'].name} is the test part")
         del parts["test"]
-    for part, records in parts.items():
-        for record in records:
-            if part != "unlabelled" and "label" not in record:
-                raise InputError(f"{files[part]}, line {record['line']}: no label; expected a field 'label'")
-    return _corpus(str(name_or_path), files, parts, notes)
+    for name, part in parts.items():
+        if name != "unlabelled" and None in part.labels:
+            line = part.lines[part.labels.index(None)]
+            raise InputError(f"{part.path}, line {line}: no label; expected a field 'label'")
+    return _corpus(str(name_or_path), parts, notes)
 
 
 def _files_of(path):
+    expected = f"ending in one of {' '.join(SUFFIXES)} (or that and .gz)"
     if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise InputError(f"{path}: its name must end in one of {' '.join(SUFFIXES)}")
+        if _suffix(path) not in SUFFIXES:
+            raise InputError(f"{path}: expected a name {expected}")
         return {"train": path}
     if not path.is_dir():
         names = ", ".join(name for name, source in data.SOURCES.items() if source.kind == "texts")
         raise InputError(f"--data {path}: neither a file, nor a folder, nor one of {names}")
     files = {}
     for part in ("train", "dev", "test", "unlabelled"):
-        found = [path / f"{part}{suffix}" for suffix in SUFFIXES if (path / f"{part}{suffix}").is_file()]
+        candidates = (path / f"{part}{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz"))
+        found = [file for file in candidates if file.is_file()]
         if len(found) > 1:
             raise InputError(f"{path}: both {found[0].name} and {found[1].name}; keep one of them")
         if found:
             files[part] = found[0]
     if "train" not in files or not {"dev", "test"} & set(files):
-        raise InputError(f"{path}: expected train.* and dev.* or test.* in it, ending in one of {' '.join(SUFFIXES)}")
+        raise InputError(f"{path}: expected train.* and dev.* or test.* in it, {expected}")
     return files
 
 
+def _suffix(path):
+    """What a file's name says of its content, packed or not."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+
+
 def _read(path, notes, labelled):
-    """The records of a file: [{"text", "line", "label" (a string; absent if there is none), "description"}]."""
+    """The _Part that a file holds. labelled: refuse a file without any label, unless it is called test."""
     readers = {".tab": _orange_rows} | dict.fromkeys(DELIMITERS, _table_rows)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes().count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8; convert the file, e.g. iconv -f GB18030 -t UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    records, empty = [], 0
-    for line, row in readers.get(path.suffix, _json_rows)(path, text):
+    part, known, empty = _Part(path), {}, 0
+    for line, row in readers.get(_suffix(path), _json_rows)(path):
         where = f"{path}, line {line}"
         column = next((name for name in TEXT_COLUMNS if name in row), None)
         if column is None:
             raise InputError(f"{where}: no text; expected a field {' or '.join(map(repr, TEXT_COLUMNS))}")
-        if not isinstance(row[column], str):
-            raise InputError(f"{where}: {column!r} must be a string, found {json.dumps(row[column])[:40]}")
-        for name in (column, "label", "label_des"):
-            if _SURROGATE.search(str(row.get(name))):
+        text, label = row[column], row.get("label")
+        if not isinstance(text, str):
+            raise InputError(f"{where}: {column!r} must be a string, found {_kind(text)}")
+        if not isinstance(label, (str, int, type(None))):
+            raise InputError(f"{where}: 'label' must be a string or a whole number, found {_kind(label)}")
+        label = "" if label is None else str(label).strip()
+        meaning = next((row[name] for name in DESCRIPTION_COLUMNS if isinstance(row.get(name), str)), "")
+        for name, value in ((column, text), ("label", label), ("label_des", meaning)):
+            if _SURROGATE.search(value):
                 raise InputError(f"{where}: {name!r} holds half of a surrogate pair, which is no character")
-        record = {"text": row[column].strip(), "line": line}
-        label = row.get("label")
-        if label is not None and label != "":
-            if not isinstance(label, (str, int)):
-                raise InputError(f"{where}: 'label' must be a string or a whole number, found {json.dumps(label)[:40]}")
-            record |= {"label": str(label), "description": str(row.get("label_des") or "")}
-        if record["text"]:
-            records.append(record)
-        else:
+        if not text.strip():
             empty += 1
+            continue
+        part.add(line, text.strip(), known.setdefault(label, label) if label else None)  # each label once in memory
+        if label and meaning:
+            part.descriptions.setdefault(label, meaning)
     if empty:
         notes.append(f"{empty} empty text{'s' * (empty > 1)} in {path.name} dropped")
-    if not records:
+    if not part.texts:
         raise InputError(f"{path}: no text in it")
-    if labelled and path.stem != "test" and not any("label" in record for record in records):
-        raise InputError(f"{path}, line {records[0]['line']}: no label; expected a field 'label'")
-    return records
+    if labelled and not path.name.startswith("test.") and not part.labelled():
+        raise InputError(f"{path}, line {part.lines[0]}: no label; expected a field 'label'")
+    return part
 
 
-def _json_rows(path, text):
-    for line, row in enumerate(text.split("\n"), 1):
+def _kind(value):
+    """What a JSON value is, in words."""
+    kinds = {bool: "true or false", int: "a number", float: "a fraction", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "null")
+
+
+def _lines(path):
+    """(number, line) of a text file, from 1, decoded from UTF-8 with or without its mark, ends of lines kept.
+
+    A file whose name ends in .gz is unpacked on the way, up to UNPACKED times its size.
+    """
+    packed = path.suffix == ".gz"
+    left = UNPACKED * path.stat().st_size if packed else sys.maxsize - 1
+    number = 0
+    try:
+        with (gzip.open if packed else open)(path, "rb") as file:
+            while line := file.readline(left + 1):
+                number += 1
+                left -= len(line)
+                if left < 0:
+                    raise InputError(f"{path}, line {number}: over {UNPACKED} times as large as packed; unpack it yourself")
+                try:
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}, line {number}: not UTF-8; {_conversion(path, line, error.start)}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}, line {number + 1}: damaged gzip ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+
+
+def _conversion(path, line, start):
+    """What to do with a file that has this line, which is not UTF-8 from byte `start` on."""
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "UTF-16"
+    else:
+        try:
+            foreign = [sign for sign in line.decode("gb18030") if ord(sign) > 127]
+        except UnicodeDecodeError:
+            foreign = []
+        chinese = [sign for sign in foreign if "\u3000" <= sign <= "\u9fff" or "\uff00" <= sign <= "\uffef"]
+        encoding = "GB18030" if len(chinese) > 0.9 * len(foreign) else None
+    if encoding is None:
+        return f"byte {start + 1} of the line is {line[start]:#04x}; save the file as UTF-8"
+    source = f"gunzip -c {path.name} | " if path.suffix == ".gz" else f"< {path.name} "
+    return f"it looks like {encoding}; convert it: {source}iconv -f {encoding} -t UTF-8 > utf8{_suffix(path)}"
+
+
+def _json_rows(path):
+    for line, row in _lines(path):
         if row.strip():
             try:
                 row = json.loads(row)
@@ -191,9 +268,9 @@ def _json_rows(path, text):
             yield line, row
 
 
-def _table_rows(path, text):
-    csv.field_size_limit(max(len(text), 131072))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix], strict=True)
+def _table_rows(path):
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader((text for _, text in _lines(path)), delimiter=DELIMITERS[_suffix(path)], strict=True)
     header = None
     while True:
         line = reader.line_num + 1
@@ -206,58 +283,73 @@ def _table_rows(path, text):
         if header is None:
             header = [name.strip() for name in row]
             if not set(header) & set(TEXT_COLUMNS):
-                raise InputError(f"{path}, line {line}: the header {header} has no column 'text' or 'sentence'")
+                raise InputError(f"{path}, line {line}: the header {str(header[:9])[:99]} has no column 'text' or 'sentence'")
         elif len(row) == len(header):
             yield line, dict(zip(header, row, strict=True))
         elif row:
             raise InputError(f"{path}, line {line}: {len(row)} columns, the header has {len(header)}")
 
 
-def _orange_rows(path, text):
+def _orange_rows(path):
     """Orange's .tab, as the bundled data sets come: three header lines (names, types, roles), then label and text."""
-    for line, row in enumerate(text.split("\n")[3:], 4):
-        if row:
+    for line, row in itertools.islice(_lines(path), 3, None):
+        if row := row.rstrip("\n"):
             label, text = row.split("\t")
             yield line, {"label": label, "text": text}
+
+
+def _one_file_a_class(files, notes):
+    """The _Part of files {label: path} that hold a text a line: each text once, none that stands under two labels."""
+    labels, repeats, part = {}, 0, _Part(next(iter(files.values())).parent)
+    for label, path in files.items():
+        for line, text in _lines(path):
+            if text := text.strip():
+                repeats += text in labels
+                labels.setdefault(text, []).append((label, line))
+    for text, found in labels.items():
+        if len({label for label, _ in found}) == 1:
+            part.add(found[0][1], text, found[0][0])
+    notes.append(f"dropped: {repeats:,} repeats, and {len(labels) - len(part.texts):,} texts that stand under both labels")
+    return part
 
 
 def in_order(labels):
     """Class labels in the order of their numbers: by value if all are numbers, else by name."""
     numbers = all(isinstance(label, int) or (label.isdecimal() and len(label) < 10) for label in labels)
-    return sorted(labels, key=int if numbers else None)
+    return sorted(sorted(labels), key=int if numbers else None)
 
 
-def _corpus(name, files, parts, notes):
+def _corpus(name, parts, notes):
     """One table of all parts, with class numbers for labels; the checks that need more than one part."""
-    named = {record["label"] for record in parts["train"]}
-    classes = in_order(named)
+    train = parts["train"]
+    classes = in_order(set(train.labels))
     if len(classes) < 2:
-        raise InputError(f"{files['train']}: every text has the label {classes[0]!r}; expected at least two classes")
+        raise InputError(f"{train.path}: every text has the label {classes[0]!r}; expected at least two classes")
     number = {label: i for i, label in enumerate(classes)}
-    for part in ("dev", "test"):
-        for record in parts.get(part, ()):
-            if record["label"] not in number:
-                raise InputError(
-                    f"{files[part]}, line {record['line']}: label {record['label']!r} does not occur in {files['train']}"
-                )
-    if not {"dev", "test"} & set(parts):
-        whole = parts["train"]
-        rest, drawn = draw(np.arange(len(whole)), [number[record["label"]] for record in whole], len(whole) // 5, seed=0)
-        parts |= {"train": [whole[i] for i in rest], "test": [whole[i] for i in np.sort(drawn)]}
-        notes.append(f"{files['train'].name} has been split: a fifth of it is the test part")
-    held_out = {record["text"] for part in ("dev", "test") for record in parts.get(part, ())}
-    pool = parts["train"] + parts.get("unlabelled", [])
-    kept = [record for record in pool if record["text"] not in held_out]
-    if len(kept) < len(pool):
-        notes.append(f"dropped from training, because they stand in the test or dev part too: {len(pool) - len(kept):,} texts")
-    records = kept + parts.get("dev", []) + parts.get("test", [])
-    labels = np.array([number[record["label"]] if "label" in record else UNLABELLED for record in records], np.int32)
-    pool, dev, test = np.split(np.arange(len(records)), np.cumsum([len(kept), len(parts.get("dev", []))]))
+    for part in (parts[part] for part in ("dev", "test") if part in parts):
+        for line, label in zip(part.lines, part.labels, strict=True):
+            if label not in number:
+                raise InputError(f"{part.path}, line {line}: label {label!r} does not occur in {train.path}")
+    texts, labels, group = [], [], []
+    for use, names in enumerate((("train", "unlabelled"), ("dev",), ("test",))):  # 0: the pool, 1: dev, 2: test
+        for part in (parts[name] for name in names if name in parts):
+            texts += part.texts
+            labels += [number.get(label, UNLABELLED) for label in part.labels]
+            group += [use] * len(part.texts)
+    labels, group = np.array(labels, np.int32), np.array(group, np.int8)
+    if not group.any():
+        group[draw(np.arange(len(texts)), labels, len(texts) // 5, seed=0)[1]] = 2
+        notes.append(f"{train.path.name} has been split: a fifth of it is the test part")
+    held_out = {texts[row] for row in np.flatnonzero(group)}
+    kept = np.array([use > 0 or text not in held_out for text, use in zip(texts, group, strict=True)])
+    if not kept.all():
+        notes.append(f"dropped from training, because they stand in the test or dev part too: {(~kept).sum():,} texts")
+    rows = np.flatnonzero(kept)
+    rows = rows[np.argsort(group[rows], kind="stable")]
+    pool, dev, test = (np.flatnonzero(group[rows] == use) for use in range(3))
     if len(test) == 0:
         dev, test = test, dev
-    texts = [record["text"] for record in records]
-    descriptions = {record["label"]: record["description"] for record in parts["train"] if record["description"]}
-    return Corpus(name, texts, labels, classes, descriptions, pool, dev, test, notes)
+    return Corpus(name, [texts[row] for row in rows], labels[rows], classes, train.descriptions, pool, dev, test, notes)
 
 
 # Splitting, tokenizing, batching ---------------------------------------------------------------------------------------
@@ -303,12 +395,12 @@ def check_parts(corpus, parts, batch_size):
 
 def draw(rows, labels, count, seed):
     """(rest, drawn): at most `count` of `rows`, each class in its share. labels: indexed by row."""
-    labels, shuffled = np.asarray(labels), np.random.default_rng(seed).permutation(rows)
+    shuffled = np.random.default_rng(seed).permutation(rows)
     # A text's place within its class, over the size of the class: the lowest places are the same share of every class.
-    place = np.zeros(len(rows))
-    for label in np.unique(labels[shuffled]):
-        members = np.flatnonzero(labels[shuffled] == label)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    _, labels, sizes = np.unique(np.asarray(labels)[shuffled], return_inverse=True, return_counts=True)
+    by_class = np.argsort(labels, kind="stable")
+    place = np.empty(len(rows))
+    place[by_class] = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes]) if len(rows) else 0
     order = np.argsort(place, kind="stable")
     return np.sort(shuffled[order[count:]]), shuffled[order[:count]]
 
@@ -320,16 +412,16 @@ def encode(texts, tokenizer, maxlen, pad_id=0):
     (`pretrained.build_encoder` does the same to the embeddings).
     """
     tokenizer.enable_truncation(maxlen)
-    ids, lengths = [], []
+    ids, lengths = array("i"), array("q")  # which grow in place, at 4 bytes a token
     for start in range(0, len(texts), 10_000):  # in slices, so that the tokenizer's own objects do not pile up
         whole = texts[start : start + 10_000]
         begun = [_beginning(text, maxlen) for text in whole]
         for text, cut, encoding in zip(whole, begun, tokenizer.encode_batch_fast(begun), strict=True):
             if len(encoding) < maxlen and len(cut) < len(text):  # words of which nothing was left
                 encoding = tokenizer.encode(text)
-            ids.append(np.array(encoding.ids, np.int32))
-            lengths.append(len(ids[-1]))
-    ids = np.concatenate(ids)
+            ids.extend(encoding.ids)
+            lengths.append(len(encoding))
+    ids = np.frombuffer(ids, np.int32)
     if pad_id:
         ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
     return Encoded(ids, np.concatenate([[0], np.cumsum(lengths)]))

@@ -74,6 +74,11 @@ def fingerprint(*parts):
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype}{part.shape}".encode())
             digest.update(np.ascontiguousarray(part))
+        elif isinstance(part, list):  # item by item: a long one's repr would be a second copy of it
+            digest.update(b"[")
+            for i, item in enumerate(part):
+                digest.update(f"{', ' * (i > 0)}{item!r}".encode())
+            digest.update(b"]")
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import socket
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import data as sources
 from common import InputError
 from common.backend import keras, tf
 from common.data import draw, in_order
-from common.files import check_sha256, sha256_of
+from common.files import check_sha256
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -86,28 +85,17 @@ def load(name_or_path, download=False):
 
 
 def _cifar10(download):
-    """The arrays of CIFAR-10 from keras.datasets, which keeps it in data/cifar10 or, if it is there already, in ~/.keras."""
-    source = sources.SOURCES["cifar10"]
-    folders = [sources.FOLDER / "cifar10", Path.home() / ".keras"]
-    folder = next((folder for folder in folders if (folder / source.files["archive"]).is_file()), folders[0])
-    archive = folder / source.files["archive"]
-    instead = "or give your own file with --data FILE.npz"
-    if not download:
-        if not archive.is_file():
-            raise InputError(f"cifar10 is not here: --download fetches it ({source.size}), {instead}")
-        check_sha256(archive, source.sha256)
-    waited = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(60)  # seconds without an answer
+    """The arrays of CIFAR-10 from keras.datasets, out of the archive in data/cifar10 or, if it is there already, ~/.keras."""
+    source, archive = sources.SOURCES["cifar10"], Path.home() / ".keras" / sources.SOURCES["cifar10"].files["archive"]
+    if sources.is_here("cifar10") or not archive.is_file():
+        sources.provide({"--data": "cifar10"}, download)
+        archive = sources.locate("cifar10", "--data")["archive"]
+    check_sha256(archive, source.downloads[0].sha256)
     try:
-        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(folder))
+        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(archive.parents[1]))
     except Exception as error:  # keras raises bare Exception
-        reason = _reason(error)
-        if not archive.is_file() or sha256_of(archive) != source.sha256:
-            raise InputError(f"cifar10 could not be fetched ({reason}): try again, {instead}") from None
         unpacked = archive.with_name("cifar-10-batches-py")
-        raise InputError(f"{unpacked} cannot be read ({reason}): delete this folder and try again, {instead}") from None
-    finally:
-        socket.setdefaulttimeout(waited)
+        raise InputError(f"{unpacked} cannot be read ({_reason(error)}): delete this folder and try again") from None
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, "class_names": CIFAR10}
 
 

@@ -54,8 +54,8 @@ def load(name_or_folder, maxlen=0):
     if name_or_folder in data.SOURCES and data.SOURCES[name_or_folder].kind == "bert":
         source = data.SOURCES[name_or_folder]
         paths = data.locate(name_or_folder, "--bert")
-        if source.sha256:
-            check_sha256(paths["weights"], source.sha256)
+        for role, digest in source.sha256.items():
+            check_sha256(paths[role], digest)
         folder = paths["config"].parent
     else:
         folder = Path(name_or_folder)

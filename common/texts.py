@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import data as sources
 from common import InputError, data, pretrained, report, training
 from common.backend import Lambda, keras, set_precision, tf
 from common.command import as_dict
@@ -29,9 +30,10 @@ def open_runs(
 
     unlabelled: texts without labels wanted beside the training texts; unlabelled_needed: refuse if none is left for them.
     depths: the settings that say how many layers of the BERT a model is to have; fewest: how many it must have. extensible:
-    see `report.open_folder`. settings: needs data, bert, maxlen, seeds, batch_size, precision, output and the counts of
-    examples. Raises InputError before anything is written.
+    see `report.open_folder`. settings: needs data, bert, download, maxlen, seeds, batch_size, precision, output and the counts
+    of examples. Raises InputError before anything is written.
     """
+    sources.provide({"--bert": settings.bert, "--data": settings.data}, settings.download)
     bert = pretrained.load(settings.bert, settings.maxlen)
     if bert.layers < fewest:
         raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {fewest} are needed")
@@ -56,7 +58,7 @@ def open_runs(
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
-    report.open_folder(folder, as_dict(replace(settings, output="")), inputs, extensible)
+    report.open_folder(folder, as_dict(replace(settings, output="", download=False)), inputs, extensible)
     set_precision(settings.precision)
 
     parts = next(iter(all_parts.values()))

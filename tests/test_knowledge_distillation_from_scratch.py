@@ -234,7 +234,7 @@ def test_training_that_diverges_ends_in_one_line_and_leaves_no_stage(run, tmp_pa
         (["--image", "40"], "--image 40: there are 40 validation images, counted from 0"),
         (["--batch-size", "500"], "200 training examples are fewer than a batch; lower --batch-size 500"),
         (["--test-examples", "1"], "1 in the test part; at least 2 are needed"),
-        (["original", "--data", "cifar10"], "cifar10 is not here: --download fetches it (170 MB), or give your own file with"),
+        (["original", "--data", "cifar10"], "cifar10 is not here: python -m data fetch cifar10, or --download, fetches it"),
     ],
 )
 def test_bad_settings_end_in_one_line(capsys, monkeypatch, tmp_path, words, message):

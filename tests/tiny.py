@@ -16,6 +16,7 @@ CONFIG = {
 }
 CLASSES = 4
 WORDS = [f"w{i}" for i in range(CONFIG["vocab_size"] - len(SPECIAL))]
+CHINESE = [*"，。", *map(chr, range(0x4E00, 0x4E00 + len(WORDS) - 2))]  # as many characters
 
 
 def weights(config=CONFIG, seed=0):
@@ -27,10 +28,10 @@ def weights(config=CONFIG, seed=0):
     }
 
 
-def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32):
+def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32, words=WORDS):
     """Write a tiny BERT to `folder` as Hugging Face ("hugging-face") or Google ("google") lay it out."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(SPECIAL + WORDS) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8")
     arrays = weights(config)
     if layout == "google":
         config = {key: value for key, value in config.items() if key not in ("model_type", "layer_norm_eps")}
@@ -74,4 +75,32 @@ def write_data(folder, train=160, test=80):
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "train.jsonl", texts(train, seed=1))
     write_jsonl(folder / "test.jsonl", texts(test, seed=2))
+    return folder
+
+
+def write_chinese_bert(folder):
+    """A tiny BERT of 12 layers that reads CHINESE, with the positions that 128 tokens need, as Google lays it out."""
+    config = CONFIG | {"num_hidden_layers": 12, "max_position_embeddings": 128}
+    return write_bert(folder, layout="google", config=config, words=CHINESE)
+
+
+def write_iflytek(folder, classes=119, each=3):
+    """A folder as CLUE's IFLYTEK comes: train.json and dev.json of Chinese texts, test.json without labels, labels.json."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(name, count, labelled):
+        rows = []
+        for i in range(classes * count):
+            own = CHINESE[2 + i % classes % 100] + CHINESE[2 + i % classes // 100]
+            sentences = ["".join(rng.choice(CHINESE[2:], rng.integers(3, 12))) + own for _ in range(rng.integers(2, 12))]
+            label = {"label": str(i % classes), "label_des": f"类{own}"} if labelled else {"id": i}
+            rows.append(label | {"sentence": "，".join(sentences) + "。"})
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    write("train.json", each, labelled=True)
+    write("dev.json", 1, labelled=True)
+    write("test.json", 1, labelled=False)
+    (folder / "labels.json").write_text("".join(f'{{"label": "{i}"}}\n' for i in range(classes)))
     return folder

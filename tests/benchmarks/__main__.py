@@ -3,10 +3,10 @@
 import sys
 
 from common.report import aligned
-from tests.benchmarks import bucketing, early_exit, replacing, soft_labels, tokenizing
+from tests.benchmarks import bucketing, early_exit, reading, replacing, soft_labels, tokenizing
 
 BENCHMARKS = {
-    "tokenizing": tokenizing, "bucketing": bucketing, "soft-labels": soft_labels, "replacing": replacing,
+    "reading": reading, "tokenizing": tokenizing, "bucketing": bucketing, "soft-labels": soft_labels, "replacing": replacing,
     "early-exit": early_exit,
 }
 
