@@ -64,6 +64,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifier, dropout
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert-PRESET
 
 
@@ -212,8 +213,8 @@ def report_run(preset, settings, run, models):
     models = [model | cost[str(depths[not EXPERIMENTS[model["name"]].deep])] for model in models]
     results = report.results_of(run, "knowledge_distillation_bert", preset, as_dict(settings), models, COMPARISONS)
     shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
-    taken = texts.write_best_student(run, models, shallow, trained)
-    report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken)
+    taken, sections = texts.write_best_student(run, models, shallow, trained, "teacher", __doc__)
+    report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken, sections=sections)
 
 
 if __name__ == "__main__":

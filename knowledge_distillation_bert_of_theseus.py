@@ -68,6 +68,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifier, dropout, draws
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert_of_theseus-PRESET
 
 
@@ -345,8 +346,10 @@ def report_run(preset, settings, run, models):
     plots = ["replacing.png"] if shown else []
     if shown:
         plot_replacing(run.folder / "replacing.png", models)
-    taken = texts.write_best_student(run, models, ("successor", *FROM_PREDECESSOR), trained)
-    report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken, plots=plots)
+    shallow = ("successor", *FROM_PREDECESSOR)
+    taken, sections = texts.write_best_student(run, models, shallow, trained, "predecessor", __doc__)
+    example = f"one text of {settings.maxlen} tokens"
+    report.write_report(run.folder, results, models, example, taken, sections=sections, plots=plots)
 
 
 def plot_replacing(path, models):

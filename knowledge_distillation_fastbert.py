@@ -14,6 +14,7 @@ after the first layer whose branch is sure enough, and the layers above are not 
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,8 @@ from common import InputError, command, data, distillation, evaluation, exits, p
 from common.backend import MultiHeadAttention, inference_graph, keras, set_seed, tf
 from common.command import as_dict, start
 from common.evaluation import scores
-from common.files import fingerprint, kept, whole_folder, write_array, write_json
+from common.export import TEXTS, exchange
+from common.files import fingerprint, kept, write_array
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -73,6 +75,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifiers, dropout
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_fastbert-PRESET
 
 
@@ -154,12 +157,14 @@ def build_teacher(run, layers, dropout):
 class FastBert:
     """The pieces in their order. A branch stands after each layer; after the last layer, the teacher's own head.
 
-    embeddings: model of (token ids, segment ids). layers, branches: as many models of hidden states with their mask.
+    embeddings: model of (token ids, segment ids). layers, branches: as many models of hidden states with their mask. encoder:
+    the bert4keras transformer that embeddings and layers are pieces of.
     """
 
     embeddings: keras.Model
     layers: list
     branches: list
+    encoder: object = None
 
 
 def build_fastbert(run, joint=False):
@@ -171,7 +176,7 @@ def build_fastbert(run, joint=False):
     if not joint:
         training.load_weights(teacher, run.stage("teacher") / "weights.npz")
         encoder.model.trainable = head.trainable = False
-    return FastBert(pretrained.embeddings_of(encoder), layers, [*branches, head])
+    return FastBert(pretrained.embeddings_of(encoder), layers, [*branches, head], encoder)
 
 
 def teacher_depth(run):
@@ -315,7 +320,7 @@ def train_jointly(run, stage):
 
 # Stopping early --------------------------------------------------------------------------------------------------------
 
-TEXTS = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
+SIGNATURE = (*TEXTS, tf.TensorSpec((), tf.float32, name="speed"))
 
 
 def uncertainty(probabilities, top_k=0):
@@ -329,57 +334,69 @@ def uncertainty(probabilities, top_k=0):
     if top_k:
         p = tf.math.top_k(p, min(top_k, p.shape[-1])).values
     p = p / tf.reduce_sum(p, axis=-1, keepdims=True)
-    entropy = -tf.reduce_sum(tf.math.xlogy(p, p), axis=-1) / np.log(p.shape[-1])
+    log_p = tf.math.log(tf.maximum(p, np.finfo(np.float32).tiny))  # not xlogy, which ONNX has no word for
+    entropy = -tf.reduce_sum(p * log_p, axis=-1) / np.log(p.shape[-1])
     return tf.where(tf.math.is_nan(entropy), entropy, tf.clip_by_value(entropy, 0.0, 1.0))  # clipping may lose a NaN
 
 
-def early_exit(fast, top_k=0, pad_id=0):
-    """One graph: (token ids, segment ids, speed) -> {"probabilities", "layers", "uncertainty"} of each text.
+def early_exit(fast, top_k=0, pad_id=0, flat=False):
+    """One graph: (token ids, segment ids, speed) -> {"probabilities", "layers_used", "uncertainty"} of each text.
 
     token ids, segment ids: (texts, tokens) int32, padded with 0. speed: a float32; a text leaves after the first layer whose
-    branch has u < speed, so that at 0 every text has the teacher's answer. probabilities: (texts, classes) float32. layers:
-    (texts,) int32, how many were computed. uncertainty: (texts,) float32, of the answer. After each layer the batch shrinks
-    to the texts that are undecided; when none is left, nothing above is computed. pad_id: for a graph that is given away; it
-    takes ids as the tokenizer makes them, padded with pad_id, which `data.encode` exchanges with 0.
+    branch has u < speed, so that at 0 every text has the teacher's answer. probabilities: (texts, classes) float32.
+    layers_used: (texts,) int32, how many were computed. uncertainty: (texts,) float32, of the answer. After each layer the
+    batch shrinks to the texts that are undecided; when none is left, nothing above is computed. pad_id: for a graph that is
+    given away; it takes ids as the tokenizer makes them, padded with pad_id, which `data.encode` exchanges with 0. flat: a
+    graph for tf2onnx, slower in TensorFlow.
     """
+    depth, classes = len(fast.layers), fast.branches[-1].output_shape[-1]
 
-    def rest_from(number):
-        """The model from layer `number` on, for the undecided: (hidden, mask, rows, answers, speed) -> answers.
+    def step(number, hidden, mask, rows, answers, speed):
+        """Layer `number` and its branch, for the undecided: (hidden, mask, rows) of those who still are, and the answers.
 
         rows: which text of the batch each is. answers: of the whole batch, (texts, classes + 2): probabilities, u, layers.
         """
-        layer, branch = fast.layers[number - 1], fast.branches[number - 1]
-        deeper = rest_from(number + 1) if number < len(fast.layers) else None
+        hidden = fast.layers[number - 1](hidden, mask=mask, training=False)  # (undecided, tokens, hidden)
+        p = tf.nn.softmax(fast.branches[number - 1](hidden, mask=mask, training=False))  # (undecided, classes)
+        u = uncertainty(p, top_k)  # (undecided,)
+        found = tf.concat([p, tf.stack([u, tf.fill(tf.shape(u), float(number))], axis=1)], axis=1)
+        answers = tf.tensor_scatter_nd_update(answers, rows[:, None], found)  # a later layer may write over them
+        # Not ~(u < speed), which TensorFlow's optimizer turns into u >= speed, and so lets NaN go.
+        staying = tf.where((u >= speed) | tf.math.is_nan(u - speed))[:, 0]
+        return *(tf.gather(x, staying) for x in (hidden, mask, rows)), answers
+
+    def rest_from(number):
+        """The model from layer `number` on: (hidden, mask, rows, answers, speed) -> answers."""
+        deeper = rest_from(number + 1) if number < depth else None
 
         # Not inlined: TensorFlow would walk through every layer, if only to find that it is not to be computed.
         @tf.function(autograph=False, experimental_attributes={"_noinline": True})
         def rest(hidden, mask, rows, answers, speed):
-            hidden = layer(hidden, mask=mask, training=False)  # (undecided, tokens, hidden)
-            p = tf.nn.softmax(branch(hidden, mask=mask, training=False))  # (undecided, classes)
-            u = uncertainty(p, top_k)  # (undecided,)
-            found = tf.concat([p, tf.stack([u, tf.fill(tf.shape(u), float(number))], axis=1)], axis=1)
-            answers = tf.tensor_scatter_nd_update(answers, rows[:, None], found)  # a later layer may write over them
+            hidden, mask, rows, answers = step(number, hidden, mask, rows, answers, speed)
             if not deeper:
                 return answers
-            # Not ~(u < speed), which TensorFlow's optimizer turns into u >= speed, and so lets NaN go.
-            staying = tf.where((u >= speed) | tf.math.is_nan(u - speed))[:, 0]
-            undecided = [tf.gather(x, staying) for x in (hidden, mask, rows)]
-            return tf.cond(tf.size(staying) > 0, lambda: deeper(*undecided, answers, speed), lambda: answers)
+            return tf.cond(tf.size(rows) > 0, lambda: deeper(hidden, mask, rows, answers, speed), lambda: answers)
 
         return rest
 
-    whole, classes = rest_from(1), fast.branches[-1].output_shape[-1]
+    def one_after_another(hidden, mask, rows, answers, speed):
+        """The same without nesting, which tf2onnx would take minutes to unfold."""
+        state = hidden, mask, rows, answers
+        for number in range(1, depth + 1):
+            state = tf.cond(tf.size(state[2]) > 0, lambda: step(number, *state, speed), lambda: state)  # noqa: B023
+        return state[-1]
+
+    whole = one_after_another if flat else rest_from(1)
 
     def answer(token_ids, segment_ids, speed):
-        if pad_id:
-            token_ids = tf.where(token_ids == 0, pad_id, tf.where(token_ids == pad_id, 0, token_ids))
+        token_ids = exchange(token_ids, pad_id)
         hidden, mask = fast.embeddings([token_ids, segment_ids], training=False), tf.not_equal(token_ids, 0)
         count = tf.shape(token_ids)[0]
         answers = whole(hidden, mask, tf.range(count), tf.zeros((count, classes + 2)), speed)
         p, u, layers = tf.split(answers, [classes, 1, 1], axis=1)
-        return {"probabilities": p, "layers": tf.cast(layers[:, 0], tf.int32), "uncertainty": u[:, 0]}
+        return {"probabilities": p, "layers_used": tf.cast(layers[:, 0], tf.int32), "uncertainty": u[:, 0]}
 
-    return inference_graph(answer, *TEXTS, tf.TensorSpec((), tf.float32, name="speed"))
+    return inference_graph(answer, *SIGNATURE)
 
 
 def uncertainties(logits, top_k):
@@ -521,7 +538,7 @@ def record_of(run, name, teacher, clock):
 SCRIPT = "knowledge_distillation_fastbert"
 EXTENSIBLE = (  # settings that change no finished stage: they may differ in a later start
     "experiments", "seeds", "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget",
-    "timed_examples",
+    "timed_examples", "export",
 )
 
 
@@ -610,7 +627,8 @@ def report_run(preset, settings, runs, names):
         print(f"  seed {model['seed']}  {model['name']:<20}  speed {model['speed']:g} chosen on the "
               f"{results['data']['chosen_on']} part: {model['chosen']}")
     exits.plot_exits(run.folder / "exits.png", models)
-    taken = write_best_student(runs, stopping)
+    taken, section = write_best_student(runs, models, names)
+    sections.append(section)
     example = f"one text of {settings.maxlen} tokens (timed: test texts, of {models[0]['timed_tokens']:.0f} tokens on average)"
     report.write_report(run.folder, results, models, example, taken, sections=sections, plots=["exits.png"])
 
@@ -635,21 +653,21 @@ def leavers(run, model):
     return exits.leavers_table([run.corpus.texts[row] for row in rows], run.corpus.labels[rows], run.corpus.classes, left)
 
 
-def write_best_student(runs, rows):
-    """Write to student/ the FastBERT that was best on the validation part, as a SavedModel with its tokenizer."""
-    best = max(rows, key=lambda model: model["validation_accuracy"])
+def write_best_student(runs, models, names):
+    """Write to student/ the FastBERT that was best on the validation part (see `texts.write_student`)."""
+    best = max((model for model in models if model["name"] in names), key=lambda model: model["validation_accuracy"])
+    teacher = next(model for model in models if model["name"] == "teacher" and model["seed"] == best["seed"])
     run = row_of(next(each for each in runs if each.seed == best["seed"]), best["name"])
-    keras.backend.clear_session()
-    fast = trained(run, best["name"])
-    answer = early_exit(fast, run.settings.uncertainty_top_k, run.bert.pad_id)
-    with whole_folder(run.folder / "student") as student:
-        report.write_saved_model(student / "saved_model", answer)
-        report.write_tokenizer(student / "tokenizer.json", run.bert)
-        write_json(student / "classes.json", {
-            "token_ids": "int32 (texts, tokens), as tokenizer.json gives them", "segment_ids": "int32, all 0",
-            "pad_id": run.bert.pad_id, "maxlen": run.settings.maxlen, "speed": best["speed"], "classes": run.corpus.classes,
-        })
-    return f"{best['name']}, seed {best['seed']}, speed {best['speed']:g}"
+    with texts.given_away(run):
+        fast = trained(run, best["name"])
+        bert = pretrained.read_encoder(fast.encoder, pretrained.shallow(run.bert, range(teacher_depth(run))))
+        graph, flat = (
+            partial(early_exit, fast, run.settings.uncertainty_top_k, bert.pad_id, flat=flat) for flat in (False, True)
+        )
+        section = texts.write_student(
+            run, best, teacher, __doc__, bert, graph(), signature=SIGNATURE, for_onnx=flat, speed=best["speed"],
+        )
+    return f"{best['name']}, seed {best['seed']}, speed {best['speed']:g}", section
 
 
 if __name__ == "__main__":

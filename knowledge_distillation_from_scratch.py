@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 from matplotlib.figure import Figure
 
-from common import InputError, command, data, distillation, images, report, training
+from common import InputError, command, data, distillation, export, images, report, training
 from common.backend import inference_graph, keras, set_precision, set_seed, tf
 from common.command import as_dict, start
 from common.evaluation import calibration, graph_flops, latency, predict
@@ -69,6 +69,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one whole run each: parts, order, initial weights, dropout
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_from_scratch-PRESET
 
 
@@ -313,9 +314,10 @@ def main(preset, settings):
     wanted, pairs = experiments(settings, corpus.classes)
     all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
     folder = Path(settings.output or f"runs/knowledge_distillation_from_scratch-{preset}")
-    shown = replace(settings, output="", download=False)
+    shown = as_dict(replace(settings, output=""))
+    shown.pop("download")  # which says nothing of the run
     inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
-    report.open_folder(folder, as_dict(shown), inputs, EXTENSIBLE)
+    report.open_folder(folder, shown, inputs, EXTENSIBLE)
     set_precision(settings.precision)
 
     parts = next(iter(all_parts.values()))
@@ -332,7 +334,9 @@ def main(preset, settings):
     report_run(preset, settings, runs, records, wanted, pairs)
 
 
-EXTENSIBLE = ("experiments", "seeds", "temperature_sweep", "train_examples_sweep", "omit_class", "image")  # of a finished run
+EXTENSIBLE = (  # settings of a finished run that may differ in a later start
+    "experiments", "seeds", "temperature_sweep", "train_examples_sweep", "omit_class", "image", "export",
+)
 
 
 def size_of(corpus):
@@ -431,29 +435,45 @@ def report_run(preset, settings, runs, records, wanted, pairs):
             "`teacher`, `alone` and `distilled` have seen it, the others not. Its bias is raised by what is best on the "
             "validation part.",
         ))
-    taken = write_best_student(run, [record for record in records if record["name"] in DEFAULT])
+    taken, taken_section = write_best_student(run, [record for record in records if record["name"] in DEFAULT])
+    sections += taken_section
     example = f"one image of {size_of(run.corpus)}"
     report.write_report(run.folder, results, records, example, taken, "ece", sections, plots, plotted=DEFAULT)
 
 
 def write_best_student(run, rows):
-    """Write to student/ the one that was best on the validation part, as a SavedModel: images -> probabilities at T = 1."""
+    """Write to student/ the one that was best on the validation part, as a SavedModel: images -> probabilities at T = 1.
+
+    Returns (which it is, in words; sections of the report).
+    """
     students = [record for record in rows if record["name"] != "teacher"]
     if not students:
         shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
-        return "none: no student in the table"
+        return "none: no student in the table", []
     best = max(students, key=lambda record: record["validation_accuracy"])
+    teacher = next(record for record in rows if record["name"] == "teacher" and record["seed"] == best["seed"])
+    set_precision("float32")  # whatever it was trained in
     classifier, shape = trained(replace(run, seed=best["seed"]), best["name"]), run.corpus.pixels.shape[1:]
 
     def classify(images):
         return {"probabilities": tf.nn.softmax(classifier(images, training=False))}
 
-    graph = inference_graph(classify, tf.TensorSpec((None, *shape), tf.float32, name="images"))
-    with whole_folder(run.folder / "student") as student:
-        report.write_saved_model(student / "saved_model", graph)
-        write_json(student / "classes.json", {"images": f"float32 (batch, {size_of(run.corpus)}), from 0 to 1",
-                                              "classes": run.corpus.classes})
-    return f"{best['name']}, seed {best['seed']}"
+    signature = (tf.TensorSpec((None, *shape), tf.float32, name="images"),)
+    graph, pixels = inference_graph(classify, *signature), run.corpus.inputs(run.parts.test[:32])
+    with whole_folder(run.folder / "student") as folder:
+        export.write_saved_model(folder, graph)
+        found = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"](images=tf.constant(pixels))
+        expected = tf.nn.softmax(classifier.predict_on_batch(pixels)).numpy()
+        export.check_equal("student/saved_model", found["probabilities"].numpy(), expected)
+        if "onnx" in run.settings.export:
+            export.write_onnx(folder, graph, signature, {"images": pixels})
+        write_json(folder / "classes.json", {"images": f"float32 (batch, {size_of(run.corpus)}), from 0 to 1",
+                                             "classes": run.corpus.classes})
+        weights = [(run.folder / f"seed-{best['seed']}" / record["name"] / "weights.npz").stat().st_size
+                   for record in (teacher, best)]
+    set_precision(run.settings.precision)
+    section = "The student to take away", export.against_teacher(teacher, best, weights), export.NOTE
+    return f"{best['name']}, seed {best['seed']}", [section]
 
 
 # Plots -----------------------------------------------------------------------------------------------------------------

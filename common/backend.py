@@ -44,6 +44,8 @@ with _start_up_notices_hidden():
     from bert4keras.models import build_transformer_model
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+K.where = tf.where  # bert4keras's own broadcasts by hand, in operations that ONNX does not have; TensorFlow's does too
+
 __all__ = [
     "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "inference_graph", "keras",
     "set_precision", "set_seed", "tf",

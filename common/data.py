@@ -214,29 +214,34 @@ def _kind(value):
     return kinds.get(type(value), "null")
 
 
-def _lines(path):
+def lines_of(path):
     """(number, line) of a text file, from 1, decoded from UTF-8 with or without its mark, ends of lines kept.
 
     A file whose name ends in .gz is unpacked on the way, up to UNPACKED times its size.
     """
     packed = path.suffix == ".gz"
-    left = UNPACKED * path.stat().st_size if packed else sys.maxsize - 1
-    number = 0
     try:
         with (gzip.open if packed else open)(path, "rb") as file:
-            while line := file.readline(left + 1):
-                number += 1
-                left -= len(line)
-                if left < 0:
-                    raise InputError(f"{path}, line {number}: over {UNPACKED} times as large as packed; unpack it yourself")
-                try:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(f"{path}, line {number}: not UTF-8; {_conversion(path, line, error.start)}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}, line {number + 1}: damaged gzip ({error})") from None
+            yield from decoded(file, path, UNPACKED * path.stat().st_size if packed else sys.maxsize - 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
+
+
+def decoded(file, path, left=sys.maxsize - 1):
+    """(number, line) of an open binary file, as `lines_of` gives them. path: what it is called. left: bytes it may have."""
+    number = 0
+    try:
+        while line := file.readline(left + 1):
+            number += 1
+            left -= len(line)
+            if left < 0:
+                raise InputError(f"{path}, line {number}: over {UNPACKED} times as large as packed; unpack it yourself")
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}, line {number}: not UTF-8; {_conversion(path, line, error.start)}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}, line {number + 1}: damaged gzip ({error})") from None
 
 
 def _conversion(path, line, start):
@@ -257,7 +262,7 @@ def _conversion(path, line, start):
 
 
 def _json_rows(path):
-    for line, row in _lines(path):
+    for line, row in lines_of(path):
         if row.strip():
             try:
                 row = json.loads(row)
@@ -270,7 +275,7 @@ def _json_rows(path):
 
 def _table_rows(path):
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((text for _, text in _lines(path)), delimiter=DELIMITERS[_suffix(path)], strict=True)
+    reader = csv.reader((text for _, text in lines_of(path)), delimiter=DELIMITERS[_suffix(path)], strict=True)
     header = None
     while True:
         line = reader.line_num + 1
@@ -292,7 +297,7 @@ def _table_rows(path):
 
 def _orange_rows(path):
     """Orange's .tab, as the bundled data sets come: three header lines (names, types, roles), then label and text."""
-    for line, row in itertools.islice(_lines(path), 3, None):
+    for line, row in itertools.islice(lines_of(path), 3, None):
         if row := row.rstrip("\n"):
             label, text = row.split("\t")
             yield line, {"label": label, "text": text}
@@ -302,7 +307,7 @@ def _one_file_a_class(files, notes):
     """The _Part of files {label: path} that hold a text a line: each text once, none that stands under two labels."""
     labels, repeats, part = {}, 0, _Part(next(iter(files.values())).parent)
     for label, path in files.items():
-        for line, text in _lines(path):
+        for line, text in lines_of(path):
             if text := text.strip():
                 repeats += text in labels
                 labels.setdefault(text, []).append((label, line))

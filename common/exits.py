@@ -79,7 +79,7 @@ def promised(batches, answer, flops):
     teacher, left, layers = 0, 0, []
     for batch in batches:
         whole, through = flops(batch[0].shape[1])
-        layers.append(answer(batch)["layers"].numpy())
+        layers.append(answer(batch)["layers_used"].numpy())
         teacher, left = teacher + whole * len(layers[-1]), left + through[layers[-1] - 1].sum()
     return {"flops_speedup": float(teacher / left), "mean_layers": float(np.concatenate(layers).mean())}
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import data as sources
-from common import InputError
+from common import InputError, reason
 from common.backend import keras, tf
 from common.data import draw, in_order
 from common.files import check_sha256
@@ -95,13 +95,8 @@ def _cifar10(download):
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(archive.parents[1]))
     except Exception as error:  # keras raises bare Exception
         unpacked = archive.with_name("cifar-10-batches-py")
-        raise InputError(f"{unpacked} cannot be read ({_reason(error)}): delete this folder and try again") from None
+        raise InputError(f"{unpacked} cannot be read ({reason(error)}): delete this folder and try again") from None
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, "class_names": CIFAR10}
-
-
-def _reason(error):
-    """The first line of what an exception says, or its name if it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _npz(path):
@@ -113,7 +108,7 @@ def _npz(path):
         with np.load(path) as file:
             arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test", "class_names") if name in file}
     except Exception as error:  # a damaged archive fails in as many ways as zip and npy have fields
-        raise InputError(f"{path}: not a readable .npz of plain arrays ({_reason(error)})") from None
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({reason(error)})") from None
     wanted = {"x_train", "y_train"} | ({"x_test", "y_test"} if {"x_test", "y_test"} & set(arrays) else set())
     if missing := sorted(wanted - set(arrays)):
         raise InputError(f"{path}: {missing[0]} is missing; expected x_train y_train x_test y_test")
@@ -161,7 +156,7 @@ def _image(file):
                 raise ValueError(f"pixels of kind {image.mode}; expected grey or RGB")
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file}: not a readable image ({_reason(error)})") from None
+        raise InputError(f"{file}: not a readable image ({reason(error)})") from None
 
 
 # Checking --------------------------------------------------------------------------------------------------------------

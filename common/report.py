@@ -1,4 +1,4 @@
-"""The run folder: settings.json, results.json, log.csv, the table, the plots, report.md and the student to take away.
+"""The run folder: settings.json, results.json, log.csv, the tables, the plots and report.md.
 
 Everything here is made from the records that the stages leave; nothing is trained or measured.
 """
@@ -18,14 +18,10 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from safetensors.numpy import save
-from tokenizers import Tokenizer
 
 from common import InputError
-from common.backend import tf
 from common.evaluation import compare
 from common.files import write_json, write_text, write_whole
-from common.pretrained import hugging_face_name
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
 MARKERS = "os^DvPX*"
@@ -328,42 +324,3 @@ def plot_tradeoff(path, models):
 def save_figure(figure, path):
     """Write a figure to `path` as PNG."""
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
-
-
-# The student -----------------------------------------------------------------------------------------------------------
-
-
-def write_saved_model(folder, graph):
-    """Write a `backend.inference_graph` as a SavedModel that TensorFlow alone can load."""
-    tf.saved_model.save(tf.Module(), str(folder), signatures=graph)  # a bare module, so that no Keras is needed to load it
-
-
-def write_student(folder, bert, classifier_kernel, classifier_bias, classes):
-    """Write an encoder and its classifier in Hugging Face layout; the folder can be given as `--bert`.
-
-    bert: with the trained weights. classifier_kernel: (hidden, classes); classifier_bias: (classes,). The logits are
-    last_hidden_state[:, 0] @ classifier.weight.T + classifier.bias: there is no pooler between, so the config names the
-    encoder alone as its architecture.
-    """
-    tensors = {
-        hugging_face_name(name): np.ascontiguousarray(value.T if name.endswith("/kernel") else value)
-        for name, value in bert.weights.items()
-    }
-    tensors |= {"classifier.weight": np.ascontiguousarray(classifier_kernel.T), "classifier.bias": classifier_bias}
-    config = bert.config | {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
-        "pad_token_id": bert.pad_id,
-        "id2label": {str(i): name for i, name in enumerate(classes)},
-        "label2id": {name: i for i, name in enumerate(classes)},
-    }
-    write_whole(folder / "model.safetensors", lambda file: file.write(save(tensors, {"format": "np"})))
-    write_json(folder / "config.json", config)
-    write_tokenizer(folder / "tokenizer.json", bert)
-
-
-def write_tokenizer(path, bert):
-    """Write the tokenizer of a BERT as tokenizer.json."""
-    tokenizer = Tokenizer.from_str(bert.tokenizer.to_str())
-    tokenizer.no_truncation()  # the cut to --maxlen was this run's
-    write_text(path, tokenizer.to_str())

@@ -3,16 +3,19 @@
 How models are taught is the scripts' story, not this module's.
 """
 
+import contextlib
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 import data as sources
-from common import InputError, data, pretrained, report, training
+from common import InputError, data, export, pretrained, report, training
 from common.backend import Lambda, keras, set_precision, tf
 from common.command import as_dict
 from common.evaluation import encoder_flops, latency
-from common.files import fingerprint
+from common.files import fingerprint, whole_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Run(training.Run):
 
 def open_runs(
     script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), fewest=1,
-    extensible=("experiments", "seeds"),
+    extensible=("experiments", "seeds", "export"),
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -58,7 +61,9 @@ def open_runs(
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
-    report.open_folder(folder, as_dict(replace(settings, output="", download=False)), inputs, extensible)
+    shown = as_dict(replace(settings, output=""))
+    shown.pop("download")  # which says nothing of the run
+    report.open_folder(folder, shown, inputs, extensible)
     set_precision(settings.precision)
 
     parts = next(iter(all_parts.values()))
@@ -109,17 +114,81 @@ def costs(run, layers):
     }
 
 
-def write_best_student(run, models, names, trained):
+def write_best_student(run, models, names, trained, teacher, story):
     """Write to student/ the model, of all seeds and of the experiments `names`, that was best on the validation part.
 
-    trained: (run, name) -> (BERT, transformer, classifier) of a finished stage. Returns which it is, in words.
+    trained: (run, name) -> (BERT, transformer, classifier) of a finished stage. teacher: the experiment that the report holds
+    it against. story: the script's docstring. Returns (which it is, in words; sections of the report).
     """
     candidates = [model for model in models if model["name"] in names]
     if not candidates:
         shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
-        return "none: no shallow model among these"
+        return "none: no shallow model among these", []
     best = max(candidates, key=lambda model: model["validation_accuracy"])
-    bert, encoder, classifier = trained(replace(run, seed=best["seed"]), best["name"])
-    kernel, bias = classifier.get_layer("Classifier").get_weights()
-    report.write_student(run.folder / "student", pretrained.read_encoder(encoder, bert), kernel, bias, run.corpus.classes)
-    return f"{best['name']}, seed {best['seed']}"
+    teacher = next(model for model in models if model["name"] == teacher and model["seed"] == best["seed"])
+    with given_away(run):
+        bert, encoder, classifier = trained(replace(run, seed=best["seed"]), best["name"])
+        bert, head = pretrained.read_encoder(encoder, bert), classifier.get_layer("Classifier").get_weights()
+        section = write_student(run, best, teacher, story, bert, export.classifying_graph(classifier, bert.pad_id), head)
+    return f"{best['name']}, seed {best['seed']}", [section]
+
+
+@contextlib.contextmanager
+def given_away(run):
+    """A block in which models are built in float32, whatever they were trained in: what is taken away runs anywhere."""
+    keras.backend.clear_session()
+    set_precision("float32")
+    yield
+    set_precision(run.settings.precision)
+
+
+def write_student(run, best, teacher, story, bert, graph, head=None, signature=export.TEXTS, for_onnx=None, **more):
+    """Write student/ and check it: what TensorFlow, Hugging Face's formula and ONNX make of the files is what `graph` answers.
+
+    best, teacher: records. story: the script's docstring. bert: with the trained weights. graph: inputs as `signature` says.
+    for_onnx: makes the graph that ONNX is to have, if not the same. head, more: see `export.write_encoder`; among `more`, a
+    FastBERT's speed. Returns the section of the report that holds the student against its teacher.
+    """
+    rows, settings = run.parts.test[:32], run.settings
+    token_ids, segment_ids = run.examples.inputs(rows)
+    inputs = {"token_ids": export.exchange(token_ids, bert.pad_id), "segment_ids": segment_ids}
+    inputs = {name: np.array(value) for name, value in inputs.items()}
+    inputs |= {"speed": np.array(more["speed"], np.float32)} if "speed" in more else {}
+    expected = {name: value.numpy() for name, value in graph(*inputs.values()).items()}
+    with whole_folder(run.folder / "student") as folder:
+        export.write_encoder(folder, bert, run.corpus.classes, head, maxlen=settings.maxlen, **more)
+        export.write_saved_model(folder, graph)
+        taken = export.load(folder)
+        found = export.ask(taken, [run.corpus.texts[row] for row in rows])["probabilities"]
+        export.check_equal(f"{folder.name}/saved_model", found, expected["probabilities"])
+        if head:
+            found = export.hugging_face_answer(folder, token_ids, segment_ids)
+            export.check_equal(f"{folder.name}/model.safetensors", found, expected["probabilities"])
+        if "onnx" in settings.export:
+            export.write_onnx(folder, for_onnx() if for_onnx else graph, signature, inputs)
+        weights = [folder / "model.safetensors"] if head else (folder / "saved_model").rglob("*")
+        sizes = ((run.folder / f"seed-{teacher['seed']}" / teacher["name"] / "weights.npz").stat().st_size,
+                 sum(file.stat().st_size for file in weights))
+        table = export.against_teacher(teacher, best, sizes)
+        write_text(folder / "README.md", _card(run, best, story, table, head))
+    return "The student to take away", table, export.NOTE
+
+
+def _card(run, best, story, table, head):
+    """The model card of student/."""
+    corpus, tokens = run.corpus, run.settings.maxlen
+    base, texts = (name if name in sources.SOURCES else Path(name).name for name in (run.bert.source, corpus.name))
+    licences = {name: sources.SOURCES[name].licence for name in (base, texts) if name in sources.SOURCES}
+    paragraphs = [" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]] + [
+        f"This is `{best['name']}` of seed {best['seed']}: {best['layers']:.3g} layers of {base}, taught on "
+        f"{len(run.parts.train):,} labelled texts of {texts}, {len(corpus.classes)} classes, of up to {tokens} tokens.",
+        f"Licences: {'; '.join(f'{name}: {licence}' for name, licence in licences.items()) or 'those of ' + base}. The model's "
+        "own licence is that of the model it was made from.",
+        f"Accuracy on {len(run.parts.test):,} test texts; latency of one text and of 32 together, in milliseconds:",
+    ]
+    speed = f", speed=tf.constant({best['speed']:g})" if "speed" in best else ""
+    uses = ['answer = tf.saved_model.load("saved_model").signatures["serving_default"]',
+            f"answer(token_ids=ids, segment_ids=tf.zeros_like(ids){speed})  # int32 (texts, tokens), padding {run.bert.pad_id}"]
+    if head:
+        uses = ['transformers.pipeline("text-classification", ".", truncation=True)("a text")', *uses]
+    return export.model_card(f"{best['name']} of {base} on {texts}", paragraphs, table, licences.get(base), uses)

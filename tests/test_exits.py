@@ -51,7 +51,7 @@ def test_what_the_clock_is_held_against():
     batches = [(tf.zeros((1, 8), tf.int32),), (tf.zeros((1, 16), tf.int32),)]
 
     def answer(batch):
-        return {"layers": tf.constant([1 if batch[0].shape[1] == 8 else 4])}
+        return {"layers_used": tf.constant([1 if batch[0].shape[1] == 8 else 4])}
 
     found = exits.promised(batches, answer, lambda tokens: (tokens * FLOPS[0], tokens * FLOPS[1]))
     assert found["mean_layers"] == 2.5
@@ -69,7 +69,7 @@ def test_all_models_are_timed_on_the_same_texts():
 
     def fast(token_ids, segment_ids, speed):
         seen["fast"].append(token_ids.numpy())
-        return {"layers": tf.fill(tf.shape(token_ids)[:1], 1 if speed == 1 else 4)}
+        return {"layers_used": tf.fill(tf.shape(token_ids)[:1], 1 if speed == 1 else 4)}
 
     flops = lambda tokens: FLOPS  # noqa: E731
     found = exits.time_exits({"teacher": teacher}, {"fast": fast}, (0.0, 1.0), encoded, np.arange(40), flops)

@@ -7,9 +7,8 @@ import resource
 import numpy as np
 import pytest
 
-from common import InputError, files, pretrained, report
+from common import InputError, files, report
 from common.files import write_json, write_text, write_whole
-from tests import tiny
 
 
 def model(name, seed=0, accuracy=0.75, deep=False, **changed):
@@ -183,21 +182,3 @@ def test_plots_are_pngs(tmp_path):
     for plot in (report.plot_curves, report.plot_tradeoff):
         plot(tmp_path / "plot.png", models)
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "plot.png").stat().st_size > 10_000
-
-
-# The student
-
-
-def test_the_student_folder_is_a_bert_again(bert_folder, tmp_path):
-    bert = pretrained.shallow(pretrained.load(str(bert_folder)), [0, 2])
-    kernel, bias = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32), np.zeros(4, np.float32)
-    report.write_student(tmp_path / "student", bert, kernel, bias, ["a", "b", "c", "d"])
-    again = pretrained.load(str(tmp_path / "student"))
-    assert again.layers == 2 and again.weights.keys() == pretrained.expected_shapes(bert.config).keys()
-    for name, value in bert.weights.items():
-        if name in again.weights:
-            np.testing.assert_array_equal(again.weights[name], value)
-    text = tiny.texts(1)[0][0]
-    assert again.tokenizer.encode(text).ids == bert.tokenizer.encode(text).ids
-    config = json.loads((tmp_path / "student" / "config.json").read_text())
-    assert config["id2label"] == {"0": "a", "1": "b", "2": "c", "3": "d"} and config["num_hidden_layers"] == 2

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_bert as script
@@ -15,6 +14,7 @@ from common import data, distillation, pretrained, texts
 from common.backend import keras
 from common.evaluation import predict
 from tests import tiny
+from tests.alone import both_ways
 from tests.starting import refused, run_script, start
 
 ALL = tuple(script.EXPERIMENTS)
@@ -244,20 +244,27 @@ def test_smoke_best_epoch_is_kept(finished):
         assert (logits.argmax(-1) == corpus.labels[parts.validation]).mean() == record["validation_accuracy"]
 
 
-def test_smoke_the_student_can_be_a_bert_again(finished):
-    folder = finished[1] / "student"
-    student = pretrained.load(str(folder))
-    assert student.layers == 2
-    # Its logits are those the run tested: last_hidden_state[:, 0] @ classifier.weight.T + classifier.bias.
-    with open(finished[1] / "report.md", encoding="utf-8") as file:
-        name = next(line for line in file if line.startswith("`student/` holds")).split()[2].rstrip(",")
-    corpus = data.load(str(finished[1].parent / "data"))
-    encoded = data.encode([corpus.texts[row] for row in corpus.test[:20]], student.tokenizer, 16, student.pad_id)
-    hidden = pretrained.build_encoder(student, dropout=0).model.predict_on_batch(encoded.inputs(np.arange(20)))
-    head = load_file(folder / "model.safetensors")
-    logits = hidden[:, 0] @ head["classifier.weight"].T + head["classifier.bias"]
-    np.testing.assert_allclose(logits, np.load(finished[1] / "seed-0" / name / "test_logits.npy")[:20], atol=1e-4)
-    assert json.loads((folder / "config.json").read_text())["id2label"] == {str(i): f"class {i}" for i in range(4)}
+def test_smoke_the_student_is_the_model_that_was_tested(finished, tmp_path):
+    """With TensorFlow alone, and through what Hugging Face's formula makes of its files."""
+    folder = finished[1]
+    name = (folder / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
+    expected = softmax(np.load(folder / "seed-0" / name / "test_logits.npy")[:20], axis=-1)
+    corpus = data.load(str(folder.parent / "data"))
+    for found in both_ways(folder / "student", [corpus.texts[row] for row in corpus.test[:20]], tmp_path):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert pretrained.load(str(folder / "student")).layers == 2  # as --bert takes it
+
+
+def test_smoke_the_student_comes_with_a_card_and_a_table(finished):
+    _, folder, done = finished
+    card = (folder / "student" / "README.md").read_text(encoding="utf-8")
+    models = json.loads((folder / "results.json").read_text())["models"]
+    best = max((m for m in models if m["layers"] == 2), key=lambda m: m["validation_accuracy"])
+    size = (folder / "student" / "model.safetensors").stat().st_size / 1e6
+    row = f"| student: {best['name']} | {100 * best['accuracy']:.2f} | {size:.3g} | "
+    assert row in card and row in (folder / "report.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n") and "Licences: those of" in card and "soft labels at temperature T" in card
+    assert "The student to take away" in done.stdout and "x smaller" in done.stdout
 
 
 def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again(finished, tmp_path):

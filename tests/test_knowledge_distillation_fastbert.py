@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +13,12 @@ from scipy import stats
 from scipy.special import log_softmax, softmax
 
 import knowledge_distillation_fastbert as script
-from common import data, exits, pretrained, texts, training
+from common import InputError, data, exits, pretrained, texts, training
 from common.backend import keras, set_seed, tf
 from common.evaluation import predict
+from common.predict import predict as ask
 from tests import tiny
+from tests.alone import ask_alone
 from tests.starting import refused, run_script
 
 DEMO = replace(
@@ -211,12 +211,12 @@ def test_each_answer_is_that_of_its_exit_branch(run, answers, plain, speed, batc
     found = {key: value.numpy() for key, value in answer(*run.examples.inputs(run.parts.test[chosen]), speed).items()}
     u = script.uncertainties(plain[chosen], top_k)
     layers = exits.exits_at(u, speed)
-    assert (found["layers"] == layers)[~near(u, speed)].all()
+    assert (found["layers_used"] == layers)[~near(u, speed)].all()
     rows = np.arange(batch_size)
-    np.testing.assert_allclose(found["probabilities"], softmax(plain[chosen][rows, found["layers"] - 1], -1), atol=1e-5)
-    np.testing.assert_allclose(found["uncertainty"], u[rows, found["layers"] - 1], atol=1e-4)
+    np.testing.assert_allclose(found["probabilities"], softmax(plain[chosen][rows, found["layers_used"] - 1], -1), atol=1e-5)
+    np.testing.assert_allclose(found["uncertainty"], u[rows, found["layers_used"] - 1], atol=1e-4)
     if speed == 0:
-        assert (found["layers"] == 4).all()
+        assert (found["layers_used"] == 4).all()
 
 
 def test_the_teacher_that_is_timed_is_the_last_exit(run, fast, plain):
@@ -263,22 +263,22 @@ def test_what_has_left_is_not_computed(doubt):
     answer = script.early_exit(counting(counts, doubt))
     ids = np.array([[2, 9], [1, 9], [1, 9], [3, 9], [2, 0]], np.int32)
     found = answer(ids, ids, 0.5)
-    assert found["layers"].numpy().tolist() == [2, 1, 1, 3, 2]
+    assert found["layers_used"].numpy().tolist() == [2, 1, 1, 3, 2]
     assert counts == [("layer 1", 5), ("branch 1", 5), ("layer 2", 3), ("branch 2", 3), ("layer 3", 1), ("branch 3", 1)]
     counts.clear()
-    assert answer(ids[1:3], ids[1:3], 0.5)["layers"].numpy().tolist() == [1, 1]
+    assert answer(ids[1:3], ids[1:3], 0.5)["layers_used"].numpy().tolist() == [1, 1]
     assert counts == [("layer 1", 2), ("branch 1", 2)]
 
 
 def test_a_speed_of_nan_lets_nobody_leave():
     ids = np.array([[1, 9], [2, 9]])
-    assert script.early_exit(counting([], [0.0, 0.0]))(ids, ids, np.nan)["layers"].numpy().tolist() == [3, 3]
+    assert script.early_exit(counting([], [0.0, 0.0]))(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
 
 
 def test_an_answer_of_nan_leaves_last():
     answer = script.early_exit(counting([], [np.nan, np.nan]))
     found = answer(np.array([[7, 7]]), np.array([[7, 7]]), 1.0)
-    assert found["layers"].numpy() == [3] and np.isnan(found["probabilities"].numpy()).all()
+    assert found["layers_used"].numpy() == [3] and np.isnan(found["probabilities"].numpy()).all()
 
 
 def test_a_graph_to_give_away_takes_the_tokenizers_own_padding(run, fast, answer):
@@ -291,7 +291,7 @@ def test_a_graph_to_give_away_takes_the_tokenizers_own_padding(run, fast, answer
 
 def test_no_text_no_answer(answer):
     found = answer(np.zeros((0, 8), np.int32), np.zeros((0, 8), np.int32), 0.5)
-    assert found["probabilities"].shape == (0, 4) and found["layers"].shape == (0,)
+    assert found["probabilities"].shape == (0, 4) and found["layers_used"].shape == (0,)
 
 
 @pytest.mark.parametrize("narrow", ["mixed_bfloat16", "mixed_float16"])
@@ -302,7 +302,7 @@ def test_in_narrow_precision(run, precision, narrow):
     logits = script.all_exits(fast).predict_on_batch(inputs)
     found = {key: value.numpy() for key, value in script.early_exit(fast)(*inputs, 0.5).items()}
     assert logits.dtype == found["probabilities"].dtype == np.float32
-    expected = softmax(logits[np.arange(20), found["layers"] - 1], -1)
+    expected = softmax(logits[np.arange(20), found["layers_used"] - 1], -1)
     np.testing.assert_allclose(found["probabilities"], expected, atol=0.05)
 
 
@@ -543,27 +543,48 @@ def test_smoke_results(finished):
 def test_smoke_the_student_answers_with_tensorflow_alone(finished, tmp_path):
     """In a process that knows neither this project nor Keras: the probabilities and layers of the run, from one graph."""
     _, folder, done = finished
-    told = json.loads((folder / "student" / "classes.json").read_text())
+    config = json.loads((folder / "student" / "config.json").read_text())
     name = done.stdout.split("student/ (")[1].split(",")[0]
-    corpus = data.load(str(folder.parent / "data"))
-    tokenizer = pretrained.Tokenizer.from_file(str(folder / "student" / "tokenizer.json"))
-    encoded = data.encode([corpus.texts[row] for row in corpus.test[:40]], tokenizer, 16)
-    np.savez(tmp_path / "inputs.npz", *encoded.inputs(np.arange(40)))
-    code = f"""if True:
-        import numpy as np, tensorflow as tf
-        with np.load({str(tmp_path / "inputs.npz")!r}) as inputs:
-            token_ids, segment_ids = inputs["arr_0"], inputs["arr_1"]
-        answer = tf.saved_model.load({str(folder / "student" / "saved_model")!r}).signatures["serving_default"]
-        found = answer(token_ids=token_ids, segment_ids=segment_ids, speed=tf.constant({told["speed"]}, tf.float32))
-        np.savez({str(tmp_path / "found.npz")!r}, **{{key: value.numpy() for key, value in found.items()}})
-    """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    corpus, bert = data.load(str(folder.parent / "data")), pretrained.load(str(folder / "student"))
+    assert bert.layers == config["num_hidden_layers"] == 4 and config["architectures"] == ["BertModel"]
+    encoded = data.encode([corpus.texts[row] for row in corpus.test[:40]], bert.tokenizer, 16)
+    token_ids, segment_ids = encoded.inputs(np.arange(40))
+    speed = np.array(config["speed"], np.float32)
+    found = ask_alone(folder / "student" / "saved_model", tmp_path, token_ids=token_ids, segment_ids=segment_ids, speed=speed)
     logits = np.load(folder / "seed-0" / name / "test_logits.npy")[:40]
     plain = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40]
-    with np.load(tmp_path / "found.npz") as found:
-        np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
-        u = script.uncertainties(plain, 0)
-        assert (found["layers"] == exits.exits_at(u, told["speed"]))[~near(u, told["speed"])].all()
+    np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
+    u = script.uncertainties(plain, 0)
+    assert (found["layers_used"] == exits.exits_at(u, config["speed"]))[~near(u, config["speed"])].all()
+
+
+def test_smoke_predict_tells_the_layers(finished, capsys):
+    _, folder, _ = finished
+    corpus = data.load(str(folder.parent / "data"))
+    lines = tuple(corpus.texts[row] for row in corpus.test[:40])
+    told = {}
+    for speed in (0.0, None, 1.0):
+        ask(str(folder), lines, json=True, speed=speed)
+        told[speed] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["text"] for row in told[speed]] == [*lines]
+        assert all(0 <= row["uncertainty"] <= 1 for row in told[speed])
+    assert {row["layers_used"] for row in told[0.0]} == {4} and {row["layers_used"] for row in told[1.0]} == {1}
+    name = (folder / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
+    last = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40, -1].argmax(-1)
+    assert [row["labels"][0]["label"] for row in told[0.0]] == [corpus.classes[label] for label in last]
+    ask(str(folder), lines[:1], speed=1.0)
+    assert "  layer  1 of 4  " in capsys.readouterr().out
+    with pytest.raises(InputError, match="--speed 2: must be from 0 to 1"):
+        ask(str(folder), lines, speed=2.0)
+
+
+def test_the_flat_graph_for_onnx_answers_alike(run, fast, answers):
+    """That onnxruntime does, too, the script checks whenever it writes model.onnx (see the smoke test of the presets)."""
+    flat, inputs = script.early_exit(fast, flat=True), run.examples.inputs(run.parts.test[:30])
+    for speed in SPEEDS:
+        found, expected = (graph(*inputs, speed) for graph in (flat, answers[0]))
+        np.testing.assert_array_equal(found["layers_used"], expected["layers_used"])
+        np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-6)
 
 
 def modified(folder, pattern):
@@ -593,10 +614,11 @@ def test_smoke_other_speeds_train_nothing(finished):
 
 @pytest.mark.parametrize("preset", ["original", "paper"])
 def test_smoke_presets(tmp_path, google_folder, preset):
-    """On a BERT in Google's layout, with the head that each preset has."""
+    """On a BERT in Google's layout, with the head that each preset has; one of them as ONNX, which the script checks, too."""
     tiny.write_data(tmp_path / "data", train=96, test=60)
     words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,
              "--teacher-layers", 2, "--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--speeds", 0, 0.5]
+    words += ["--export", "onnx"] if preset == "paper" else []
     done = run_script(script.__name__, preset, *words)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -605,3 +627,4 @@ def test_smoke_presets(tmp_path, google_folder, preset):
     assert [model["name"] for model in results["models"]] == ["teacher", "fastbert"]
     part = "test" if preset == "original" else "validation"
     assert results["data"]["chosen_on"] == part and f"chosen on the {part} part" in done.stdout
+    assert (tmp_path / "run" / "student" / "model.onnx").is_file() == (preset == "paper")

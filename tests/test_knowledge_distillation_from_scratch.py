@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +14,7 @@ import knowledge_distillation_from_scratch as script
 from common import InputError, data, distillation, images, report, training
 from common.backend import keras
 from common.evaluation import parameters, predict
+from tests.alone import ask_alone
 from tests.starting import refused, run_script, start
 
 DEMO = script.PRESETS["demo"]
@@ -385,14 +384,6 @@ def test_smoke_output(finished):
     assert len(log) == 2 * (12 + 10 * 6)
 
 
-LOAD = """
-import sys, numpy as np, tensorflow as tf
-sys.modules |= dict.fromkeys(["keras", "tf_keras", "bert4keras", "common"])  # none of these can be imported
-student = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-np.save(sys.argv[3], student(images=tf.constant(np.load(sys.argv[2])))["probabilities"])
-"""
-
-
 def test_smoke_the_student_to_take_away(finished, tmp_path):
     """TensorFlow alone loads it, and it gives the probabilities of the run's test logits."""
     _, folder, _ = finished
@@ -401,12 +392,9 @@ def test_smoke_the_student_to_take_away(finished, tmp_path):
     best = max((m for m in results["models"] if m["name"] in NAMES[1:5]), key=lambda m: m["validation_accuracy"])
     assert (name, int(seed)) == (best["name"], best["seed"])
     corpus = images.load(str(folder.parent / "images.npz"))
-    np.save(tmp_path / "images.npy", corpus.inputs(corpus.test))
-    words = [folder / "student" / "saved_model", tmp_path / "images.npy", tmp_path / "probabilities.npy"]
-    done = subprocess.run([sys.executable, "-c", LOAD, *map(str, words)], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    found = ask_alone(folder / "student" / "saved_model", tmp_path, images=corpus.inputs(corpus.test))
     logits = np.load(folder / f"seed-{seed}" / name / "test_logits.npy")
-    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), softmax(logits, axis=-1), atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], softmax(logits, axis=-1), atol=1e-5)
     told = json.loads((folder / "student" / "classes.json").read_text())
     assert told == {"images": "float32 (batch, 8 x 8 x 1), from 0 to 1", "classes": ["column", "corner", "row"]}
 

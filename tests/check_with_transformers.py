@@ -1,0 +1,34 @@
+"""Check a student/ where it is to be used: python tests/check_with_transformers.py STUDENT FILE, FILE holding a text a line.
+
+Needs PyTorch and transformers, which are no requirements of this repository, so no test runs it. Prints the greatest
+difference between the probabilities of transformers (BertForSequenceClassification, its tokenizer from student/) and those of
+`python -m common.predict STUDENT --file FILE --json`, given as the third argument; ends with status 1 if it exceeds 1e-5.
+
+    python -m common.predict runs/… --file texts.txt --top 1000 --json > answers.jsonl      # in this repository's .venv
+    python tests/check_with_transformers.py runs/…/student texts.txt answers.jsonl          # where transformers is
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+if __name__ == "__main__":
+    folder, texts, answers = sys.argv[1:]
+    lines = Path(texts).read_text(encoding="utf-8").splitlines()
+    told = [json.loads(line)["labels"] for line in Path(answers).read_text(encoding="utf-8").splitlines()]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, loading = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    print(f"{type(model).__name__}, {type(tokenizer).__name__}, {loading}")
+    model.eval()
+    greatest = 0.0
+    for line, labels in zip(lines, told, strict=True):
+        batch = tokenizer(line, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            found = torch.softmax(model(**batch).logits[0], dim=-1)
+        for label in labels:
+            greatest = max(greatest, abs(float(found[model.config.label2id[label["label"]]]) - label["probability"]))
+    print(f"{len(lines)} texts: probabilities differ by {greatest:.1e} at most")
+    sys.exit(greatest > 1e-5)
