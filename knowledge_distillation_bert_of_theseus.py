@@ -359,10 +359,9 @@ def plot_replacing(path, models):
     for name, group in report.by_name(models):
         if name not in ("successor", *FROM_PREDECESSOR):
             continue
-        epochs = [epoch["epoch"] for epoch in group[0]["history"]]
-        values = 100 * np.mean([[epoch["val_accuracy"] for epoch in model["history"]] for model in group], axis=0)
+        values, rates = 100 * report.by_epoch(group, "val_accuracy").mean(axis=0), report.by_epoch(group, "replacing_rate")[0]
+        epochs = np.arange(1, len(values) + 1)
         line = accuracy.plot(epochs, values, marker="o", markersize=3, label=name, ls="-" if name in THESEUS else "--")[0]
-        rates = [epoch.get("replacing_rate", np.nan) for epoch in group[0]["history"]]
         rate.plot(epochs, rates, marker="o", markersize=3, color=line.get_color())
     rate.set(ylabel="replacing rate p", ylim=(0, 1.05))
     accuracy.set(ylabel="validation accuracy, %", xlabel="epoch")

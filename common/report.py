@@ -22,6 +22,7 @@ from matplotlib.ticker import EngFormatter
 from common import InputError
 from common.evaluation import compare
 from common.files import write_json, write_text, write_whole
+from common.training import ADVICE
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
 MARKERS = "os^DvPX*"
@@ -63,6 +64,8 @@ def describe(model):
     """A finished stage in one line."""
     told = f", soft labels {model['soft_label_accuracy']:.1%} right" if "soft_label_accuracy" in model else ""
     told += f", {model['measured']}" if "measured" in model else ""
+    if "diverged_in_epoch" in model:
+        told += f"\n    its loss was not finite in epoch {model['diverged_in_epoch']}: the best one before is kept; {ADVICE}"
     return (
         f"  seed {model['seed']}  {model['name']:<29}  {model['epochs']:>2} epochs in {model['train_seconds']:>4.0f} s"
         f"   validation {model['validation_accuracy']:.1%}   test {model['accuracy']:.1%}{told}"
@@ -276,6 +279,13 @@ def document(results, example, student, beside="macro_f1", sections=(), plots=()
 # Plots -----------------------------------------------------------------------------------------------------------------
 
 
+def by_epoch(models, key):
+    """A figure out of the models' histories: (models, epochs) float, NaN where there is none, as after one that diverged."""
+    histories = [[epoch.get(key) for epoch in model["history"]] for model in models]
+    longest = max(map(len, histories))
+    return np.array([history + [None] * (longest - len(history)) for history in histories], float)
+
+
 def plot_curves(path, models):
     """Training loss and validation accuracy against the epoch: a line per model, the mean over seeds, and their range."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
@@ -284,7 +294,7 @@ def plot_curves(path, models):
         panels, ("loss", "val_accuracy"), ("training loss", "validation accuracy, %"), (1, 100), strict=True
     ):
         for (name, group), marker in zip(by_name(models), cycle(MARKERS), strict=False):
-            values = scale * np.array([[np.nan if e[key] is None else e[key] for e in m["history"]] for m in group])
+            values = scale * by_epoch(group, key)
             epochs = np.arange(1, values.shape[1] + 1)
             panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, label=name)
             panel.fill_between(epochs, values.min(axis=0), values.max(axis=0), alpha=0.15, linewidth=0)

@@ -138,8 +138,10 @@ def given_away(run):
     """A block in which models are built in float32, whatever they were trained in: what is taken away runs anywhere."""
     keras.backend.clear_session()
     set_precision("float32")
-    yield
-    set_precision(run.settings.precision)
+    try:
+        yield
+    finally:
+        set_precision(run.settings.precision)
 
 
 def write_student(run, best, teacher, story, bert, graph, head=None, signature=export.TEXTS, for_onnx=None, **more):

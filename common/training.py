@@ -18,6 +18,8 @@ from common.distillation import cached_logits, example_keys
 from common.evaluation import parameters, predict, scores
 from common.files import fingerprint, write_array, write_json, write_whole
 
+ADVICE = "try a lower learning rate, --precision float32, or another seed"  # to whoever's training diverged
+
 
 @dataclass(frozen=True)
 class Run:
@@ -50,15 +52,19 @@ class KeepBest(keras.callbacks.Callback):
     """After each epoch the accuracy on the validation part is measured; at the end the best epoch's weights are back.
 
     classifier: the model whose logits are judged. labels: (rows,) int. measure: (labels, logits) -> scores, "accuracy" among
-    them. history: a dict per epoch of losses and scores. best_logits: what the best epoch's model says of the part.
+    them. history: a dict per epoch of losses and scores. best_logits: what the best epoch's model says of the part. An epoch
+    whose loss is not finite is the last, and counts for nothing; diverged is its number.
     """
 
     def __init__(self, classifier, examples, rows, labels, measure=scores):
         super().__init__()
         self.classifier, self.examples, self.rows, self.labels, self.measure = classifier, examples, rows, labels, measure
-        self.history, self.best = [], -1.0
+        self.history, self.best, self.diverged = [], -1.0, None
 
     def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            self.diverged, self.model.stop_training = epoch + 1, True
+            return
         logits = predict(self.classifier, self.examples, self.rows)
         found = self.measure(self.labels, logits)
         logs |= {f"val_{name}": value for name, value in found.items()}  # for the callbacks that come after this one
@@ -68,7 +74,8 @@ class KeepBest(keras.callbacks.Callback):
             self.best, self.best_weights, self.best_logits = found["accuracy"], self.model.get_weights(), logits
 
     def on_train_end(self, logs=None):
-        self.model.set_weights(self.best_weights)
+        if self.history:
+            self.model.set_weights(self.best_weights)
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -86,7 +93,7 @@ class ProgressBar(keras.callbacks.Callback):
         self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.bar.set_postfix_str(f"epoch {epoch + 1}: validation {logs['val_accuracy']:.1%}")
+        self.bar.set_postfix_str(f"epoch {epoch + 1}: validation {logs.get('val_accuracy', np.nan):.1%}")
 
     def on_train_end(self, logs=None):
         self.bar.close()
@@ -116,8 +123,9 @@ def train_stage(
     model: the classifier, or a model around it with the outputs that `targets` are for, as `data.batches` takes them.
     steps: a length of epoch. callbacks: further ones, whose logs enter the history. measure: (labels, logits) -> scores, by
     whose "accuracy" the epoch is chosen. saved: the part of the classifier that is trained, if the rest lies elsewhere. told:
-    more for the record. Writes weights, logits of validation and test part, TensorBoard events and, last, the record, which
-    is returned.
+    more for the record. A loss that is not finite ends the training with the best epoch before it, and the record says so;
+    InputError if there is none. Writes weights, logits of validation and test part, TensorBoard events and, last, the record,
+    which is returned.
     """
     labels, parts, seed = run.corpus.labels, run.parts, run.seed
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
@@ -130,6 +138,7 @@ def train_stage(
         epochs=epochs,
         verbose=0,
         callbacks=[
+            keras.callbacks.TerminateOnNaN(),
             *callbacks,
             keep_best,
             ProgressBar(f"seed {seed} {name}"),
@@ -138,8 +147,9 @@ def train_stage(
     )
     seconds = time.perf_counter() - start
     logits = predict(classifier, run.examples, parts.test)
-    if not np.isfinite(logits).all():
-        raise InputError(f"seed {seed} {name}: training diverged, the logits are not finite; lower the learning rate")
+    if not keep_best.history or not np.isfinite(logits).all():
+        raise InputError(f"seed {seed} {name}: training diverged in epoch {keep_best.diverged or epochs}; {ADVICE}")
+    told |= {"diverged_in_epoch": keep_best.diverged} if keep_best.diverged else {}
     record = {
         "name": name,
         "seed": seed,
@@ -147,7 +157,7 @@ def train_stage(
         **measure(labels[parts.test], logits),
         "validation_accuracy": keep_best.best,
         "train_seconds": seconds,
-        "epochs": epochs,
+        "epochs": len(keep_best.history),
         **told,
         "history": keep_best.history,
     }

@@ -200,14 +200,36 @@ def test_experiments_and_comparisons_follow_the_settings():
     assert script.at_temperature(2.0000001) != script.at_temperature(2.0) == "distilled-T2"  # each has a folder of its own
 
 
-def test_training_that_diverges_ends_in_one_line_and_leaves_no_stage(run, tmp_path):
+def test_training_that_diverges_at_once_ends_in_one_line_and_leaves_no_stage(run, tmp_path):
     run = replace(run, folder=tmp_path)
     student = script.build(run, "alone")
     student.set_weights([np.full_like(weight, np.nan) for weight in student.get_weights()])
     model, rows = distillation.compile_alone(student, "sgd"), run.parts.train
-    with pytest.raises(InputError, match="seed 3 alone: training diverged, the logits are not finite; lower the learning rate"):
+    with pytest.raises(InputError, match="seed 3 alone: training diverged in epoch 1; try a lower learning rate, --precision"):
         training.train_stage(run, "alone", student, model, rows, (run.corpus.labels[rows],), 1, 2)
     assert run.record("alone") is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_training_that_diverges_later_keeps_the_best_epoch_before(run, tmp_path, bad):
+    """In epoch 3 of 5 the weights are spoilt: what is left is the best of epochs 1 and 2, and the record says so."""
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                seen.append(student.get_weights())
+                student.set_weights([np.full_like(weight, bad) for weight in student.get_weights()])
+
+    seen, run = [], replace(run, folder=tmp_path)
+    student, rows = script.build(run, "alone"), run.parts.train
+    model, targets = distillation.compile_alone(student, keras.optimizers.SGD(0.1)), (run.corpus.labels[rows],)
+    record = training.train_stage(run, "alone", student, model, rows, targets, 5, 2, callbacks=[Spoil()])
+    assert record["diverged_in_epoch"] == 3 and record["epochs"] == len(record["history"]) == 2
+    assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"])
+    kept = predict(student, run.examples, run.parts.test)
+    np.testing.assert_array_equal(kept, np.load(run.stage("alone") / "test_logits.npy"))
+    assert np.isfinite(kept).all() and len(seen) == 1
+    assert "its loss was not finite in epoch 3: the best one before is kept; try a lower" in report.describe(record)
+    report.plot_curves(tmp_path / "curves.png", [record, record | {"seed": 4, "history": record["history"] * 2}])
 
 
 # Errors
