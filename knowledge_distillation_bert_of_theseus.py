@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import command, distillation, pretrained, report, texts, training
-from common.backend import keras, set_seed, tf
+from common.backend import draw, keras, set_seed, tf
 from common.command import as_dict, start
 from common.files import kept
 
@@ -135,7 +135,7 @@ class Replacing(keras.layers.Layer):
         if not training:
             return new()
         if self.replacing == "random":
-            return tf.cond(tf.random.uniform([]) < self.rate(), new, old)
+            return tf.cond(draw() < self.rate(), new, old)
         before, after = old(), new()
         p = tf.cast(self.rate(), after.dtype)
         return (1 - p) * before + p * after

@@ -47,8 +47,8 @@ with _start_up_notices_hidden():
 K.where = tf.where  # bert4keras's own broadcasts by hand, in operations that ONNX does not have; TensorFlow's does too
 
 __all__ = [
-    "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "inference_graph", "keras",
-    "set_precision", "set_seed", "tf",
+    "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "draw", "drawn_by_step",
+    "inference_graph", "keras", "set_precision", "set_seed", "tf",
 ]
 
 
@@ -56,6 +56,42 @@ def set_seed(seed):
     """Seed Python, numpy and TensorFlow, and let TensorFlow use only operations that repeat their results."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+
+
+# What is drawn while a stage is trained depends on seed, place in the graph and step alone, so that training that was broken
+# off goes on with the very draws it would have had. TensorFlow's own count their calls, in a state that no checkpoint holds.
+_drawing = {"seed": 0, "step": None, "places": 0}
+
+
+@contextlib.contextmanager
+def drawn_by_step(seed, step):
+    """A block in which dropout and `draw`, in graphs that are traced there, follow `seed` and the integer variable `step`."""
+    _drawing.update(seed=seed, step=step, places=0)
+    try:
+        yield
+    finally:
+        _drawing["step"] = None
+
+
+def draw():
+    """A scalar from 0 to 1, float32, drawn anew in each step."""
+    return tf.random.uniform([]) if _drawing["step"] is None else tf.random.stateless_uniform([], _key())
+
+
+def _key():
+    """The key of one place in the graph at the present step: (2,) int64."""
+    _drawing["places"] += 1
+    return tf.stack([tf.constant((_drawing["seed"] << 20) + _drawing["places"], tf.int64), tf.cast(_drawing["step"], tf.int64)])
+
+
+def _dropout(generator, inputs, rate, noise_shape=None):
+    if _drawing["step"] is None:
+        return _keras_dropout(generator, inputs, rate, noise_shape)
+    return tf.nn.experimental.stateless_dropout(inputs, rate, _key(), noise_shape=noise_shape)
+
+
+_generator = type(keras.layers.Dropout(0)._random_generator)
+_keras_dropout, _generator.dropout = _generator.dropout, _dropout
 
 
 def set_precision(precision):

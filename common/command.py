@@ -35,7 +35,7 @@ def start(main, presets, description):
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
     preset = words[0] if named else next(iter(presets))
-    with ending_in_one_line("stopped; the same command goes on from the last finished stage"):
+    with ending_in_one_line("stopped; the same command goes on after the last whole epoch"):
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
         settings = tyro.cli(

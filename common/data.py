@@ -452,8 +452,8 @@ def by_length(lengths, batch_size, rng=None):
     return [batches[i] for i in rng.permutation(len(batches))] if rng else batches
 
 
-def batches(examples, rows, targets, batch_size, seed):
-    """An endless `tf.data.Dataset` of training batches (inputs, *targets), epoch after epoch.
+def batches(examples, rows, targets, batch_size, seed, first=0):
+    """An endless `tf.data.Dataset` of training batches (inputs, *targets), epoch after epoch; from the batch `first` on.
 
     examples: Encoded or Images. rows: (examples,) int. targets: a tuple of arrays or dicts of arrays whose first axis is
     that of `rows`. The order of epoch e depends on (seed, e) alone. An epoch has ceil(rows / batch_size) batches.
@@ -462,9 +462,12 @@ def batches(examples, rows, targets, batch_size, seed):
     lengths = examples.lengths(rows)
 
     def stream():
-        for epoch in itertools.count():
-            for chosen in by_length(lengths, batch_size, np.random.default_rng((seed, epoch))):
+        begun, skipped = divmod(first, -(-len(rows) // batch_size))
+        for epoch in itertools.count(begun):
+            order = by_length(lengths, batch_size, np.random.default_rng((seed, epoch)))
+            for chosen in order[skipped:]:
                 yield examples.inputs(rows[chosen]), *tf.nest.map_structure(lambda x: x[chosen], targets)  # noqa: B023
+            skipped = 0
 
     def spec(x):
         return tf.TensorSpec((None, *x.shape[1:]), x.dtype)

@@ -52,6 +52,8 @@ def write_array(path, value):
 @contextlib.contextmanager
 def whole_folder(path):
     """A new folder to fill, which takes the place of `path` when the block has ended without an error."""
+    for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         folder = Path(temporary, path.name)
         folder.mkdir()

@@ -13,11 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from common import InputError, data
-from common.backend import keras
+from common.backend import drawn_by_step, keras
 from common.distillation import cached_logits, example_keys
 from common.evaluation import parameters, predict, scores
 from common.files import fingerprint, write_array, write_json, write_whole
 
+UNFINISHED = "unfinished.npz"  # in a stage's folder: all that its next epoch needs
 ADVICE = "try a lower learning rate, --precision float32, or another seed"  # to whoever's training diverged
 
 
@@ -45,7 +46,10 @@ class Run:
     def record(self, name):
         """What the stage `name` left, or None if it has not been finished."""
         path = self.stage(name) / "record.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        (self.stage(name) / UNFINISHED).unlink(missing_ok=True)  # if killed just before it would have been
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -78,16 +82,64 @@ class KeepBest(keras.callbacks.Callback):
             self.model.set_weights(self.best_weights)
 
 
+class Backup(keras.callbacks.Callback):
+    """After each epoch all that the next one needs is written to a file, whole or not at all, and read by a later start.
+
+    That is the weights, the optimizer's state, and what `keep_best` has kept (tf_keras's BackupAndRestore knows nothing of
+    the latter, and the two would not be written at once). epoch: how many there were. seconds: of training until then.
+    """
+
+    def __init__(self, path, keep_best, model):
+        super().__init__()
+        self.path, self.keep_best, self.epoch, self.seconds = path, keep_best, 0, 0.0
+        for file in path.parent.glob(".*"):  # half-written by a process that was killed
+            file.unlink()
+        model.optimizer.build(model.trainable_variables)
+        if path.is_file():
+            with np.load(path) as stored:
+                told = json.loads(str(stored["told"]))
+                held = {name: [stored[f"{name}{i}"] for i in range(count)] for name, count in told["counts"].items()}
+            model.set_weights(held["weights"])
+            for variable, value in zip(state_of(model.optimizer), held["optimizer"], strict=True):
+                variable.assign(value)
+            self.epoch, self.seconds = told["epoch"], told["seconds"]
+            keep_best.history, keep_best.best = told["history"], told["best"]
+            keep_best.best_weights, keep_best.best_logits = held["best_weights"], held["best_logits"][0]
+        self.start = time.perf_counter() - self.seconds
+
+    def on_epoch_end(self, epoch, logs=None):
+        keep = self.keep_best
+        if keep.diverged:
+            return
+        held = {
+            "weights": self.model.get_weights(), "optimizer": [v.numpy() for v in state_of(self.model.optimizer)],
+            "best_weights": keep.best_weights, "best_logits": [keep.best_logits],
+        }
+        told = {"epoch": epoch + 1, "seconds": time.perf_counter() - self.start, "history": keep.history, "best": keep.best,
+                "counts": {name: len(values) for name, values in held.items()}}
+        arrays = {f"{name}{i}": value for name, values in held.items() for i, value in enumerate(values)}
+        write_whole(self.path, lambda file: np.savez(file, told=json.dumps(told), **arrays))
+
+
+def state_of(optimizer):
+    """The variables that an optimizer has beside the model's own; with mixed_float16 those of the loss scale, too."""
+    scale = getattr(optimizer, "_loss_scale", None)  # which `variables` leaves out
+    return [*optimizer.variables, *([scale.current_loss_scale, scale.counter] if scale else [])]
+
+
 class ProgressBar(keras.callbacks.Callback):
     """One bar for a whole stage, gone when the stage is done; none where standard error is not a terminal."""
 
-    def __init__(self, title):
+    def __init__(self, title, first):
         super().__init__()
-        self.title = title
+        self.title, self.first = title, first
 
     def on_train_begin(self, logs=None):
-        total = self.params["epochs"] * self.params["steps"]
-        self.bar = tqdm(total=total, desc=self.title, unit="batch", leave=False, disable=None, dynamic_ncols=True)
+        steps = self.params["steps"]
+        self.bar = tqdm(
+            total=self.params["epochs"] * steps, initial=self.first * steps, desc=self.title, unit="batch", leave=False,
+            disable=None, dynamic_ncols=True,
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()
@@ -124,28 +176,32 @@ def train_stage(
     steps: a length of epoch. callbacks: further ones, whose logs enter the history. measure: (labels, logits) -> scores, by
     whose "accuracy" the epoch is chosen. saved: the part of the classifier that is trained, if the rest lies elsewhere. told:
     more for the record. A loss that is not finite ends the training with the best epoch before it, and the record says so;
-    InputError if there is none. Writes weights, logits of validation and test part, TensorBoard events and, last, the record,
-    which is returned.
+    InputError if there is none. Training that was broken off goes on after its last whole epoch, and ends as if it had not
+    been. Writes weights, logits of validation and test part, TensorBoard events and, last, the record, which is returned.
     """
     labels, parts, seed = run.corpus.labels, run.parts, run.seed
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
-    shutil.rmtree(events, ignore_errors=True)  # of a start that was broken off
     keep_best = KeepBest(classifier, run.examples, parts.validation, labels[parts.validation], measure)
-    start = time.perf_counter()
-    model.fit(
-        data.batches(run.examples, rows, targets, run.settings.batch_size, seed),
-        steps_per_epoch=steps,
-        epochs=epochs,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            *callbacks,
-            keep_best,
-            ProgressBar(f"seed {seed} {name}"),
-            keras.callbacks.TensorBoard(str(events), write_graph=False),
-        ],
-    )
-    seconds = time.perf_counter() - start
+    backup = Backup(run.stage(name) / UNFINISHED, keep_best, model)
+    if not backup.epoch:
+        shutil.rmtree(events, ignore_errors=True)  # of a start that was broken off
+    with drawn_by_step(seed, model.optimizer.iterations):
+        model.fit(
+            data.batches(run.examples, rows, targets, run.settings.batch_size, seed, backup.epoch * steps),
+            steps_per_epoch=steps,
+            initial_epoch=backup.epoch,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                *callbacks,
+                keep_best,
+                backup,
+                ProgressBar(f"seed {seed} {name}", backup.epoch),
+                keras.callbacks.TensorBoard(str(events), write_graph=False),
+            ],
+        )
+    seconds = time.perf_counter() - backup.start
     logits = predict(classifier, run.examples, parts.test)
     if not keep_best.history or not np.isfinite(logits).all():
         raise InputError(f"seed {seed} {name}: training diverged in epoch {keep_best.diverged or epochs}; {ADVICE}")
@@ -165,6 +221,7 @@ def train_stage(
     for part, found in (("validation", keep_best.best_logits), ("test", logits)):
         write_array(run.stage(name) / f"{part}_logits.npy", found)
     write_json(run.stage(name) / "record.json", record)
+    backup.path.unlink(missing_ok=True)
     return record
 
 

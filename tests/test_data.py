@@ -455,6 +455,10 @@ def test_batches_carry_their_own_targets_in_an_order_of_seed_and_epoch(tokenizer
     assert order(first[:5]).tolist() != order(first[5:]).tolist()
     assert order(first).tolist() == order(epochs(seed=0)).tolist() != order(epochs(seed=1)).tolist()
 
+    for begin in (1, 5, 7):  # the same stream from a later batch on
+        later = data.batches(encoded, rows, ({"row": rows.astype(np.float32)},), 8, 0, begin).take(10 - begin)
+        assert order(list(later)).tolist() == order(first[begin:]).tolist()
+
 
 def test_texts_can_be_joined(bert_folder):
     tokenizer = pretrained.load(str(bert_folder)).tokenizer

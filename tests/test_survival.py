@@ -1,0 +1,114 @@
+"""Runs that are killed and go on: the weights and figures of runs left alone. Every script, and oftener: tests/survival.py."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import knowledge_distillation_bert_of_theseus as theseus
+from common import data, pretrained, texts, training
+from common.backend import keras, set_seed
+from tests import survival
+
+
+@pytest.mark.parametrize("script", ["knowledge_distillation_from_scratch", "knowledge_distillation_bert"])
+def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, script):
+    survival.prepare(tmp_path)
+    survival.left_alone(script, tmp_path)
+    assert survival.killed(script, tmp_path, kills=2) == 2
+    assert survival.differences(tmp_path) == []
+
+
+class Broken(Exception):
+    pass
+
+
+class Break(keras.callbacks.Callback):
+    """Ends the training in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch and batch == 1:
+            raise Broken
+
+
+@pytest.fixture(scope="module")
+def run(bert_folder, data_folder, tmp_path_factory):
+    bert, corpus = pretrained.load(str(bert_folder)), data.load(str(data_folder))
+    settings = replace(
+        theseus.PRESETS["demo"], student_layers=2, batch_size=16, replacing="random", replacing_schedule="linear",
+        replacing_base=0.3, predecessor_epochs=1, mixed_epochs=4, successor_epochs=2, successor_dropout=0.2,
+        successor_learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0,
+    )
+    parts = data.split(corpus, 5, train=96, validation=16)
+    encoded = data.encode(corpus.texts, bert.tokenizer, 16)
+    return texts.Run(settings, 5, corpus, encoded, parts, tmp_path_factory.mktemp("run"), bert)
+
+
+@pytest.mark.parametrize(("epoch", "narrow"), [(0, "float32"), (3, "mixed_float16")])
+def test_a_stage_goes_on_after_its_last_whole_epoch(run, tmp_path, monkeypatch, precision, epoch, narrow):
+    """Dropout, draws, order of texts, learning rate, AdamW's state, loss scale, the best epoch: as if nothing had been."""
+    precision(narrow)
+    def train(folder, callbacks):
+        keras.backend.clear_session()
+        whole = training.train_stage
+
+        def with_more(*words, **more):
+            more["callbacks"] = [*more.get("callbacks", ()), *callbacks]
+            return whole(*words, **more)
+
+        monkeypatch.setattr(training, "train_stage", with_more)
+        try:
+            return theseus.train(replace(run, folder=folder), "theseus")
+        finally:
+            monkeypatch.setattr(training, "train_stage", whole)
+
+    for folder in (tmp_path / "alone", tmp_path / "broken"):
+        theseus.train(replace(run, folder=folder), "predecessor")
+    alone = train(tmp_path / "alone", [])
+    with pytest.raises(Broken):
+        train(tmp_path / "broken", [Break(epoch)])
+    assert (tmp_path / "broken" / "seed-5" / "theseus-mixed" / "unfinished.npz").is_file() == (epoch > 0)
+    again = train(tmp_path / "broken", [])
+    for one, other in zip(alone, again, strict=True):
+        assert one.pop("train_seconds") > 0 and other.pop("train_seconds") > 0
+        assert one == other
+    for stage in ("theseus-mixed", "theseus"):
+        stored = [np.load(tmp_path / name / "seed-5" / stage / "weights.npz") for name in ("alone", "broken")]
+        assert all(np.array_equal(stored[0][key], stored[1][key]) for key in stored[0].files)
+    assert not list((tmp_path / "broken").rglob("unfinished.npz"))
+
+
+def test_dropout_differs_between_steps_places_and_seeds_and_repeats_otherwise():
+    from common.backend import drawn_by_step, tf
+
+    def masks(seed, steps):
+        step = tf.Variable(0, dtype=tf.int64)
+        layers = [keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)]
+
+        @tf.function
+        def drop():
+            return tf.stack([layer(tf.ones((2000,)), training=True) for layer in layers])
+
+        found = []
+        with drawn_by_step(seed, step):
+            for number in steps:
+                step.assign(number)
+                found.append(drop().numpy())
+        return np.array(found)  # (steps, layers, 2000)
+
+    set_seed(0)
+    found = masks(7, [0, 1, 2, 1])
+    assert set(np.unique(found)) == {0, 2} and abs((found == 0).mean() - 0.5) < 0.02
+    np.testing.assert_array_equal(found[1], found[3])
+    np.testing.assert_array_equal(found[2:], masks(7, [2, 1]))  # whatever came before
+    different = [found[0, 0], found[0, 1], found[1, 0], found[1, 1], found[2, 0], masks(8, [0])[0, 0]]
+    for i, one in enumerate(different):
+        for other in different[:i]:
+            assert 0.4 < (one == other).mean() < 0.6
