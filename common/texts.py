@@ -179,11 +179,12 @@ def write_student(run, best, teacher, story, bert, graph, head=None, signature=e
 def _card(run, best, story, table, head):
     """The model card of student/."""
     corpus, tokens = run.corpus, run.settings.maxlen
+    spare = f" ({len(run.parts.unlabelled):,} more had no labels)" if len(run.parts.unlabelled) else ""
     base, texts = (name if name in sources.SOURCES else Path(name).name for name in (run.bert.source, corpus.name))
     licences = {name: sources.SOURCES[name].licence for name in (base, texts) if name in sources.SOURCES}
     paragraphs = [" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]] + [
         f"This is `{best['name']}` of seed {best['seed']}: {best['layers']:.3g} layers of {base}, taught on "
-        f"{len(run.parts.train):,} labelled texts of {texts}, {len(corpus.classes)} classes, of up to {tokens} tokens.",
+        f"{len(run.parts.train):,} labelled texts of {texts}{spare}, {len(corpus.classes)} classes, up to {tokens} tokens.",
         f"Licences: {'; '.join(f'{name}: {licence}' for name, licence in licences.items()) or 'those of ' + base}. The model's "
         "own licence is that of the model it was made from.",
         f"Accuracy on {len(run.parts.test):,} test texts; latency of one text and of 32 together, in milliseconds:",
