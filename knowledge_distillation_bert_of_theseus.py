@@ -328,7 +328,8 @@ def span(layers):
 def joined(stages):
     """One record of a row's stages: the last one's figures, the time and the epochs of all."""
     history = [epoch for stage in stages for epoch in stage["history"]]
-    return stages[-1] | {
+    diverged = [stage["diverged_in_epoch"] for stage in stages if "diverged_in_epoch" in stage]
+    return stages[-1] | ({"diverged_in_epoch": diverged[0]} if diverged else {}) | {
         "train_seconds": sum(stage["train_seconds"] for stage in stages),
         "epochs": sum(stage["epochs"] for stage in stages),
         "history": [epoch | {"epoch": number} for number, epoch in enumerate(history, 1)],

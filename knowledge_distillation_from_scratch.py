@@ -306,6 +306,7 @@ def recognition_table(records):
 def main(preset, settings):
     """Read settings and data, train every model for every seed, report."""
     check(settings)
+    export.check_packages(settings)
     corpus = images.load(settings.data, settings.download)
     if min(corpus.pixels.shape[1:3]) < 4:
         raise InputError(f"--data {corpus.name}: images of {size_of(corpus)}; the teacher needs 4 x 4 or more")

@@ -8,6 +8,7 @@ import gzip
 import itertools
 import json
 import re
+import shlex
 import sys
 import zlib
 from array import array
@@ -27,7 +28,7 @@ DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
 UNPACKED = 100  # times its own size that a .gz may unpack to
 MEMORY = 50  # bytes that reading takes at most for each byte of the (unpacked) files; tests/test_data.py tries to exceed it
-_SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
+SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
 _POOL = 32  # batches that are sorted by length together: enough to save padding
 
 
@@ -191,7 +192,7 @@ def _read(path, notes, labelled):
         label = "" if label is None else str(label).strip()
         meaning = next((row[name] for name in DESCRIPTION_COLUMNS if isinstance(row.get(name), str)), "")
         for name, value in ((column, text), ("label", label), ("label_des", meaning)):
-            if _SURROGATE.search(value):
+            if SURROGATE.search(value):
                 raise InputError(f"{where}: {name!r} holds half of a surrogate pair, which is no character")
         if not text.strip():
             empty += 1
@@ -248,17 +249,26 @@ def _conversion(path, line, start):
     """What to do with a file that has this line, which is not UTF-8 from byte `start` on."""
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "UTF-16"
+    elif _is_gb18030(line):
+        encoding = "GB18030"
     else:
-        try:
-            foreign = [sign for sign in line.decode("gb18030") if ord(sign) > 127]
-        except UnicodeDecodeError:
-            foreign = []
-        chinese = [sign for sign in foreign if "\u3000" <= sign <= "\u9fff" or "\uff00" <= sign <= "\uffef"]
-        encoding = "GB18030" if len(chinese) > 0.9 * len(foreign) else None
-    if encoding is None:
         return f"byte {start + 1} of the line is {line[start]:#04x}; save the file as UTF-8"
-    source = f"gunzip -c {path.name} | " if path.suffix == ".gz" else f"< {path.name} "
-    return f"it looks like {encoding}; convert it: {source}iconv -f {encoding} -t UTF-8 > utf8{_suffix(path)}"
+    command = f"iconv -f {encoding} -t UTF-8"
+    if path.is_file():
+        name = shlex.quote(str(path))
+        command = f"gunzip -c {name} | {command}" if path.suffix == ".gz" else f"{command} {name}"
+        command += f" > utf8{_suffix(path)}"
+    return f"it looks like {encoding}; save it as UTF-8, or: {command}"
+
+
+def _is_gb18030(line):
+    """Whether bytes are GB18030 (GBK, GB2312): almost all that is not ASCII is its punctuation or its common characters."""
+    try:
+        foreign = [sign.encode("gb18030") for sign in line.decode("gb18030") if ord(sign) > 127]
+    except UnicodeError:
+        return False
+    common = [b for b in foreign if len(b) == 2 and b[1] > 0xA0 and (0xA1 <= b[0] <= 0xA3 or 0xB0 <= b[0] <= 0xD7)]
+    return len(common) > 0.8 * len(foreign)  # which accents in Latin-1, taken for pairs with the letters after them, are not
 
 
 def _json_rows(path):

@@ -3,6 +3,7 @@
 What is written here must work where this repository is not. Which student it is the scripts say.
 """
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ TEXTS = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("tok
 POOLER_SCALE = 2.0**-12  # a power of two, so that dividing by it loses nothing; narrow floats can still hold both factors
 TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
 NOTE = (
-    "Of one seed; bytes of the weights in float32. What stands in `student/` was read back and asked 32 test texts or images: "
-    f"its probabilities are those of the trained model to {TOLERANCE:.0e}."
+    "Of one seed; bytes of the weights in float32. `student/` was read back and asked 32 test texts or images: its "
+    f"probabilities are those of the trained model to {TOLERANCE:.0e}."
 )
 
 
@@ -71,8 +72,8 @@ def write_tokenizer(folder, bert, maxlen):
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         **{name: token for name, token in named.items() if token},
     })
-    if model["type"] == "WordPiece":
-        words = sorted(model["vocab"], key=model["vocab"].get)
+    words = sorted(model["vocab"], key=model["vocab"].get) if model["type"] == "WordPiece" else []
+    if words and model["vocab"][words[-1]] == len(words) - 1:  # a file of lines can have no holes
         write_text(folder / "vocab.txt", "\n".join(words) + "\n")
 
 
@@ -100,22 +101,35 @@ def write_saved_model(folder, graph):
 def write_onnx(folder, graph, signature, examples):
     """Write a graph as `folder`/model.onnx, and check that onnxruntime answers `examples` (arrays, by input name) alike.
 
-    Raises InputError if tf2onnx or onnxruntime is not installed, or if they cannot do it.
+    Raises InputError if tf2onnx or onnxruntime cannot do it. See `check_packages`.
     """
-    try:
-        import onnxruntime
-        import tf2onnx
-    except ImportError as error:
-        raise InputError(f"--export onnx needs the package {error.name}: pip install tf2onnx onnxruntime") from None
+    import onnxruntime
+    import tf2onnx
+
     path = folder / "model.onnx"
-    tf2onnx.convert.from_function(graph, input_signature=signature, opset=17, output_path=str(path))
     try:
+        tf2onnx.convert.from_function(graph, input_signature=signature, opset=17, output_path=str(path))
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has no common base of its own
-        raise InputError(f"{path}: onnxruntime does not take what tf2onnx made ({reason(error)})") from None
+        answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
+    except Exception as error:  # neither of the two has a common base of its own
+        raise InputError(f"--export onnx: {path.name} cannot be made or not be asked ({reason(error)})") from None
     expected = graph(*map(tf.constant, examples.values()))
-    for output, found in zip(session.get_outputs(), session.run(None, examples), strict=True):
-        check_equal(f"{path}, {output.name}", found, expected[output.name].numpy())
+    for name, found in answers.items():
+        check_equal(f"{path}, {name}", found, expected[name].numpy())
+
+
+def check_packages(settings):
+    """Raise InputError, before anything is trained, if what `export` among the settings asks for is not installed."""
+    for package in ("tf2onnx", "onnxruntime") if "onnx" in settings.export else ():
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"--export onnx needs the package {package}: pip install tf2onnx onnxruntime")
+
+
+def check_encoder(folder, bert):
+    """Raise RuntimeError unless config.json and model.safetensors, read back, hold the weights of `bert`."""
+    again = pretrained.load(str(folder))
+    if not all(np.array_equal(again.weights[name], bert.weights[name]) for name in pretrained.expected_shapes(bert.config)):
+        raise RuntimeError(f"{folder.name}/model.safetensors does not hold the weights of the trained model")
 
 
 def hugging_face_answer(folder, token_ids, segment_ids):

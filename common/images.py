@@ -88,7 +88,7 @@ def _cifar10(download):
     """The arrays of CIFAR-10 from keras.datasets, out of the archive in data/cifar10 or, if it is there already, ~/.keras."""
     source, archive = sources.SOURCES["cifar10"], Path.home() / ".keras" / sources.SOURCES["cifar10"].files["archive"]
     if sources.is_here("cifar10") or not archive.is_file():
-        sources.provide({"--data": "cifar10"}, download)
+        sources.provide([("--data", "images", "cifar10")], download)
         archive = sources.locate("cifar10", "--data")["archive"]
     check_sha256(archive, source.downloads[0].sha256)
     try:

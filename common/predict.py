@@ -45,6 +45,9 @@ def predict(
         raise InputError(f"{'--top' if top < 1 else '--batch-size'}: must be 1 or more")
     if texts and file:
         raise InputError(f"--file {file}: give texts or a file of them, not both")
+    for text in texts:
+        if not text.isprintable() and data.SURROGATE.search(text):
+            raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
     student = export.load(folder)
     if speed is not None and not student.stops_early:
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
@@ -66,7 +69,7 @@ def read(file):
         if sys.stdin.isatty():
             raise InputError("no text: give texts, --file FILE, or lines on standard input")
         return (text.rstrip("\r\n") for _, text in data.decoded(sys.stdin.buffer, Path("standard input")))
-    if not Path(file).is_file():
+    if not Path(file).exists() or Path(file).is_dir():
         raise InputError(f"--file {file}: there is no such file")
     return (text.rstrip("\r\n") for _, text in data.lines_of(Path(file)))
 
@@ -113,6 +116,8 @@ def as_columns(student, text, answer):
 
 
 if __name__ == "__main__":
+    if not sys.stdout.isatty():  # for a file or a pipe, as what is read
+        sys.stdout.reconfigure(encoding="utf-8")
     with ending_in_one_line("stopped"):
         try:
             tyro.cli(predict, prog="python -m common.predict")

@@ -55,7 +55,7 @@ def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
                 f"{folder} holds a run with another {changed[0].replace('_', ' ')}; "
                 "give another folder with --output, or delete this one"
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not (folder.is_dir() and {file.name[:15] for file in folder.iterdir()} <= {".settings.json."}):
         raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
     write_json(path, wanted)
 
@@ -252,6 +252,8 @@ def document(results, example, student, beside="macro_f1", sections=(), plots=()
         f"{example}; \"ms @32\" is the latency of 32 of them together. "
         + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
         markdown(models_table(results["models"], beside)),
+        *(f"Not finite: the loss of {m['name']}, seed {m['seed']}, in epoch {m['diverged_in_epoch']}; the best before is kept."
+          for m in results["models"] if "diverged_in_epoch" in m),
     ]
     if results["comparisons"]:
         test = (

@@ -36,7 +36,8 @@ def open_runs(
     see `report.open_folder`. settings: needs data, bert, download, maxlen, seeds, batch_size, precision, output and the counts
     of examples. Raises InputError before anything is written.
     """
-    sources.provide({"--bert": settings.bert, "--data": settings.data}, settings.download)
+    sources.provide([("--bert", "bert", settings.bert), ("--data", "texts", settings.data)], settings.download)
+    export.check_packages(settings)
     bert = pretrained.load(settings.bert, settings.maxlen)
     if bert.layers < fewest:
         raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {fewest} are needed")
@@ -159,6 +160,7 @@ def write_student(run, best, teacher, story, bert, graph, head=None, signature=e
     expected = {name: value.numpy() for name, value in graph(*inputs.values()).items()}
     with whole_folder(run.folder / "student") as folder:
         export.write_encoder(folder, bert, run.corpus.classes, head, maxlen=settings.maxlen, **more)
+        export.check_encoder(folder, bert)
         export.write_saved_model(folder, graph)
         taken = export.load(folder)
         found = export.ask(taken, [run.corpus.texts[row] for row in rows])["probabilities"]
@@ -179,12 +181,11 @@ def write_student(run, best, teacher, story, bert, graph, head=None, signature=e
 def _card(run, best, story, table, head):
     """The model card of student/."""
     corpus, tokens = run.corpus, run.settings.maxlen
-    spare = f" ({len(run.parts.unlabelled):,} more had no labels)" if len(run.parts.unlabelled) else ""
-    base, texts = (name if name in sources.SOURCES else Path(name).name for name in (run.bert.source, corpus.name))
-    licences = {name: sources.SOURCES[name].licence for name in (base, texts) if name in sources.SOURCES}
+    base, texts = (Path(name).name for name in (run.bert.source, corpus.name))
+    licences = {name: sources.SOURCES[name].licence for name in (run.bert.source, corpus.name) if name in sources.SOURCES}
     paragraphs = [" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]] + [
         f"This is `{best['name']}` of seed {best['seed']}: {best['layers']:.3g} layers of {base}, taught on "
-        f"{len(run.parts.train):,} labelled texts of {texts}{spare}, {len(corpus.classes)} classes, up to {tokens} tokens.",
+        f"{len(run.parts.train):,} labelled texts of {texts}, {len(corpus.classes)} classes, up to {tokens} tokens.",
         f"Licences: {'; '.join(f'{name}: {licence}' for name, licence in licences.items()) or 'those of ' + base}. The model's "
         "own licence is that of the model it was made from.",
         f"Accuracy on {len(run.parts.test):,} test texts; latency of one text and of 32 together, in milliseconds:",
@@ -194,4 +195,4 @@ def _card(run, best, story, table, head):
             f"answer(token_ids=ids, segment_ids=tf.zeros_like(ids){speed})  # int32 (texts, tokens), padding {run.bert.pad_id}"]
     if head:
         uses = ['transformers.pipeline("text-classification", ".", truncation=True)("a text")', *uses]
-    return export.model_card(f"{best['name']} of {base} on {texts}", paragraphs, table, licences.get(base), uses)
+    return export.model_card(f"{best['name']} of {base} on {texts}", paragraphs, table, licences.get(run.bert.source), uses)

@@ -6,6 +6,8 @@ What is fitted to what is the scripts' story: they bring a model, its losses and
 import json
 import shutil
 import time
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +50,8 @@ class Run:
         path = self.stage(name) / "record.json"
         if not path.is_file():
             return None
-        (self.stage(name) / UNFINISHED).unlink(missing_ok=True)  # if killed just before it would have been
+        for left in (self.stage(name) / UNFINISHED, *self.stage(name).glob(".*")):  # by a process that was killed
+            left.unlink(missing_ok=True)
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -57,7 +60,7 @@ class KeepBest(keras.callbacks.Callback):
 
     classifier: the model whose logits are judged. labels: (rows,) int. measure: (labels, logits) -> scores, "accuracy" among
     them. history: a dict per epoch of losses and scores. best_logits: what the best epoch's model says of the part. An epoch
-    whose loss is not finite is the last, and counts for nothing; diverged is its number.
+    whose loss or logits are not finite is the last, and counts for nothing; diverged is its number.
     """
 
     def __init__(self, classifier, examples, rows, labels, measure=scores):
@@ -66,10 +69,10 @@ class KeepBest(keras.callbacks.Callback):
         self.history, self.best, self.diverged = [], -1.0, None
 
     def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
+        logits = predict(self.classifier, self.examples, self.rows)
+        if not (np.isfinite(logs["loss"]) and np.isfinite(logits).all()):
             self.diverged, self.model.stop_training = epoch + 1, True
             return
-        logits = predict(self.classifier, self.examples, self.rows)
         found = self.measure(self.labels, logits)
         logs |= {f"val_{name}": value for name, value in found.items()}  # for the callbacks that come after this one
         numbers = {name: float(value) if np.isfinite(value) else None for name, value in logs.items()}  # JSON has no NaN
@@ -95,10 +98,8 @@ class Backup(keras.callbacks.Callback):
         for file in path.parent.glob(".*"):  # half-written by a process that was killed
             file.unlink()
         model.optimizer.build(model.trainable_variables)
-        if path.is_file():
-            with np.load(path) as stored:
-                told = json.loads(str(stored["told"]))
-                held = {name: [stored[f"{name}{i}"] for i in range(count)] for name, count in told["counts"].items()}
+        if held := self.read():
+            held, told = held
             model.set_weights(held["weights"])
             for variable, value in zip(state_of(model.optimizer), held["optimizer"], strict=True):
                 variable.assign(value)
@@ -106,6 +107,18 @@ class Backup(keras.callbacks.Callback):
             keep_best.history, keep_best.best = told["history"], told["best"]
             keep_best.best_weights, keep_best.best_logits = held["best_weights"], held["best_logits"][0]
         self.start = time.perf_counter() - self.seconds
+
+    def read(self):
+        """(arrays, what is told of them) that an earlier start left; None if there is nothing, or nothing whole."""
+        if not self.path.is_file():
+            return None
+        try:
+            with np.load(self.path) as stored:
+                told = json.loads(str(stored["told"]))
+                return {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in told["counts"].items()}, told
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+            print(f"  {self.path} is damaged: the stage begins anew")
+            return None
 
     def on_epoch_end(self, epoch, logs=None):
         keep = self.keep_best

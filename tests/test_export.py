@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,9 +176,14 @@ def test_onnx(taken, tmp_path):
 
 
 def test_onnx_without_its_packages(taken, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(InputError, match="--export onnx needs the package onnxruntime: pip install tf2onnx onnxruntime"):
-        export.write_onnx(tmp_path, None, export.TEXTS, {})
+        export.check_packages(SimpleNamespace(export=("onnx",)))
+    export.check_packages(SimpleNamespace(export=()))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="--export onnx: model.onnx cannot be made or not be asked") as error:
+        export.write_onnx(tmp_path, lambda *_: 1 / 0, export.TEXTS, {})
+    assert "\n" not in str(error.value)
 
 
 def test_what_differs_is_not_called_done():
@@ -273,6 +279,31 @@ def test_predict_refuses(taken, words, message):
     given_texts = words.pop("texts", ())
     with pytest.raises(InputError, match=message):
         predict.predict(str(taken[0]), given_texts, **words)
+
+
+def test_predict_refuses_words_that_are_no_text(taken):
+    with pytest.raises(InputError, match=r"'caf.udce9': not UTF-8; give such texts in a file, converted"):
+        predict.predict(str(taken[0]), ("caf\udce9",))
+
+
+def test_a_vocabulary_with_holes_is_written_as_tokenizer_json_alone(tmp_path, bert_folder):
+    for file in bert_folder.iterdir():
+        shutil.copy(file, tmp_path / file.name)
+    lines = (tmp_path / "vocab.txt").read_text().splitlines()
+    (tmp_path / "vocab.txt").write_text("\n".join([*lines[:50], "", *lines[51:]]))
+    bert = pretrained.load(str(tmp_path))
+    export.write_tokenizer(tmp_path / "out", bert, 16)
+    assert not (tmp_path / "out" / "vocab.txt").exists()
+    again = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert again.encode(LINES[0]).ids == bert.tokenizer.encode(LINES[0]).ids
+
+
+def test_weights_that_are_not_those_of_the_trained_model(taken, tmp_path):
+    folder, bert, _, _ = taken
+    export.check_encoder(folder, bert)
+    other = bert.weights | {"bert/embeddings/LayerNorm/beta": bert.weights["bert/embeddings/LayerNorm/beta"] + 1}
+    with pytest.raises(RuntimeError, match="does not hold the weights of the trained model"):
+        export.check_encoder(folder, replace(bert, weights=other))
 
 
 def test_predict_reads_standard_input(taken, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -114,7 +115,7 @@ def test_a_server_that_misbehaves_and_then_does_not(server, case):
 UNKNOWN = {
     "wrong length": (serving.wrong_length, "not a zip archive that can be unpacked"),
     "wrong content": (serving.wrong_content, "not a zip archive that can be unpacked"),
-    "a login page": (serving.login_page, "not a zip archive that can be unpacked"),
+    "a login page": (serving.login_page, "a web page came, perhaps of a network that wants a login; nothing of it is kept"),
     "no length, and cut": (serving.no_length_cut, "not a zip archive that can be unpacked"),
     "no ranges, and cut": (serving.no_ranges_cut, "IncompleteRead\\([0-9]+ bytes read, [0-9]+ more expected\\)$"),
 }
@@ -166,6 +167,22 @@ def test_a_server_without_ranges_starts_again(server):
     server.behave(serving.no_ranges_cut, serving.no_ranges)
     succeeds()
     assert len(server.asked) == 2
+
+
+def test_all_of_it_had_come_already(server, monkeypatch):
+    """Killed between the last byte and the check: nothing is fetched again, whether its size is published or not."""
+    for known in (True, False):
+        publish(server, monkeypatch, ARCHIVE, known)
+        wanted = data.SOURCES["iflytek"].downloads[0]
+        part = data.FOLDER / ".fetching" / "iflytek" / "iflytek_public.zip.part"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(ARCHIVE)
+        tag = f'"{hashlib.sha256(ARCHIVE).hexdigest()[:8]}"'
+        part.with_name(f"{part.name}.json").write_text(json.dumps({"address": wanted.address, "validator": tag}))
+        server.asked.clear()
+        succeeds()
+        assert server.asked == [("/iflytek_public.zip", f"bytes={len(ARCHIVE)}-")]
+        shutil.rmtree(data.FOLDER)
 
 
 def test_more_than_the_file_is_left_of_another_one(server):
@@ -345,6 +362,19 @@ def test_the_first_download_is_what_later_ones_are_held_to(server, monkeypatch):
     succeeds()
 
 
+def test_a_list_of_digests_that_cannot_be_read(server):
+    data.FOLDER.mkdir()
+    (data.FOLDER / "iflytek.sha256").write_text("\nnot a digest\n")
+    with pytest.raises(InputError, match=r"iflytek.sha256, line 1: not a sha256 and a name; delete the file to trust anew"):
+        data.fetch("iflytek")
+
+
+def test_a_proxy_that_is_no_address(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://:9")
+    monkeypatch.setenv("no_proxy", "")
+    refused("; is the proxy of the environment an address?")
+
+
 def test_a_copy_of_ones_own(server, tmp_path):
     server.behave(serving.status(404))
     copy = tmp_path / "downloaded.zip"
@@ -384,6 +414,9 @@ def test_a_mirror_of_the_hub_and_several_files(server, monkeypatch):
         f"/google-bert/bert-base-chinese/resolve/main/{name}": content
         for name, content in {"config.json": b"{}", "vocab.txt": b"[PAD]", "model.safetensors": weights}.items()
     }
+    server.behave(serving.login_page)
+    with pytest.raises(InputError, match=r"config.json: a web page came"):
+        data.fetch("bert-base-chinese")
     server.behave(serving.fine, serving.fine, serving.status(404))
     with pytest.raises(InputError, match=r"model.safetensors: 404 Not Found"):
         data.fetch("bert-base-chinese")

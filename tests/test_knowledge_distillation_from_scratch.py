@@ -210,12 +210,19 @@ def test_training_that_diverges_at_once_ends_in_one_line_and_leaves_no_stage(run
     assert run.record("alone") is None
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_training_that_diverges_later_keeps_the_best_epoch_before(run, tmp_path, bad):
-    """In epoch 3 of 5 the weights are spoilt: what is left is the best of epochs 1 and 2, and the record says so."""
+@pytest.mark.parametrize(("bad", "moment"), [(np.nan, "begin"), (np.inf, "begin"), (np.nan, "end")])
+def test_training_that_diverges_later_keeps_the_best_epoch_before(run, tmp_path, bad, moment):
+    """In epoch 3 of 5 the weights are spoilt, in the last step if its loss is not to show it: what is left is the best of
+    epochs 1 and 2, and the record says so."""
     class Spoil(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
+            self.spoil(epoch, "begin")
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.spoil(epoch, "end")
+
+        def spoil(self, epoch, now):
+            if epoch == 2 and now == moment:
                 seen.append(student.get_weights())
                 student.set_weights([np.full_like(weight, bad) for weight in student.get_weights()])
 

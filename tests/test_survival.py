@@ -23,6 +23,17 @@ class Broken(Exception):
     pass
 
 
+class Watch(keras.callbacks.Callback):
+    """Which epochs were trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs.append(epoch)
+
+
 class Break(keras.callbacks.Callback):
     """Ends the training in the middle of an epoch."""
 
@@ -75,7 +86,9 @@ def test_a_stage_goes_on_after_its_last_whole_epoch(run, tmp_path, monkeypatch, 
     with pytest.raises(Broken):
         train(tmp_path / "broken", [Break(epoch)])
     assert (tmp_path / "broken" / "seed-5" / "theseus-mixed" / "unfinished.npz").is_file() == (epoch > 0)
-    again = train(tmp_path / "broken", [])
+    watch = Watch()
+    again = train(tmp_path / "broken", [watch])
+    assert watch.epochs == [*range(epoch, 4), 0, 1]  # of the mixed stage those that are left, then the last stage
     for one, other in zip(alone, again, strict=True):
         assert one.pop("train_seconds") > 0 and other.pop("train_seconds") > 0
         assert one == other
@@ -112,3 +125,16 @@ def test_dropout_differs_between_steps_places_and_seeds_and_repeats_otherwise():
     for i, one in enumerate(different):
         for other in different[:i]:
             assert 0.4 < (one == other).mean() < 0.6
+
+
+def test_what_cannot_be_read_is_begun_anew(run, tmp_path, capsys):
+    here = replace(run, folder=tmp_path)
+    stage = here.stage("predecessor")
+    stage.mkdir(parents=True)
+    (stage / training.UNFINISHED).write_bytes(b"PK half of it")
+    (stage / ".weights.npz.abc").write_bytes(b"half of it")
+    keras.backend.clear_session()
+    assert theseus.train(here, "predecessor")[0]["epochs"] == 1
+    assert f"{stage / training.UNFINISHED} is damaged: the stage begins anew" in capsys.readouterr().out
+    assert sorted(path.name for path in stage.iterdir()) == [
+        "record.json", "test_logits.npy", "validation_logits.npy", "weights.npz"]
