@@ -1,10 +1,15 @@
 """Fixtures: a tiny BERT in each layout and a folder of texts, written once for the whole session."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
 from common.backend import set_precision
 from tests import tiny
+
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]  # the tests' servers are on this machine
 
 settings.register_profile("project", deadline=None, max_examples=50)
 settings.load_profile("project")
