@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from common import InputError, command, data, distillation, evaluation, exits, pretrained, report, texts, training
+from common import InputError, command, data, distillation, evaluation, exits, export, pretrained, report, texts, training
 from common.backend import MultiHeadAttention, inference_graph, keras, set_seed, tf
 from common.command import as_dict, start
 from common.evaluation import scores
@@ -658,7 +658,7 @@ def write_best_student(runs, models, names):
     best = max((model for model in models if model["name"] in names), key=lambda model: model["validation_accuracy"])
     teacher = next(model for model in models if model["name"] == "teacher" and model["seed"] == best["seed"])
     run = row_of(next(each for each in runs if each.seed == best["seed"]), best["name"])
-    with texts.given_away(run):
+    with export.in_float32(run.settings.precision):
         fast = trained(run, best["name"])
         bert = pretrained.read_encoder(fast.encoder, pretrained.shallow(run.bert, range(teacher_depth(run))))
         graph, flat = (

@@ -315,10 +315,8 @@ def main(preset, settings):
     wanted, pairs = experiments(settings, corpus.classes)
     all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
     folder = Path(settings.output or f"runs/knowledge_distillation_from_scratch-{preset}")
-    shown = as_dict(replace(settings, output=""))
-    shown.pop("download")  # which says nothing of the run
     inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
-    report.open_folder(folder, shown, inputs, EXTENSIBLE)
+    report.open_folder(folder, command.identity(settings), inputs, EXTENSIBLE)
     set_precision(settings.precision)
 
     parts = next(iter(all_parts.values()))
@@ -453,8 +451,9 @@ def write_best_student(run, rows):
         return "none: no student in the table", []
     best = max(students, key=lambda record: record["validation_accuracy"])
     teacher = next(record for record in rows if record["name"] == "teacher" and record["seed"] == best["seed"])
-    set_precision("float32")  # whatever it was trained in
-    classifier, shape = trained(replace(run, seed=best["seed"]), best["name"]), run.corpus.pixels.shape[1:]
+    run, shape = replace(run, seed=best["seed"]), run.corpus.pixels.shape[1:]
+    with export.in_float32(run.settings.precision):
+        classifier = trained(run, best["name"])
 
     def classify(images):
         return {"probabilities": tf.nn.softmax(classifier(images, training=False))}
@@ -470,10 +469,8 @@ def write_best_student(run, rows):
             export.write_onnx(folder, graph, signature, {"images": pixels})
         write_json(folder / "classes.json", {"images": f"float32 (batch, {size_of(run.corpus)}), from 0 to 1",
                                              "classes": run.corpus.classes})
-        weights = [(run.folder / f"seed-{best['seed']}" / record["name"] / "weights.npz").stat().st_size
-                   for record in (teacher, best)]
-    set_precision(run.settings.precision)
-    section = "The student to take away", export.against_teacher(teacher, best, weights), export.NOTE
+    sizes = [(run.stage(record["name"]) / "weights.npz").stat().st_size for record in (teacher, best)]
+    section = "The student to take away", export.against_teacher(teacher, best, sizes), export.NOTE
     return f"{best['name']}, seed {best['seed']}", [section]
 
 

@@ -118,6 +118,13 @@ def check_known(flag, wanted, known):
             raise InputError(f"{flag} {name}: expected some of {' '.join(known)}")
 
 
+def identity(settings):
+    """The settings that say which run it is, as JSON holds them: not where it lies, nor whether downloads were allowed."""
+    shown = as_dict(dataclasses.replace(settings, output=""))
+    del shown["download"]
+    return shown
+
+
 def as_dict(settings):
     """The settings as JSON holds them (tuples become lists)."""
     return {

@@ -3,6 +3,7 @@
 What is written here must work where this repository is not. Which student it is the scripts say.
 """
 
+import contextlib
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from scipy.special import softmax
 from tokenizers import Tokenizer
 
 from common import InputError, pretrained, reason, report
-from common.backend import inference_graph, tf
+from common.backend import inference_graph, keras, set_precision, tf
 from common.files import write_json, write_text, write_whole
 
 TEXTS = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
@@ -28,6 +29,17 @@ NOTE = (
 
 
 # Writing ---------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def in_float32(precision):
+    """A block in which models are built in float32, whatever their `precision` was: what is given away runs anywhere."""
+    keras.backend.clear_session()
+    set_precision("float32")
+    try:
+        yield
+    finally:
+        set_precision(precision)
 
 
 def write_encoder(folder, bert, classes, head=None, **more):
@@ -125,19 +137,19 @@ def check_packages(settings):
             raise InputError(f"--export onnx needs the package {package}: pip install tf2onnx onnxruntime")
 
 
-def check_encoder(folder, bert):
-    """Raise RuntimeError unless config.json and model.safetensors, read back, hold the weights of `bert`."""
-    again = pretrained.load(str(folder))
-    if not all(np.array_equal(again.weights[name], bert.weights[name]) for name in pretrained.expected_shapes(bert.config)):
-        raise RuntimeError(f"{folder.name}/model.safetensors does not hold the weights of the trained model")
+def check_encoder(read, bert):
+    """Raise RuntimeError unless `read`, the BERT read back, has the weights of `bert`."""
+    if not all(np.array_equal(read.weights[name], bert.weights[name]) for name in pretrained.expected_shapes(bert.config)):
+        raise RuntimeError(f"{read.source} does not hold the weights of the trained model")
 
 
-def hugging_face_answer(folder, token_ids, segment_ids):
+def hugging_face_answer(folder, bert, token_ids, segment_ids):
     """What BertForSequenceClassification makes of the files that `write_encoder` wrote: probabilities (texts, classes) float32.
 
-    softmax(W · tanh(P h_[CLS] + p) + b), read back and reckoned here. token ids as bert4keras takes them.
+    softmax(W · tanh(P h_[CLS] + p) + b), read back and reckoned here. bert: read from there. token ids as bert4keras takes
+    them.
     """
-    encoder = pretrained.build_encoder(pretrained.load(str(folder)), dropout=0.0)
+    encoder = pretrained.build_encoder(bert, dropout=0.0)
     with safe_open(folder / "model.safetensors", framework="np") as file:
         pooler, classifier = (
             [file.get_tensor(f"{name}.{part}") for part in ("weight", "bias")] for name in ("bert.pooler.dense", "classifier")

@@ -95,11 +95,15 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
+class Damaged(InputError):
+    """A file that is not what it should be, and is of no use."""
+
+
 def check_sha256(path, expected):
-    """Raise InputError unless the file at `path` has the SHA-256 `expected`."""
+    """Raise Damaged unless the file at `path` has the SHA-256 `expected`."""
     found = sha256_of(path)
     if found != expected:
-        raise InputError(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
+        raise Damaged(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
 
 
 def _umask():

@@ -46,7 +46,7 @@ def predict(
     if texts and file:
         raise InputError(f"--file {file}: give texts or a file of them, not both")
     for text in texts:
-        if not text.isprintable() and data.SURROGATE.search(text):
+        if data.SURROGATE.search(text):
             raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
     student = export.load(folder)
     if speed is not None and not student.stops_early:

@@ -3,7 +3,6 @@
 How models are taught is the scripts' story, not this module's.
 """
 
-import contextlib
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import data as sources
 from common import InputError, data, export, pretrained, report, training
 from common.backend import Lambda, keras, set_precision, tf
-from common.command import as_dict
+from common.command import identity
 from common.evaluation import encoder_flops, latency
 from common.files import fingerprint, whole_folder, write_text
 
@@ -62,9 +61,7 @@ def open_runs(
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
-    shown = as_dict(replace(settings, output=""))
-    shown.pop("download")  # which says nothing of the run
-    report.open_folder(folder, shown, inputs, extensible)
+    report.open_folder(folder, identity(settings), inputs, extensible)
     set_precision(settings.precision)
 
     parts = next(iter(all_parts.values()))
@@ -127,52 +124,42 @@ def write_best_student(run, models, names, trained, teacher, story):
         return "none: no shallow model among these", []
     best = max(candidates, key=lambda model: model["validation_accuracy"])
     teacher = next(model for model in models if model["name"] == teacher and model["seed"] == best["seed"])
-    with given_away(run):
-        bert, encoder, classifier = trained(replace(run, seed=best["seed"]), best["name"])
+    run = replace(run, seed=best["seed"])
+    with export.in_float32(run.settings.precision):
+        bert, encoder, classifier = trained(run, best["name"])
         bert, head = pretrained.read_encoder(encoder, bert), classifier.get_layer("Classifier").get_weights()
         section = write_student(run, best, teacher, story, bert, export.classifying_graph(classifier, bert.pad_id), head)
     return f"{best['name']}, seed {best['seed']}", [section]
 
 
-@contextlib.contextmanager
-def given_away(run):
-    """A block in which models are built in float32, whatever they were trained in: what is taken away runs anywhere."""
-    keras.backend.clear_session()
-    set_precision("float32")
-    try:
-        yield
-    finally:
-        set_precision(run.settings.precision)
-
-
 def write_student(run, best, teacher, story, bert, graph, head=None, signature=export.TEXTS, for_onnx=None, **more):
     """Write student/ and check it: what TensorFlow, Hugging Face's formula and ONNX make of the files is what `graph` answers.
 
-    best, teacher: records. story: the script's docstring. bert: with the trained weights. graph: inputs as `signature` says.
-    for_onnx: makes the graph that ONNX is to have, if not the same. head, more: see `export.write_encoder`; among `more`, a
-    FastBERT's speed. Returns the section of the report that holds the student against its teacher.
+    run: of the seed of `best`. best, teacher: records. story: the script's docstring. bert: with the trained weights. graph:
+    inputs as `signature` says. for_onnx: makes the graph that ONNX is to have, if not the same. head, more: see
+    `export.write_encoder`; among `more`, a FastBERT's speed. Returns the section of the report that holds the student against
+    its teacher.
     """
     rows, settings = run.parts.test[:32], run.settings
     token_ids, segment_ids = run.examples.inputs(rows)
-    inputs = {"token_ids": export.exchange(token_ids, bert.pad_id), "segment_ids": segment_ids}
-    inputs = {name: np.array(value) for name, value in inputs.items()}
+    inputs = {"token_ids": np.array(export.exchange(token_ids, bert.pad_id)), "segment_ids": segment_ids}
     inputs |= {"speed": np.array(more["speed"], np.float32)} if "speed" in more else {}
     expected = {name: value.numpy() for name, value in graph(*inputs.values()).items()}
     with whole_folder(run.folder / "student") as folder:
         export.write_encoder(folder, bert, run.corpus.classes, head, maxlen=settings.maxlen, **more)
-        export.check_encoder(folder, bert)
+        read = pretrained.load(str(folder))
+        export.check_encoder(read, bert)
         export.write_saved_model(folder, graph)
         taken = export.load(folder)
         found = export.ask(taken, [run.corpus.texts[row] for row in rows])["probabilities"]
         export.check_equal(f"{folder.name}/saved_model", found, expected["probabilities"])
         if head:
-            found = export.hugging_face_answer(folder, token_ids, segment_ids)
+            found = export.hugging_face_answer(folder, read, token_ids, segment_ids)
             export.check_equal(f"{folder.name}/model.safetensors", found, expected["probabilities"])
         if "onnx" in settings.export:
             export.write_onnx(folder, for_onnx() if for_onnx else graph, signature, inputs)
         weights = [folder / "model.safetensors"] if head else (folder / "saved_model").rglob("*")
-        sizes = ((run.folder / f"seed-{teacher['seed']}" / teacher["name"] / "weights.npz").stat().st_size,
-                 sum(file.stat().st_size for file in weights))
+        sizes = (run.stage(teacher["name"]) / "weights.npz").stat().st_size, sum(file.stat().st_size for file in weights)
         table = export.against_teacher(teacher, best, sizes)
         write_text(folder / "README.md", _card(run, best, story, table, head))
     return "The student to take away", table, export.NOTE

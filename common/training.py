@@ -98,8 +98,8 @@ class Backup(keras.callbacks.Callback):
         for file in path.parent.glob(".*"):  # half-written by a process that was killed
             file.unlink()
         model.optimizer.build(model.trainable_variables)
-        if held := self.read():
-            held, told = held
+        held, told = self.read()
+        if held:
             model.set_weights(held["weights"])
             for variable, value in zip(state_of(model.optimizer), held["optimizer"], strict=True):
                 variable.assign(value)
@@ -109,16 +109,16 @@ class Backup(keras.callbacks.Callback):
         self.start = time.perf_counter() - self.seconds
 
     def read(self):
-        """(arrays, what is told of them) that an earlier start left; None if there is nothing, or nothing whole."""
+        """(arrays, what is told of them) that an earlier start left; both empty if there is nothing, or nothing whole."""
         if not self.path.is_file():
-            return None
+            return {}, {}
         try:
             with np.load(self.path) as stored:
                 told = json.loads(str(stored["told"]))
                 return {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in told["counts"].items()}, told
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
             print(f"  {self.path} is damaged: the stage begins anew")
-            return None
+            return {}, {}
 
     def on_epoch_end(self, epoch, logs=None):
         keep = self.keep_best

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from common import InputError
-from common.files import check_sha256, sha256_of, write_text
-from data.downloading import Damaged, download, unpack
+from common.files import Damaged, check_sha256, sha256_of, write_text
+from data.downloading import download, unpack
 from data.sources import SOURCES
 
 FOLDER = Path(os.environ.get("DISTILLATION_DATA") or Path(__file__).parent)
@@ -179,8 +179,8 @@ def _same(copy, size, sha256):
         raise InputError(f"{copy}: there is no such file")
     if size is not None and copy.stat().st_size != size:
         raise Damaged(f"{copy} is {copy.stat().st_size:,} bytes long, expected {size:,}; it is not the published file")
-    if sha256 and (found := sha256_of(copy)) != sha256:
-        raise Damaged(f"{copy}: sha256 is {found}, expected {sha256}")
+    if sha256:
+        check_sha256(copy, sha256)
     return copy
 
 
@@ -191,10 +191,7 @@ def _check(source, folder):
         if not (root / file).is_file():
             raise Damaged(f"there is no {file} in what came from {source.downloads[0].address}")
         if role in source.sha256:
-            try:
-                check_sha256(root / file, source.sha256[role])
-            except InputError as error:
-                raise Damaged(str(error)) from None
+            check_sha256(root / file, source.sha256[role])
 
 
 def _root(name):

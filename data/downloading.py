@@ -20,7 +20,7 @@ import urllib3
 from tqdm import tqdm
 
 from common import InputError
-from common.files import check_sha256, write_json
+from common.files import Damaged, check_sha256, write_json
 
 PATIENCE = 60  # seconds without an answer, or seconds to be slower than the next
 SLOWEST = 1000  # bytes a second; below it a connection counts as broken
@@ -28,10 +28,6 @@ TRIES = 4  # connections in a row that bring nothing worth the name
 PAUSE = 1  # seconds before the next connection; twice as long after each
 RATIO = 50  # times its own size that an archive may unpack to
 _HUB = "https://huggingface.co"
-
-
-class Damaged(InputError):
-    """What came is not what it should be, and is of no use."""
 
 
 class _Broken(Exception):
@@ -84,7 +80,7 @@ def download(address, path, size=None, sha256=None):
     if sha256:
         try:
             check_sha256(part, sha256)
-        except InputError as error:
+        except Damaged as error:
             _forget(part, state)
             raise Damaged(f"{address}: {str(error).partition(': ')[2]}; nothing of it is kept") from None
     os.replace(part, path)

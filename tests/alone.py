@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+from scipy.special import softmax
 
 from common import data, export, pretrained
 
@@ -27,9 +28,18 @@ def ask_alone(saved_model, folder, **inputs):
         return {name: found[name] for name in found.files}
 
 
-def both_ways(student, texts, folder):
-    """Probabilities (texts, classes) that a student/ gives: with TensorFlow alone, and by Hugging Face's formula."""
-    bert = pretrained.load(str(student))
-    token_ids, segment_ids = data.encode(texts, bert.tokenizer, 16, bert.pad_id).inputs(np.arange(len(texts)))
-    found = ask_alone(student / "saved_model", folder, token_ids=token_ids, segment_ids=segment_ids)
-    return found["probabilities"], export.hugging_face_answer(student, token_ids, segment_ids)
+def name_of_student(run):
+    """Which model the report of a run's folder says that student/ holds."""
+    return (run / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
+
+
+def check_student(run, folder):
+    """The student of a run's folder is the model that was tested: with TensorFlow alone, and by Hugging Face's formula."""
+    expected = softmax(np.load(run / "seed-0" / name_of_student(run) / "test_logits.npy")[:20], axis=-1)
+    corpus, bert = data.load(str(run.parent / "data")), pretrained.load(str(run / "student"))
+    encoded = data.encode([corpus.texts[row] for row in corpus.test[:20]], bert.tokenizer, 16, bert.pad_id)
+    token_ids, segment_ids = encoded.inputs(np.arange(20))
+    alone = ask_alone(run / "student" / "saved_model", folder, token_ids=token_ids, segment_ids=segment_ids)
+    for found in (alone["probabilities"], export.hugging_face_answer(run / "student", bert, token_ids, segment_ids)):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert bert.layers == 2  # as --bert takes it

@@ -142,8 +142,8 @@ def test_another_padding_and_another_kind_of_tokenizer(tmp_path, bert_folder):
     expected = softmax(classifier.predict_on_batch(encoded.inputs(np.arange(2))), axis=-1)
     found = export.ask(export.load(tmp_path), ["w1 w2 w3", "w4"])["probabilities"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    inputs = encoded.inputs(np.arange(2))
-    np.testing.assert_allclose(export.hugging_face_answer(tmp_path, *inputs), expected, atol=1e-5)
+    found = export.hugging_face_answer(tmp_path, pretrained.load(str(tmp_path)), *encoded.inputs(np.arange(2)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 # Elsewhere
@@ -300,10 +300,11 @@ def test_a_vocabulary_with_holes_is_written_as_tokenizer_json_alone(tmp_path, be
 
 def test_weights_that_are_not_those_of_the_trained_model(taken, tmp_path):
     folder, bert, _, _ = taken
-    export.check_encoder(folder, bert)
+    read = pretrained.load(str(folder))
+    export.check_encoder(read, bert)
     other = bert.weights | {"bert/embeddings/LayerNorm/beta": bert.weights["bert/embeddings/LayerNorm/beta"] + 1}
     with pytest.raises(RuntimeError, match="does not hold the weights of the trained model"):
-        export.check_encoder(folder, replace(bert, weights=other))
+        export.check_encoder(read, replace(bert, weights=other))
 
 
 def test_predict_reads_standard_input(taken, monkeypatch, capsys):

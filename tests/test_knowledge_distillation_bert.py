@@ -14,7 +14,7 @@ from common import data, distillation, pretrained, texts
 from common.backend import keras
 from common.evaluation import predict
 from tests import tiny
-from tests.alone import both_ways
+from tests.alone import check_student
 from tests.starting import refused, run_script, start
 
 ALL = tuple(script.EXPERIMENTS)
@@ -245,14 +245,7 @@ def test_smoke_best_epoch_is_kept(finished):
 
 
 def test_smoke_the_student_is_the_model_that_was_tested(finished, tmp_path):
-    """With TensorFlow alone, and through what Hugging Face's formula makes of its files."""
-    folder = finished[1]
-    name = (folder / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
-    expected = softmax(np.load(folder / "seed-0" / name / "test_logits.npy")[:20], axis=-1)
-    corpus = data.load(str(folder.parent / "data"))
-    for found in both_ways(folder / "student", [corpus.texts[row] for row in corpus.test[:20]], tmp_path):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert pretrained.load(str(folder / "student")).layers == 2  # as --bert takes it
+    check_student(finished[1], tmp_path)
 
 
 def test_smoke_the_student_comes_with_a_card_and_a_table(finished):

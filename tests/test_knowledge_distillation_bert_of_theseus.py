@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import softmax
 
 import knowledge_distillation_bert_of_theseus as script
 from common import data, pretrained, texts, training
 from common.backend import keras, set_seed, tf
 from common.evaluation import predict
 from tests import tiny
-from tests.alone import both_ways
+from tests.alone import check_student
 from tests.starting import refused, run_script
 
 DEMO = replace(script.PRESETS["demo"], maxlen=16, student_layers=2, middle_layers=3, batch_size=16,
@@ -324,13 +323,7 @@ def test_smoke_every_row_is_trained_for_as_many_epochs(finished):
 
 def test_smoke_the_student_is_the_successor_that_was_tested(finished, tmp_path):
     """Its files give the answers of the run: embeddings, layers and classifier at one scale."""
-    _, folder, _ = finished
-    name = (folder / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
-    expected = softmax(np.load(folder / "seed-0" / name / "test_logits.npy")[:20], axis=-1)
-    corpus = data.load(str(folder.parent / "data"))
-    for found in both_ways(folder / "student", [corpus.texts[row] for row in corpus.test[:20]], tmp_path):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert pretrained.load(str(folder / "student")).layers == 2  # as --bert takes it
+    check_student(finished[1], tmp_path)
 
 
 def test_smoke_a_second_start_trains_nothing_and_a_lost_row_is_made_again_alike(finished):

@@ -18,7 +18,7 @@ from common.backend import keras, set_seed, tf
 from common.evaluation import predict
 from common.predict import predict as ask
 from tests import tiny
-from tests.alone import ask_alone
+from tests.alone import ask_alone, name_of_student
 from tests.starting import refused, run_script
 
 DEMO = replace(
@@ -569,8 +569,7 @@ def test_smoke_predict_tells_the_layers(finished, capsys):
         assert [row["text"] for row in told[speed]] == [*lines]
         assert all(0 <= row["uncertainty"] <= 1 for row in told[speed])
     assert {row["layers_used"] for row in told[0.0]} == {4} and {row["layers_used"] for row in told[1.0]} == {1}
-    name = (folder / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
-    last = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40, -1].argmax(-1)
+    last = np.load(folder / "seed-0" / f"{name_of_student(folder)}-branches" / "test_logits.npy")[:40, -1].argmax(-1)
     assert [row["labels"][0]["label"] for row in told[0.0]] == [corpus.classes[label] for label in last]
     ask(str(folder), lines[:1], speed=1.0)
     assert "  layer  1 of 4  " in capsys.readouterr().out
