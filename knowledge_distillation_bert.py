@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from common import InputError, command, data, distillation, pretrained, report, texts, training
-from common.backend import keras, set_seed
+from common.backend import fresh_session, only_the_chief_goes_on
 from common.command import as_dict, start
 from common.files import kept
 
@@ -64,6 +64,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifier, dropout
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"  # train on one device, all of them, those of TF_CONFIG
     export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert-PRESET
 
@@ -154,23 +155,21 @@ def train(run, name):
     if experiment.soft_labels:
         soft_labels = soft_labels_of(run, experiment.soft_labels, rows)
         told["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels[rows])[: len(parts.train)].mean())
-    keras.backend.clear_session()  # the soft labels' model is not needed any more
-    set_seed(run.seed)
-    _, _, classifier = build(run, name)
-
     epochs = settings.teacher_epochs if experiment.deep else settings.student_epochs
     epochs = settings.unlabelled_epochs if experiment.unlabelled else epochs
     rate = settings.teacher_learning_rate if experiment.deep else settings.student_learning_rate
     steps = run.steps(rows)
-    optimizer = training.adam(rate, steps * epochs, settings.schedule)
-    if experiment.soft_labels:
-        # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
-        weights = settings.temperature, settings.hard_weight, settings.soft_weight
-        model = distillation.compile_distilled(classifier, optimizer, *weights)
-        targets = distillation.distillation_targets(hidden, soft_labels)
-    else:
-        model, targets = distillation.compile_alone(classifier, optimizer), (hidden,)
-    return training.train_stage(run, name, classifier, model, rows, targets, epochs, steps, **told)
+    with fresh_session(run.seed):
+        _, _, classifier = build(run, name)
+        optimizer = training.adam(rate, steps * epochs, settings.schedule)
+        if experiment.soft_labels:
+            # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
+            weights = settings.temperature, settings.hard_weight, settings.soft_weight
+            model = distillation.compile_distilled(classifier, optimizer, *weights)
+            targets = distillation.distillation_targets(hidden, soft_labels)
+        else:
+            model, targets = distillation.compile_alone(classifier, optimizer), (hidden,)
+        return training.train_stage(run, name, classifier, model, rows, targets, epochs, steps, **told)
 
 
 # The whole run ---------------------------------------------------------------------------------------------------------
@@ -180,12 +179,13 @@ def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
     unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    models = []
-    for run in texts.open_runs("knowledge_distillation_bert", preset, settings, unlabelled):
+    runs, models = texts.open_runs("knowledge_distillation_bert", preset, settings, unlabelled), []
+    for run in runs:
         for name in wanted:
             models.append(train(run, name))
             print(report.describe(models[-1]))
-    report_run(preset, settings, run, models)
+    only_the_chief_goes_on()
+    report_run(preset, settings, runs[0], models)
 
 
 def check(settings):

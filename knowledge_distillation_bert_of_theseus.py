@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import command, distillation, pretrained, report, texts, training
-from common.backend import draw, keras, set_seed, tf
+from common.backend import draw, fresh_session, keras, only_the_chief_goes_on, set_seed, tf
 from common.command import as_dict, start
 from common.files import kept
 
@@ -68,6 +68,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifier, dropout, draws
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"  # train on one device, all of them, those of TF_CONFIG
     export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert_of_theseus-PRESET
 
@@ -224,14 +225,22 @@ def train(run, name):
     records = [run.record(stage) for stage in stages]
     if all(records):
         return records
-    keras.backend.clear_session()
-    if name not in FROM_PREDECESSOR:
-        set_seed(run.seed)
-        classifier, deep = build(run, name)[2], name == "predecessor"
-        epochs = settings.predecessor_epochs if deep else settings.direct_epochs
-        optimizer = optimizer_for(run, epochs, settings.predecessor_learning_rate if deep else settings.successor_learning_rate)
-        return [fit(run, name, classifier, classifier, optimizer, epochs)]
+    with fresh_session(run.seed):
+        return compress(run, name, stages, records) if name in FROM_PREDECESSOR else [fine_tune(run, name)]
 
+
+def fine_tune(run, name):
+    """Fine-tune the predecessor, or a shallow model beside it, on the labels. Returns the record of the stage."""
+    settings, classifier = run.settings, build(run, name)[2]
+    epochs, rate = settings.direct_epochs, settings.successor_learning_rate
+    if name == "predecessor":
+        epochs, rate = settings.predecessor_epochs, settings.predecessor_learning_rate
+    return fit(run, name, classifier, classifier, optimizer_for(run, epochs, rate), epochs)
+
+
+def compress(run, name, stages, records):
+    """Train the successor inside the predecessor, then by itself. Returns `records`, those that were None made now."""
+    settings = run.settings
     bert, predecessor, judge = trained(run, "predecessor")
     head = judge.get_layer("Classifier")
     beginning = successor_start(run, pretrained.read_encoder(predecessor, bert))
@@ -299,6 +308,7 @@ def main(preset, settings):
             for stage in stages:
                 print(report.describe(stage))
             models.append(joined(stages))
+    only_the_chief_goes_on()
     report_run(preset, settings, runs[0], models)
 
 

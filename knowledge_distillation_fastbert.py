@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from common import InputError, command, data, distillation, evaluation, exits, export, pretrained, report, texts, training
-from common.backend import MultiHeadAttention, inference_graph, keras, set_seed, tf
+from common.backend import MultiHeadAttention, fresh_session, inference_graph, keras, only_the_chief_goes_on, set_seed, tf
 from common.command import as_dict, start
 from common.evaluation import scores
 from common.export import TEXTS, exchange
@@ -75,6 +75,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifiers, dropout
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"  # train on one device, all of them, those of TF_CONFIG
     export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_fastbert-PRESET
 
@@ -137,18 +138,18 @@ def build_branch(hidden_size, classes, name):
     return keras.Model(hidden, logits, name=name)
 
 
-def build_dense(hidden_size, classes, name):
-    """The original's classifier of the teacher: [CLS] - Dense; as a model, like a branch."""
+def build_dense(hidden_size, classes, name, initializer):
+    """The original's classifier of the teacher, and that of the other scripts: [CLS] - Dense; as a model, like a branch."""
     hidden = keras.Input((None, hidden_size))
-    return keras.Model(hidden, texts.build_head(classes, draw_weights)(texts.cls(hidden)), name=name)
+    return keras.Model(hidden, texts.build_head(classes, initializer)(texts.cls(hidden)), name=name)
 
 
 def build_teacher(run, layers, dropout):
     """(bert4keras transformer, head, model (token ids, segment ids) -> logits (batch, classes)) of so many layers."""
     bert = pretrained.shallow(run.bert, range(layers))
     encoder = pretrained.build_encoder(bert, dropout)
-    make = build_branch if run.settings.teacher_head == "branch" else build_dense
-    head = make(encoder.hidden_size, len(run.corpus.classes), "teacher_head")
+    shape = encoder.hidden_size, len(run.corpus.classes), "teacher_head"
+    head = build_branch(*shape) if run.settings.teacher_head == "branch" else build_dense(*shape, encoder.initializer)
     inputs, mask = texts.inputs_and_mask()
     return encoder, head, keras.Model(inputs, head(encoder.model(inputs), mask=mask))
 
@@ -265,22 +266,23 @@ def train_alone(run, name):
         epochs, rate, dropout = settings.teacher_epochs, settings.teacher_learning_rate, settings.teacher_dropout
     else:
         epochs, rate, dropout = settings.student_epochs, settings.student_learning_rate, settings.student_dropout
-    keras.backend.clear_session()
-    set_seed(run.seed)
-    classifier, steps = build_teacher(run, depths_of(run)[name], dropout)[2], run.steps(rows)
-    model = distillation.compile_alone(classifier, training.adam(rate, steps * epochs, settings.schedule))
-    return training.train_stage(run, name, classifier, model, rows, (run.corpus.labels[rows],), epochs, steps)
+    with fresh_session(run.seed):
+        classifier, steps = build_teacher(run, depths_of(run)[name], dropout)[2], run.steps(rows)
+        model = distillation.compile_alone(classifier, training.adam(rate, steps * epochs, settings.schedule))
+        return training.train_stage(run, name, classifier, model, rows, (run.corpus.labels[rows],), epochs, steps)
 
 
 def train_branches(run, name):
-    """Train the branches of the row `name`. Returns the record of the stage."""
+    """Train the branches of the row `name`, or read what an earlier start left. Returns the record of the stage."""
     stage = f"{name}-branches"
     if found := run.record(stage):
         return found
-    keras.backend.clear_session()
-    set_seed(run.seed)
-    if name == JOINT:
-        return train_jointly(run, stage)
+    with fresh_session(run.seed):
+        return train_jointly(run, stage) if name == JOINT else self_distill(run, stage)
+
+
+def self_distill(run, stage):
+    """Teach the branches what the frozen teacher answers."""
     settings, parts = run.settings, run.parts
     fast = build_fastbert(run)
     model = all_exits(fast)
@@ -556,6 +558,7 @@ def main(preset, settings):
             print(report.describe(train_alone(run, name)))
         for name in wanted:
             print(report.describe(train_branches(row_of(run, name), name)))
+    only_the_chief_goes_on()
     report_run(preset, settings, runs, wanted)
 
 

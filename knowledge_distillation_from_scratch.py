@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common import InputError, command, data, distillation, export, images, report, training
-from common.backend import inference_graph, keras, set_precision, set_seed, tf
+from common.backend import fresh_session, inference_graph, keras, only_the_chief_goes_on, precision_remarks, set_precision, tf
 from common.command import as_dict, start
 from common.evaluation import calibration, graph_flops, latency, predict
 from common.files import fingerprint, kept, whole_folder, write_json
@@ -69,6 +69,7 @@ class Settings:
     # Run
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one whole run each: parts, order, initial weights, dropout
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    strategy: Literal["none", "mirrored", "multiworker"] = "none"  # train on one device, all of them, those of TF_CONFIG
     export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_from_scratch-PRESET
 
@@ -224,23 +225,22 @@ def train(run, name, experiment):
         logits = training.logits_of(run, "teacher", trained(run, "teacher"), parts.train)
         soft_labels = soft_labels_of(experiment.soft_labels, logits, labels, experiment.temperature)
         told["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels).mean())
-    keras.backend.clear_session()
-    set_seed(run.seed)  # so all students of a seed start from the same weights and see the images in the same order
-    classifier = build(run, name)
-
     epochs, rate = settings.student_epochs, settings.student_learning_rate
     if name == "teacher":
         epochs, rate = settings.teacher_epochs, settings.teacher_learning_rate
     steps = run.steps(run.parts.train)
-    optimizer = training.adam(rate, steps * epochs, settings.schedule)
-    if experiment.soft_labels:
-        # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
-        weights = experiment.temperature, settings.hard_weight, settings.soft_weight
-        model = distillation.compile_distilled(classifier, optimizer, *weights)
-        targets = distillation.distillation_targets(labels, soft_labels)
-    else:
-        model, targets = distillation.compile_alone(classifier, optimizer), (labels,)
-    return training.train_stage(replace(run, parts=parts), name, classifier, model, parts.train, targets, epochs, steps, **told)
+    with fresh_session(run.seed):  # all students of a seed start from the same weights and see the images in the same order
+        classifier = build(run, name)
+        optimizer = training.adam(rate, steps * epochs, settings.schedule)
+        if experiment.soft_labels:
+            # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
+            weights = experiment.temperature, settings.hard_weight, settings.soft_weight
+            model = distillation.compile_distilled(classifier, optimizer, *weights)
+            targets = distillation.distillation_targets(labels, soft_labels)
+        else:
+            model, targets = distillation.compile_alone(classifier, optimizer), (labels,)
+        run = replace(run, parts=parts)
+        return training.train_stage(run, name, classifier, model, parts.train, targets, epochs, steps, **told)
 
 
 def live_units(run, name):
@@ -322,7 +322,7 @@ def main(preset, settings):
     parts = next(iter(all_parts.values()))
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {len(parts.validation):,} validation, "
           f"{len(parts.test):,} test images of {size_of(corpus)}")
-    for remark in data.remarks(corpus, parts):
+    for remark in [*precision_remarks(settings.precision), *data.remarks(corpus, parts)]:
         print(remark)
     runs = [training.Run(settings, seed, corpus, corpus, parts, folder) for seed, parts in all_parts.items()]
     records = []
@@ -330,6 +330,7 @@ def main(preset, settings):
         for name, experiment in wanted.items():
             records.append(train(run, name, experiment))
             print(report.describe(records[-1]))
+    only_the_chief_goes_on()
     report_run(preset, settings, runs, records, wanted, pairs)
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
 
 import tyro
 
 from common import InputError
+from common.backend import is_chief, set_devices, tf
 
 
 @contextlib.contextmanager
@@ -20,6 +22,10 @@ def ending_in_one_line(stopped):
         sys.exit(2)
     except OSError as error:  # a file or folder that may not be read
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):  # its own message is 40 lines long
+        print("error: another process of --strategy multiworker has ended, and says why; start all of them again, they go on "
+              "after the last whole epoch", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
@@ -45,6 +51,10 @@ def start(main, presets, description):
             prog=f"{sys.argv[0]} [{'|'.join(presets)}]",
             description=f"{description} Defaults shown are those of the preset {preset!r}.",
         )
+        check_at_least(settings, batch_size=1)
+        set_devices(settings.strategy, settings.batch_size)
+        if not is_chief():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what there is to say the chief says
         main(preset, settings)
 
 
@@ -119,9 +129,9 @@ def check_known(flag, wanted, known):
 
 
 def identity(settings):
-    """The settings that say which run it is, as JSON holds them: not where it lies, nor whether downloads were allowed."""
+    """The settings that say which run it is, as JSON holds them: not where it lies or is reckoned, nor what may be fetched."""
     shown = as_dict(dataclasses.replace(settings, output=""))
-    del shown["download"]
+    del shown["download"], shown["strategy"]
     return shown
 
 

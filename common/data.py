@@ -462,25 +462,42 @@ def by_length(lengths, batch_size, rng=None):
     return [batches[i] for i in rng.permutation(len(batches))] if rng else batches
 
 
-def batches(examples, rows, targets, batch_size, seed, first=0):
+def batches(examples, rows, targets, batch_size, seed, first=0, pieces=(0,), of=1):
     """An endless `tf.data.Dataset` of training batches (inputs, *targets), epoch after epoch; from the batch `first` on.
 
-    examples: Encoded or Images. rows: (examples,) int. targets: a tuple of arrays or dicts of arrays whose first axis is
-    that of `rows`. The order of epoch e depends on (seed, e) alone. An epoch has ceil(rows / batch_size) batches.
+    examples: Encoded or Images. rows: (examples,) int. targets: (targets,) or (targets, weights), arrays or dicts of arrays
+    whose first axis is that of `rows`. The order of epoch e depends on (seed, e) alone. An epoch has ceil(rows / batch_size)
+    batches. of: devices that share a batch; then there follow, batch by batch, those `pieces` of it that are named. All have
+    one length and weights under which the mean of the pieces' mean losses is the mean loss of the batch.
     """
     targets = tf.nest.map_structure(np.asarray, targets)
     lengths = examples.lengths(rows)
+
+    def cut(chosen, targets, piece):
+        """The examples of a piece, and their targets."""
+        size = -(-len(chosen) // of)
+        own = np.arange(piece * size, (piece + 1) * size)
+        weight = (own < len(chosen)) * np.float32(size * of / len(chosen))  # 0 for what fills up the last pieces
+        own = np.minimum(own, len(chosen) - 1)
+        targets = tf.nest.map_structure(lambda x: x[own], targets)
+        given = targets[1] if len(targets) > 1 else np.ones(size, np.float32)
+        return chosen[own], (targets[0], tf.nest.map_structure(lambda x: x * weight, given))
 
     def stream():
         begun, skipped = divmod(first, -(-len(rows) // batch_size))
         for epoch in itertools.count(begun):
             order = by_length(lengths, batch_size, np.random.default_rng((seed, epoch)))
             for chosen in order[skipped:]:
-                yield examples.inputs(rows[chosen]), *tf.nest.map_structure(lambda x: x[chosen], targets)  # noqa: B023
+                taught = tf.nest.map_structure(lambda x: x[chosen], targets)  # noqa: B023
+                for piece in pieces:
+                    own, told = cut(chosen, taught, piece) if of > 1 else (chosen, taught)
+                    yield examples.inputs(rows[own]), *told
             skipped = 0
 
     def spec(x):
         return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
 
     signature = (examples.spec, *tf.nest.map_structure(spec, targets))
+    if of > 1 and len(targets) == 1:
+        signature += (tf.TensorSpec((None,), tf.float32),)
     return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(tf.data.AUTOTUNE)

@@ -7,7 +7,7 @@ zero. What teacher and student are, and how they are trained, is not this module
 import numpy as np
 from scipy.special import softmax
 
-from common.backend import Lambda, keras, tf
+from common.backend import Lambda, is_chief, keras, tf
 from common.data import UNLABELLED
 from common.files import fingerprint, write_whole
 
@@ -104,5 +104,6 @@ def cached_logits(path, model_fingerprint, keys, compute_logits):
     if len(missing):
         stored |= dict(zip(keys[missing], np.asarray(compute_logits(missing), np.float32), strict=True))
         arrays = {"fingerprint": model_fingerprint, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
-        write_whole(path, lambda file: np.savez(file, **arrays))
+        if is_chief():
+            write_whole(path, lambda file: np.savez(file, **arrays))
     return np.stack([stored[key] for key in keys]), len(missing)

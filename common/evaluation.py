@@ -21,9 +21,11 @@ def predict(model, examples, rows, batch_size=None):
     Batches are formed by length, so that short texts do not pay for long ones. examples: Encoded or Images. batch_size: as
     many as suit the examples, unless given.
     """
+    if not hasattr(model, "answer"):  # traced once, on the model's own device: predict_on_batch would share a batch out
+        model.answer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[examples.spec])
     found = None
     for chosen in by_length(examples.lengths(rows), batch_size or examples.at_once):
-        batch = model.predict_on_batch(examples.inputs(rows[chosen]))
+        batch = model.answer(examples.inputs(rows[chosen])).numpy()
         if found is None:
             found = np.empty((len(rows), *batch.shape[1:]), np.float32)
         found[chosen] = batch

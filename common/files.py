@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,15 @@ def kept(path, make):
     if not path.is_file():
         write_json(path, make())
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def wait_for(path, seconds=90):
+    """Until a file shows here that another machine has written: on a network drive that takes a while. InputError if not."""
+    end = time.monotonic() + seconds
+    while not path.is_file():
+        if time.monotonic() > end:
+            raise InputError(f"{path} is not here, though the chief has written it; --output must be a folder that all share")
+        time.sleep(0.5)
 
 
 def fingerprint(*parts):

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from common import InputError
+from common.backend import barrier, is_chief
 from common.evaluation import compare
-from common.files import write_json, write_text, write_whole
+from common.files import wait_for, write_json, write_text, write_whole
 from common.training import ADVICE
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
@@ -41,6 +42,9 @@ def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
     that are finished. Raises InputError if the folder holds another run or something else, or cannot be written to.
     """
     path = folder / "settings.json"
+    if not is_chief():
+        barrier()  # the chief has made it
+        wait_for(path)
     wanted = {"settings": settings, "inputs": inputs}
     if path.is_file():
         try:
@@ -57,7 +61,9 @@ def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
             )
     elif folder.exists() and not (folder.is_dir() and {file.name[:15] for file in folder.iterdir()} <= {".settings.json."}):
         raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
-    write_json(path, wanted)
+    if is_chief():
+        write_json(path, wanted)
+        barrier()
 
 
 def describe(model):

@@ -11,7 +11,7 @@ import numpy as np
 
 import data as sources
 from common import InputError, data, export, pretrained, report, training
-from common.backend import Lambda, keras, set_precision, tf
+from common.backend import Lambda, keras, precision_remarks, set_precision, tf
 from common.command import identity
 from common.evaluation import encoder_flops, latency
 from common.files import fingerprint, whole_folder, write_text
@@ -69,7 +69,7 @@ def open_runs(
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}{len(parts.validation):,} "
           f"validation, {len(parts.test):,} test texts of up to {settings.maxlen} tokens")
     print(f"{bert.source}: {bert.layers} layers")
-    for remark in data.remarks(corpus, parts):
+    for remark in [*precision_remarks(settings.precision), *data.remarks(corpus, parts)]:
         print(remark)
     encoded = data.encode(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id)
     return [Run(settings, seed, corpus, encoded, parts, folder, bert) for seed, parts in all_parts.items()]

@@ -9,16 +9,17 @@ import time
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from common import InputError, data
-from common.backend import drawn_by_step, keras
+from common.backend import barrier, distributed, drawn_by_step, is_chief, keras
 from common.distillation import cached_logits, example_keys
 from common.evaluation import parameters, predict, scores
-from common.files import fingerprint, write_array, write_json, write_whole
+from common.files import fingerprint, wait_for, write_array, write_json, write_whole
 
 UNFINISHED = "unfinished.npz"  # in a stage's folder: all that its next epoch needs
 ADVICE = "try a lower learning rate, --precision float32, or another seed"  # to whoever's training diverged
@@ -50,8 +51,9 @@ class Run:
         path = self.stage(name) / "record.json"
         if not path.is_file():
             return None
-        for left in (self.stage(name) / UNFINISHED, *self.stage(name).glob(".*")):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        if is_chief():
+            for left in (self.stage(name) / UNFINISHED, *self.stage(name).glob(".*")):  # by a process that was killed
+                left.unlink(missing_ok=True)
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -95,8 +97,9 @@ class Backup(keras.callbacks.Callback):
     def __init__(self, path, keep_best, model):
         super().__init__()
         self.path, self.keep_best, self.epoch, self.seconds = path, keep_best, 0, 0.0
-        for file in path.parent.glob(".*"):  # half-written by a process that was killed
-            file.unlink()
+        if is_chief():
+            for file in path.parent.glob(".*"):  # half-written by a process that was killed
+                file.unlink()
         model.optimizer.build(model.trainable_variables)
         held, told = self.read()
         if held:
@@ -122,7 +125,7 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         keep = self.keep_best
-        if keep.diverged:
+        if keep.diverged or not is_chief():
             return
         held = {
             "weights": self.model.get_weights(), "optimizer": [v.numpy() for v in state_of(self.model.optimizer)],
@@ -190,17 +193,19 @@ def train_stage(
     whose "accuracy" the epoch is chosen. saved: the part of the classifier that is trained, if the rest lies elsewhere. told:
     more for the record. A loss that is not finite ends the training with the best epoch before it, and the record says so;
     InputError if there is none. Training that was broken off goes on after its last whole epoch, and ends as if it had not
-    been. Writes weights, logits of validation and test part, TensorBoard events and, last, the record, which is returned.
+    been. Writes weights, logits of validation and test part, TensorBoard events and, last, the record, which is returned; of
+    several processes only the chief writes.
     """
     labels, parts, seed = run.corpus.labels, run.parts, run.seed
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
     keep_best = KeepBest(classifier, run.examples, parts.validation, labels[parts.validation], measure)
     backup = Backup(run.stage(name) / UNFINISHED, keep_best, model)
-    if not backup.epoch:
+    if not backup.epoch and is_chief():
         shutil.rmtree(events, ignore_errors=True)  # of a start that was broken off
+    first = backup.epoch * steps
     with drawn_by_step(seed, model.optimizer.iterations):
         model.fit(
-            data.batches(run.examples, rows, targets, run.settings.batch_size, seed, backup.epoch * steps),
+            distributed(partial(data.batches, run.examples, rows, targets, run.settings.batch_size, seed, first)),
             steps_per_epoch=steps,
             initial_epoch=backup.epoch,
             epochs=epochs,
@@ -211,7 +216,7 @@ def train_stage(
                 keep_best,
                 backup,
                 ProgressBar(f"seed {seed} {name}", backup.epoch),
-                keras.callbacks.TensorBoard(str(events), write_graph=False),
+                *([keras.callbacks.TensorBoard(str(events), write_graph=False)] if is_chief() else []),
             ],
         )
     seconds = time.perf_counter() - backup.start
@@ -230,11 +235,16 @@ def train_stage(
         **told,
         "history": keep_best.history,
     }
-    save_weights(saved or classifier, run.stage(name) / "weights.npz")
-    for part, found in (("validation", keep_best.best_logits), ("test", logits)):
-        write_array(run.stage(name) / f"{part}_logits.npy", found)
-    write_json(run.stage(name) / "record.json", record)
-    backup.path.unlink(missing_ok=True)
+    if is_chief():
+        save_weights(saved or classifier, run.stage(name) / "weights.npz")
+        for part, found in (("validation", keep_best.best_logits), ("test", logits)):
+            write_array(run.stage(name) / f"{part}_logits.npy", found)
+        write_json(run.stage(name) / "record.json", record)
+        backup.path.unlink(missing_ok=True)
+    barrier()
+    if not is_chief():  # another processor may have rounded otherwise, and so chosen another epoch
+        wait_for(run.stage(name) / "record.json")
+        load_weights(saved or classifier, run.stage(name) / "weights.npz")
     return record
 
 

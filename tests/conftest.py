@@ -1,15 +1,20 @@
-"""Fixtures: a tiny BERT in each layout and a folder of texts, written once for the whole session."""
+"""Fixtures: a tiny BERT in each layout and a folder of texts, written once for the whole session; two devices to train on."""
 
 import os
 
 import pytest
 from hypothesis import settings
 
-from common.backend import set_precision
+from common import backend
+from common.backend import set_precision, tf
 from tests import tiny
 
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]  # the tests' servers are on this machine
+
+# The processor as two devices, for --strategy mirrored; everything else takes the first of them.
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, 2 * [tf.config.LogicalDeviceConfiguration()])
 
 settings.register_profile("project", deadline=None, max_examples=50)
 settings.load_profile("project")
@@ -28,6 +33,19 @@ def google_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory):
     return tiny.write_data(tmp_path_factory.mktemp("data") / "texts")
+
+
+@pytest.fixture(scope="session")
+def both():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def devices(monkeypatch, both):
+    """set_devices for one test; one device again after it. In one process there can be one MirroredStrategy only."""
+    monkeypatch.setattr(backend, "_devices", {"strategy": None})
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: both)
+    return backend.set_devices
 
 
 @pytest.fixture
