@@ -20,7 +20,7 @@ import numpy as np
 
 from common import InputError, command, data, distillation, pretrained, report, texts, training
 from common.backend import fresh_session, only_the_chief_goes_on
-from common.command import as_dict, start
+from common.command import start
 from common.files import kept
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def report_run(preset, settings, run, models):
     depths = (run.bert.layers, settings.student_layers)
     cost = kept(run.folder / "cost.json", lambda: texts.costs(run, depths))
     models = [model | cost[str(depths[not EXPERIMENTS[model["name"]].deep])] for model in models]
-    results = report.results_of(run, "knowledge_distillation_bert", preset, as_dict(settings), models, COMPARISONS)
+    results = report.results_of(run, "knowledge_distillation_bert", preset, PRESETS[preset], models, COMPARISONS)
     shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
     taken, sections = texts.write_best_student(run, models, shallow, trained, "teacher", __doc__)
     report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken, sections=sections)

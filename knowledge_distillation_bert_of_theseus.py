@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from common import command, distillation, pretrained, report, texts, training
 from common.backend import draw, fresh_session, keras, only_the_chief_goes_on, set_seed, tf
-from common.command import as_dict, start
+from common.command import start
 from common.files import kept
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def report_run(preset, settings, run, models):
     depth = {model["name"]: depths.get(model["name"], settings.student_layers) for model in models}
     cost = kept(run.folder / "cost.json", lambda: texts.costs(run, {*depths.values(), settings.student_layers}))
     models = [model | cost[str(depth[model["name"]])] for model in models]
-    results = report.results_of(run, SCRIPT, preset, as_dict(settings), models, COMPARISONS)
+    results = report.results_of(run, SCRIPT, preset, PRESETS[preset], models, COMPARISONS)
     shown = [model for model in models if model["name"] in THESEUS]
     plots = ["replacing.png"] if shown else []
     if shown:

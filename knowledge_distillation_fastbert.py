@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 
 from common import InputError, command, data, distillation, evaluation, exits, export, pretrained, report, texts, training
-from common.backend import MultiHeadAttention, fresh_session, inference_graph, keras, only_the_chief_goes_on, set_seed, tf
-from common.command import as_dict, start
+from common.backend import MultiHeadAttention, fresh_session, inference_graph, keras, only_the_chief_goes_on, tf
+from common.command import start
 from common.evaluation import scores
 from common.export import TEXTS, exchange
 from common.files import fingerprint, kept, write_array
@@ -451,14 +451,14 @@ def graph_of(model):
 
 def clock_of(run, names):
     """What all models of a seed take on the same test texts (see `exits.time_exits`), and "tokens" of these texts."""
-    keras.backend.clear_session()
-    set_seed(run.seed)
     plain, stopping = {}, {}
-    for name in names:
-        fast = trained(row_of(run, name), name)
-        plain.setdefault("teacher", straight(fast))
-        stopping[name] = early_exit(fast, run.settings.uncertainty_top_k)
-    plain |= {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in depths_of(run).items() if name != "teacher"}
+    with fresh_session(run.seed), export.in_float32(run.settings.precision):
+        for name in names:
+            fast = trained(row_of(run, name), name)
+            plain.setdefault("teacher", straight(fast))
+            stopping[name] = early_exit(fast, run.settings.uncertainty_top_k)
+        alone = {name: depth for name, depth in depths_of(run).items() if name != "teacher"}
+        plain |= {name: graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in alone.items()}
     rows = np.random.default_rng(run.seed).permutation(run.parts.test)[: run.settings.timed_examples]
     times = exits.time_exits(plain, stopping, run.settings.speeds, run.examples, rows, lambda tokens: exit_flops(run, tokens))
     return times | {"tokens": float(run.examples.lengths(rows).mean())}
@@ -515,7 +515,10 @@ def record_of(run, name, teacher, clock):
     on_validation = exits.curve(*judged, labels[parts.validation], settings.speeds, flops)
     speed, why = choose_speed(settings, on_validation, clock, teacher["validation_accuracy"])
     at_speeds = [
-        row | {"wall_speedup": {size: teacher["latency_ms"][size] / timed[size]["ms"] for size in timed}, "timed": timed}
+        row | {
+            "wall_speedup": {size: teacher["latency_ms"][size] / timed[size]["ms"] for size in timed}, "timed": timed,
+            "correct": report.bits(exits.leave(*tested, row["speed"])[1].argmax(-1) == labels[parts.test]),
+        }
         for row, timed in zip(exits.curve(*tested, labels[parts.test], settings.speeds, flops), clock, strict=True)
     ]
     place, through = settings.speeds.index(speed), flops[1]
@@ -607,7 +610,7 @@ def report_run(preset, settings, runs, names):
     run = runs[0]
     models = [model for each in runs for model in measure(each, names)]
     pairs = [(name, other) for other in depths_of(run) for name in names]
-    results = report.results_of(run, SCRIPT, preset, as_dict(settings), models, pairs)
+    results = report.results_of(run, SCRIPT, preset, PRESETS[preset], models, pairs)
     results["branch_comparisons"] = report.comparisons(
         run, models, [(name, names[0]) for name in names[1:]], correct=branches_correct
     )

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from common import InputError, command, data, distillation, export, images, report, training
 from common.backend import fresh_session, inference_graph, keras, only_the_chief_goes_on, precision_remarks, set_precision, tf
-from common.command import as_dict, start
+from common.command import start
 from common.evaluation import calibration, graph_flops, latency, predict
 from common.files import fingerprint, kept, whole_folder, write_json
 
@@ -290,16 +290,6 @@ def recognition(run, name, omitted, raising):
     return found
 
 
-def recognition_table(records):
-    """Rows of strings, header first, of what `recognition` found over the seeds."""
-    rows = [["model", "bias", "accuracy %", "of the class %", "of the others %"]]
-    for name, group in report.by_name(records):
-        rows.append([name, report.spread([record["bias"] for record in group], decimals=1)])
-        for key in ("accuracy", "recall", "recall_of_others"):
-            rows[-1].append(report.spread([record[key] for record in group], 100))
-    return rows
-
-
 # The whole run ---------------------------------------------------------------------------------------------------------
 
 
@@ -314,7 +304,7 @@ def main(preset, settings):
         command.check_known("--omit-class", [settings.omit_class], corpus.classes)
     wanted, pairs = experiments(settings, corpus.classes)
     all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
-    folder = Path(settings.output or f"runs/knowledge_distillation_from_scratch-{preset}")
+    folder = Path(settings.output or f"runs/{SCRIPT}-{preset}")
     inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
     report.open_folder(folder, command.identity(settings), inputs, EXTENSIBLE)
     set_precision(settings.precision)
@@ -334,6 +324,7 @@ def main(preset, settings):
     report_run(preset, settings, runs, records, wanted, pairs)
 
 
+SCRIPT = "knowledge_distillation_from_scratch"
 EXTENSIBLE = (  # settings of a finished run that may differ in a later start
     "experiments", "seeds", "temperature_sweep", "train_examples_sweep", "omit_class", "image", "export",
 )
@@ -387,9 +378,9 @@ def split(corpus, settings, seed):
 
 def measure(run):
     """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}."""
-    keras.backend.clear_session()
-    models = {"teacher": build(run, "teacher"), "student": build(run, "alone")}
-    times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
+    with export.in_float32(run.settings.precision):
+        models = {"teacher": build(run, "teacher"), "student": build(run, "alone")}
+        times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
     return {
         name: {
             "layers": sum(bool(layer.weights) for layer in model.layers),
@@ -412,7 +403,7 @@ def report_run(preset, settings, runs, records, wanted, pairs):
         | ({} if record["name"] == "teacher" else {"live_units": live_units(seeded[record["seed"]], record["name"])})
         for record in records
     ]
-    results = report.results_of(run, "knowledge_distillation_from_scratch", preset, as_dict(settings), records, pairs)
+    results = report.results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs)
     sections, plots = [], ["temperature.png"]
     (run.folder / "sweeps.png").unlink(missing_ok=True)  # of an earlier start
     plot_temperatures(run.folder / plots[0], run)
@@ -431,7 +422,7 @@ def report_run(preset, settings, runs, records, wanted, pairs):
         ]
         sections.append((
             f"Class {settings.omit_class}, left out of what the students see",
-            recognition_table(results["omit_class"]),
+            report.recognition_table(results["omit_class"]),
             "`teacher`, `alone` and `distilled` have seen it, the others not. Its bias is raised by what is best on the "
             "validation part.",
         ))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import sys
 
 import tyro
@@ -133,6 +134,21 @@ def identity(settings):
     shown = as_dict(dataclasses.replace(settings, output=""))
     del shown["download"], shown["strategy"]
     return shown
+
+
+def typed(script, preset, default, settings):
+    """The command that starts a script with these settings, all that differs from the preset's `default`; not where it lies."""
+    words = ["python", f"{script}.py", *([preset] if preset != "demo" else [])]
+    for name, value in vars(settings).items():
+        if value == getattr(default, name) or name in ("output", "download", "strategy"):
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{flag}", *(f"{x:g}" if isinstance(x, float) else shlex.quote(str(x)) for x in values)]
+    return " ".join(words)
 
 
 def as_dict(settings):

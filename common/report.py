@@ -1,4 +1,6 @@
-"""The run folder: settings.json, results.json, log.csv, the tables, the plots and report.md.
+"""The run folder: settings.json, results.json, log.csv, the tables, the plots and report.md. RESULTS.md of many of them:
+
+    python -m common.report [RUN …]      # folders of finished runs, say runs/*; without any it is built anew from results/
 
 Everything here is made from the records that the stages leave; nothing is trained or measured.
 """
@@ -15,14 +17,16 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import tyro
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from common import InputError
 from common.backend import barrier, is_chief
+from common.command import as_dict, ending_in_one_line, typed
 from common.evaluation import compare
-from common.files import wait_for, write_json, write_text, write_whole
+from common.files import fingerprint, wait_for, write_json, write_text, write_whole
 from common.training import ADVICE
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
@@ -156,6 +160,16 @@ def comparisons_table(found):
     return rows
 
 
+def recognition_table(records):
+    """Rows of strings, header first, of how models recognise a class that some have not seen, over the seeds."""
+    rows = [["model", "bias", "accuracy %", "of the class %", "of the others %"]]
+    for name, group in by_name(records):
+        rows.append([name, spread([record["bias"] for record in group], decimals=1)])
+        for key in ("accuracy", "recall", "recall_of_others"):
+            rows[-1].append(spread([record[key] for record in group], 100))
+    return rows
+
+
 def aligned(rows):
     """Rows of strings as lines of text: first column left, the others right, a rule under the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -206,24 +220,44 @@ def comparisons(run, models, pairs, correct=correct):
     ]
 
 
-def results_of(run, script, preset, settings, models, pairs):
-    """results.json of a run, as design.md describes it. settings: as JSON. pairs: the comparisons to make."""
+def results_of(run, script, preset, default, models, pairs):
+    """results.json of a run, as design.md describes it. default: the preset's settings. pairs: the comparisons to make.
+
+    Beside design.md's: the command, and with each model which test examples it got right, so that models of different runs on
+    the same examples can be compared (see `bits`).
+    """
     corpus, parts = run.corpus, run.parts
     return {
         "schema": 1,
         "script": script,
         "preset": preset,
-        "settings": settings,
+        "command": typed(script, preset, default, run.settings),
+        "settings": as_dict(run.settings),
         "environment": environment(),
         "data": {
             "name": corpus.name, "classes": len(corpus.classes), "train": len(parts.train),
             "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
             "chosen_on": "test" if parts.validation is parts.test else "validation",
+            "test_fingerprint": fingerprint(corpus.labels[parts.test]),
             "notes": corpus.notes, "descriptions": corpus.descriptions,
         },
-        "models": [{key: value for key, value in model.items() if key != "history"} for model in models],
+        "models": [
+            {key: value for key, value in model.items() if key != "history"}
+            | {"correct": bits(correct(replace(run, seed=model["seed"]), model["name"]))}
+            for model in models
+        ],
         "comparisons": comparisons(run, models, pairs),
     }
+
+
+def bits(correct):
+    """(examples,) bool as text, four to a hexadecimal digit; `unpacked` has them back."""
+    return np.packbits(correct).tobytes().hex()
+
+
+def unpacked(text, count):
+    """What `bits` made of `count` examples."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(bool)
 
 
 def write_report(folder, results, models, example, student, beside="macro_f1", sections=(), plots=(), plotted=None):
@@ -255,7 +289,7 @@ def document(results, example, student, beside="macro_f1", sections=(), plots=()
         f"{results['data']['name']}: {counts}.",
         *results["data"]["notes"],
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
-        f"{example}; \"ms @32\" is the latency of 32 of them together. "
+        f"{example}; \"ms @32\" is the latency of 32 of them together, in float32. "
         + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
         markdown(models_table(results["models"], beside)),
         *(f"Not finite: the loss of {m['name']}, seed {m['seed']}, in epoch {m['diverged_in_epoch']}; the best before is kept."
@@ -342,3 +376,23 @@ def plot_tradeoff(path, models):
 def save_figure(figure, path):
     """Write a figure to `path` as PNG."""
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=130))
+
+
+def main(runs: tyro.conf.Positional[tuple[Path, ...]] = (), store: Path = Path("results"), output: Path = Path("RESULTS.md")):
+    """Take the results of runs into a folder, and build RESULTS.md of all that are there.
+
+    Args:
+        runs: folders of finished runs; a name that is there already is replaced
+        store: the folder: results of runs, what benchmarks printed, plots
+        output: the file to build
+    """
+    from common import results  # which imports this module
+
+    results.take_in(runs, store)
+    results.build(store, output)
+    print(output)
+
+
+if __name__ == "__main__":
+    with ending_in_one_line("stopped"):
+        tyro.cli(main, prog="python -m common.report")

@@ -99,12 +99,15 @@ def build_head(classes, initializer):
 
 
 def costs(run, layers):
-    """What classifiers of these depths cost, trained or not: {str(depth): {"layers", "flops", "latency_ms"}}."""
-    keras.backend.clear_session()
+    """What classifiers of these depths cost, trained or not: {str(depth): {"layers", "flops", "latency_ms"}}.
+
+    Timed in float32, as student/ has it, whatever they are trained in.
+    """
     classes, tokens = len(run.corpus.classes), run.settings.maxlen
     berts = {str(depth): pretrained.shallow(run.bert, range(depth)) for depth in layers}
-    classifiers = {depth: build_classifier(bert, classes, 0)[1] for depth, bert in berts.items()}
-    times = latency(classifiers, lambda size: (tf.ones((size, tokens), tf.int32), tf.zeros((size, tokens), tf.int32)))
+    with export.in_float32(run.settings.precision):
+        classifiers = {depth: build_classifier(bert, classes, 0)[1] for depth, bert in berts.items()}
+        times = latency(classifiers, lambda size: (tf.ones((size, tokens), tf.int32), tf.zeros((size, tokens), tf.int32)))
     head = 2 * run.bert.config["hidden_size"] * classes
     return {
         depth: {"layers": bert.layers, "flops": encoder_flops(bert.config, tokens) + head, "latency_ms": times[depth]}

@@ -3,11 +3,11 @@
 import sys
 
 from common.report import aligned
-from tests.benchmarks import bucketing, early_exit, predicting, reading, replacing, soft_labels, tokenizing
+from tests.benchmarks import bucketing, early_exit, predicting, reading, replacing, soft_labels, tokenizing, training
 
 BENCHMARKS = {
     "reading": reading, "tokenizing": tokenizing, "bucketing": bucketing, "soft-labels": soft_labels, "replacing": replacing,
-    "early-exit": early_exit, "predicting": predicting,
+    "early-exit": early_exit, "predicting": predicting, "training": training,
 }
 
 if __name__ == "__main__":

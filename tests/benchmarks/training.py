@@ -1,0 +1,230 @@
+"""Training and inference against the original's way; where a step's time goes; narrow precisions; the demos' memory."""
+
+import os
+import sys
+import tempfile
+import time
+from statistics import median
+
+import numpy as np
+from bert4keras.snippets import sequence_padding
+from bert4keras.tokenizers import Tokenizer
+
+import data as sources
+from common import data, distillation, pretrained, texts, training
+from common.backend import drawn_by_step, fresh_session, keras, set_precision, tf
+from common.evaluation import predict
+from tests.benchmarks.timing import medians
+from tests.starting import ROOT
+
+TITLE = "distilling 512 posts, an epoch, all differences"
+EXAMPLES, TOKENS, BATCH, TEMPERATURE = 512, 64, 32, 6.0
+STEPS = EXAMPLES // BATCH
+
+
+class Ground:
+    """What all measurements share: 512 labelled posts of 20newsgroups, MiniLM, its first 3 layers for a student."""
+
+    def __init__(self):
+        self.corpus, self.bert = data.load("20newsgroups"), pretrained.load("minilm-l6")
+        self.rows = data.split(self.corpus, seed=0, train=EXAMPLES).train
+        self.labels = self.corpus.labels[self.rows]
+        self.encoded = data.encode(self.corpus.texts, self.bert.tokenizer, TOKENS)
+        self.tokenizer = Tokenizer(str(sources.locate("minilm-l6", "--bert")["vocabulary"]), do_lower_case=True)
+
+    def classifier(self, layers, dropout=0.1):
+        bert = pretrained.shallow(self.bert, range(layers))
+        return texts.build_classifier(bert, len(self.corpus.classes), dropout)[1]
+
+    def plain_batches(self, rows):
+        """(indices into rows, inputs): in random order, each text tokenized anew, each batch as long as its longest text."""
+        order = np.random.default_rng(0).permutation(len(rows))
+        for chosen in (order[i : i + BATCH] for i in range(0, len(order), BATCH)):
+            ids = [self.tokenizer.encode(self.corpus.texts[row], maxlen=TOKENS)[0] for row in rows[chosen]]
+            token_ids = sequence_padding(ids)
+            yield chosen, [token_ids, np.zeros_like(token_ids)]
+
+
+def fit(model, batches):
+    with drawn_by_step(0, model.optimizer.iterations):
+        model.fit(batches, steps_per_epoch=STEPS, epochs=1, verbose=0)
+
+
+def teacher_epoch(ground):
+    """(plain, ours): functions that train a teacher for an epoch."""
+    model = distillation.compile_alone(ground.classifier(6), keras.optimizers.Adam(1e-5))
+    plain = ((inputs, ground.labels[chosen]) for _ in iter(int, 1) for chosen, inputs in ground.plain_batches(ground.rows))
+    ours = data.batches(ground.encoded, ground.rows, (ground.labels,), BATCH, seed=0)
+    return lambda: fit(model, plain), lambda: fit(model, ours)
+
+
+def student_epoch(ground):
+    """(plain, ours): functions that distil a student for an epoch; plain asks the teacher in every step."""
+    teacher, student = ground.classifier(6, dropout=0), ground.classifier(3, dropout=0)
+    model = distillation.compile_distilled(student, keras.optimizers.Adam(1e-5), TEMPERATURE, 1, 1)
+
+    def asked():
+        while True:
+            for chosen, inputs in ground.plain_batches(ground.rows):
+                soft_labels = distillation.soften(teacher.predict_on_batch(inputs), TEMPERATURE)
+                yield inputs, *distillation.distillation_targets(ground.labels[chosen], soft_labels)
+
+    plain = asked()
+    cached = distillation.soften(predict(teacher, ground.encoded, ground.rows), TEMPERATURE)
+    targets = distillation.distillation_targets(ground.labels, cached)
+    ours = data.batches(ground.encoded, ground.rows, targets, BATCH, seed=0)
+    return lambda: fit(model, plain), lambda: fit(model, ours)
+
+
+def inference(ground):
+    """(plain, ours): functions that label all posts with a student."""
+    student = ground.classifier(3, dropout=0)
+
+    def plain():
+        for _, inputs in ground.plain_batches(ground.rows):
+            student.predict_on_batch(inputs)
+
+    def ours():
+        encoded = data.encode([ground.corpus.texts[row] for row in ground.rows], ground.bert.tokenizer, TOKENS)
+        predict(student, encoded, np.arange(len(ground.rows)))
+
+    return plain, ours
+
+
+WORK = {
+    "teacher training, 6 layers": teacher_epoch, "student training, 3 layers": student_epoch, "inference, 3 layers": inference,
+}
+
+
+def measure():
+    """(plain, ours), seconds: an epoch of distillation."""
+    with fresh_session(0):
+        return medians(*student_epoch(Ground()), rounds=3)
+
+
+def detail():
+    yield throughput()
+    yield step_table()
+    yield precision_table()
+    yield memory_table()
+
+
+def throughput():
+    """Examples a second, the original's way and ours."""
+    rows = [["512 posts, 64 tokens, batch 32", "the plain way, texts / s", "this way, texts / s", "times as fast"]]
+    ground = Ground()
+    for title, make in WORK.items():
+        with fresh_session(0):
+            plain, ours = medians(*make(ground), rounds=3)
+        rows.append([title, f"{EXAMPLES / plain:.0f}", f"{EXAMPLES / ours:.0f}", f"{plain / ours:.1f}"])
+    return rows
+
+
+def step_table():
+    """Where the time of a training step goes; from `forward` on each row has what the one above has, and more."""
+    rows, columns, ground = [["a step of 32 posts", "teacher ms", "student ms"]], [], Ground()
+    for layers in (6, 3):
+        with fresh_session(0):
+            columns.append(step_times(ground, layers))
+    for title, *times in zip(columns[0], *(column.values() for column in columns), strict=True):
+        rows.append([title, *(f"{1000 * value:.1f}" for value in times)])
+    return rows
+
+
+def step_times(ground, layers):
+    """{what is computed: median seconds over an epoch's batches} of training on the labels, with dropout."""
+    classifier = ground.classifier(layers)
+    model = distillation.compile_alone(classifier, keras.optimizers.Adam(1e-5))
+    dataset = data.batches(ground.encoded, ground.rows, (ground.labels,), BATCH, seed=0)
+
+    def loss(inputs, labels):
+        return tf.reduce_mean(distillation.hard_loss(labels, classifier(inputs, training=True)))
+
+    def gradients(inputs, labels):
+        with tf.GradientTape() as tape:
+            value = loss(inputs, labels)
+        return tape.gradient(value, classifier.trainable_variables)
+
+    def update(inputs, labels):
+        model.optimizer.minimize(lambda: loss(inputs, labels), classifier.trainable_variables)
+        return model.optimizer.iterations
+
+    signature = dataset.element_spec
+    parts = {
+        "forward": loss,
+        "and backward": lambda *batch: [tf.convert_to_tensor(g) for g in gradients(*batch)],
+        "and Adam": update,
+    }
+    start = time.perf_counter()
+    batches = list(dataset.take(STEPS))
+    found = {"making its batch, meanwhile": (time.perf_counter() - start) / STEPS}
+    for title, part in parts.items():
+        graph = tf.function(part, input_signature=signature, autograph=False)
+        seconds = []
+        for turn in range(2):
+            for batch in batches:
+                start = time.perf_counter()
+                tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(*batch))
+                seconds += [time.perf_counter() - start] * turn
+        found[title] = median(seconds)
+    fit(model, dataset)
+    start = time.perf_counter()
+    fit(model, dataset)
+    return found | {"in fit, all told": (time.perf_counter() - start) / STEPS}
+
+
+def precision_table(epochs=8):
+    """Training and inference in each precision against float32, and what a student reaches in it."""
+    rows = [["precision", *(f"{title.split(',')[0]} x" for title in WORK), "test accuracy %"]]
+    ground, seconds, accuracy = Ground(), {}, {}
+    test = data.split(ground.corpus, seed=0, train=EXAMPLES, test=2000).test
+    for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
+        set_precision(precision)
+        for title, make in WORK.items():
+            with fresh_session(0):
+                _, ours = make(ground)
+                ours()
+                times = []
+                for _ in range(2):
+                    start = time.perf_counter()
+                    ours()
+                    times.append(time.perf_counter() - start)
+                seconds[precision, title] = min(times)
+        with fresh_session(0):
+            classifier = ground.classifier(3, dropout=0)
+            model = distillation.compile_alone(classifier, training.adam(2e-4, epochs * STEPS, "linear"))
+            model.fit(
+                data.batches(ground.encoded, ground.rows, (ground.labels,), BATCH, seed=0),
+                steps_per_epoch=STEPS, epochs=epochs, verbose=0,
+            )
+            accuracy[precision] = (predict(classifier, ground.encoded, test).argmax(-1) == ground.corpus.labels[test]).mean()
+        times = [f"{seconds['float32', title] / seconds[precision, title]:.2f}" for title in WORK]
+        error = (accuracy[precision] * (1 - accuracy[precision]) / len(test)) ** 0.5
+        rows.append([precision, *times, f"{accuracy[precision]:.1%} ± {error:.1%}"])
+    set_precision("float32")
+    return rows
+
+
+DEMOS = {  # with an epoch of each stage, which need as much memory as many
+    "knowledge_distillation_from_scratch": ["--teacher-epochs", "1", "--student-epochs", "1", "--seeds", "0"],
+    "knowledge_distillation_bert": ["--teacher-epochs", "1", "--student-epochs", "1", "--unlabelled-epochs", "1"],
+    "knowledge_distillation_bert_of_theseus": [
+        "--predecessor-epochs", "1", "--mixed-epochs", "1", "--successor-epochs", "1", "--direct-epochs", "1",
+    ],
+    "knowledge_distillation_fastbert": ["--teacher-epochs", "1", "--branch-epochs", "1", "--student-epochs", "1"],
+}
+
+
+def memory_table():
+    """The peak of each demo's memory: models, data, training, report and the student that is written."""
+    rows = [["demo", "peak memory MB"]]
+    for script, flags in DEMOS.items():
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+            words = [sys.executable, str(ROOT / f"{script}.py"), *flags, "--output", f"{folder}/run"]
+            actions = [(os.POSIX_SPAWN_DUP2, said.fileno(), 1), (os.POSIX_SPAWN_DUP2, said.fileno(), 2)]
+            process = os.posix_spawn(sys.executable, words, os.environ, file_actions=actions)
+            _, status, usage = os.wait4(process, 0)
+            said.seek(0)
+            assert status == 0, said.read().decode()
+        rows.append([script, f"{usage.ru_maxrss / 1024:,.0f}"])
+    return rows
