@@ -5,6 +5,7 @@ and `CLAIMS` with its source. Nothing is trained or measured here.
 """
 
 import json
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -74,8 +75,14 @@ SCRIPTS = {
 # Reading ---------------------------------------------------------------------------------------------------------------
 
 
+PLOTS = ("temperature", "sweeps", "replacing", "exits")  # of a run, that RESULTS.md shows; the others are in its folder
+
+
 def take_in(folders, store):
-    """Copy the results.json of each run folder to `store`/NAME.json, NAME being the folder's. InputError if there is none."""
+    """Copy results.json and plots of each run folder to `store`/NAME.json and NAME-PLOT.png, NAME being the folder's.
+
+    Raises InputError if there is none, or it is not what the scripts write now.
+    """
     for folder in folders:
         path = folder / "results.json"
         try:
@@ -89,6 +96,9 @@ def take_in(folders, store):
             raise InputError(f"{path}: not the results of one of the scripts, or of an older one; start the run again")
         found["settings"]["output"] = ""
         write_json(store / f"{folder.name}.json", found)
+        for plot in PLOTS:
+            if (folder / f"{plot}.png").is_file():
+                shutil.copyfile(folder / f"{plot}.png", store / f"{folder.name}-{plot}.png")
 
 
 def stored(store):
@@ -380,8 +390,8 @@ latencies were measured alone."""
 def build(store, path):
     """Write `path` (RESULTS.md) and `store`/comparison.png from all that stands in `store`.
 
-    store: a folder of NAME.json (`take_in`), NAME.md (what was tried for the run NAME) and NAME.txt (what a benchmark printed;
-    its first line is its command). Raises InputError if there is no run.
+    store: a folder of NAME.json and its plots (`take_in`), NAME.md (what was tried for the run NAME) and NAME.txt (what a
+    benchmark printed; its first line is its command). Raises InputError if there is no run.
     """
     runs = stored(store)
     if not runs:
@@ -401,6 +411,7 @@ def build(store, path):
         lines += [f"## {title}: {script}.py"] if found else []
         for name, results in found.items():
             lines += section(name, results)
+            lines += [f"![{plot}](results/{name}-{plot}.png)" for plot in PLOTS if (store / f"{name}-{plot}.png").is_file()]
             tried = store / f"{name}.md"
             lines += ["#### Tried", tried.read_text(encoding="utf-8").strip()] if tried.is_file() else []
     printed = [file.read_text(encoding="utf-8").rstrip().split("\n", 1) for file in sorted(store.glob("*.txt"))]
