@@ -1,8 +1,9 @@
-# make demo: distil a BERT from a fresh clone.  make digits: a small network.  make test: ruff and the tests.  All make .venv first.
+# make demo: distil a BERT from a fresh clone.  make digits: a small network.  make test: ruff and the tests.
+# make results: every figure of RESULTS.md that needs no further data, anew; DURATION.  All make .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo digits test benchmarks lock clean
+.PHONY: demo digits test benchmarks results lock clean
 
 demo: .venv/installed
 	$(BIN)/python knowledge_distillation_bert.py
@@ -16,6 +17,23 @@ test: .venv/installed
 
 benchmarks: .venv/installed
 	$(BIN)/python -m tests.benchmarks
+
+# What is broken off goes on with the same command. The three runs on 20newsgroups have one teacher, to the last bit.
+RUN := $(BIN)/python knowledge_distillation_
+results: .venv/installed
+	$(RUN)from_scratch.py --temperature-sweep 1 2 5 10 20 --omit-class 3 --output runs/from-scratch-digits
+	$(RUN)bert.py --experiments teacher alone distilled distilled-unlabelled alone-self-distilled teacher-self-distilled noise \
+		--seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-20newsgroups
+	$(RUN)bert_of_theseus.py --experiments predecessor middle successor unmixed theseus-additive theseus-random \
+		theseus-random-linear --clip-norm 0 --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/theseus-20newsgroups
+	$(RUN)fastbert.py --data 20newsgroups --train-examples 600 --unlabelled-examples 1400 --test-examples 2000 --maxlen 48 \
+		--teacher-head dense --student-layers --speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --teacher-epochs 5 \
+		--branch-epochs 12 --teacher-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
+		--output runs/fastbert-20newsgroups
+	$(RUN)fastbert.py --experiments fastbert fastbert-labels fastbert-joint --seeds 0 1 2 3 4 --output runs/fastbert-reuters-r8
+	$(RUN)fastbert.py --data reuters-r52 --uncertainty-top-k 5 --seeds 0 1 2 --output runs/fastbert-reuters-r52
+	$(BIN)/python -m common.report runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
+		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

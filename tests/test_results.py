@@ -189,6 +189,16 @@ def test_the_command_line(folders, tmp_path):
     assert rebuild().returncode == 0 and (tmp_path / "RESULTS.md").read_bytes() == first
 
 
+def test_make_results_gives_the_commands_that_stand_in_them():
+    printed = subprocess.run(["make", "--dry-run", "results"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = printed.replace("\\\n", " ").splitlines()
+    commands = [" ".join(line.split()).split(" --output runs/") for line in lines if "--output runs/" in line]
+    assert len(commands) == 6
+    for words, name in commands:
+        stored = json.loads(Path(ROOT, "results", f"{name}.json").read_text())["command"]
+        assert words.replace(".venv/bin/python", "python") == stored
+
+
 def test_the_committed_results_are_what_their_runs_say(tmp_path):
     """Nothing in RESULTS.md is typed: it is built anew from results/, byte for byte."""
     store = tmp_path / "results"
