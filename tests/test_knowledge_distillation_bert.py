@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_bert as script
-from common import data, distillation, pretrained, texts
+from common import data, distillation, pretrained, texts, training
 from common.backend import keras
 from common.evaluation import predict
 from tests import tiny
@@ -69,6 +70,29 @@ def test_one_training_step_follows_the_gradient_of_that_loss(bert, batch):
     model.train_on_batch(batch, targets, weights)
     moved = classifier.get_layer("Classifier").get_weights()[1]
     np.testing.assert_allclose(moved, bias - 0.1 * (hard + soft).mean(axis=0), atol=1e-5)
+
+
+def test_a_teacher_is_out_of_memory_before_its_student_trains(bert, data_folder, tmp_path, monkeypatch):
+    corpus = data.load(str(data_folder))
+    settings = replace(script.PRESETS["demo"], student_layers=1, teacher_epochs=1, student_epochs=1)
+    encoded = data.encode(corpus.texts, bert.tokenizer, 16)
+    run = texts.Run(settings, 0, corpus, encoded, data.split(corpus, 0, train=64, validation=16), tmp_path, bert)
+    script.train(run, "teacher")
+    built, alive, trained, train_stage = [], [], script.trained, training.train_stage
+
+    def watched(*words):
+        found = trained(*words)
+        built.append(weakref.ref(found[2]))
+        return found
+
+    def counted(*words, **more):
+        alive.extend(model() is not None for model in built)
+        return train_stage(*words, **more)
+
+    monkeypatch.setattr(script, "trained", watched)
+    monkeypatch.setattr(training, "train_stage", counted)
+    script.train(run, "distilled")
+    assert alive == [False]
 
 
 def test_the_logits_read_the_cls_token(bert, batch):
