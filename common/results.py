@@ -6,7 +6,7 @@ and `CLAIMS` with its source. Nothing is trained or measured here.
 
 import json
 import shutil
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +301,33 @@ def verdict(found):
     return "holds" if low > 0 else "does not hold: the reverse does" if high < 0 else "open"
 
 
+# The same in another precision -----------------------------------------------------------------------------------------
+
+FREE = {"precision", "seeds", "experiments", "output", "download", "strategy", "export"}  # settings that may differ
+
+
+def precision_table(runs):
+    """Rows of strings, header first: models of runs that differ in nothing but precision, seed by seed against each other."""
+    rows = [["run in float32", "and in", "model", "seeds", "float32 %", "narrow %", "float32 - narrow", "95 % interval", "p"]]
+    for (wide_name, wide), (_, narrow) in permutations(runs.items(), 2):
+        one, other = (
+            {key: value for key, value in results["settings"].items() if key not in FREE}
+            | {"script": results["script"], "test part": results["data"]["test_fingerprint"]}
+            for results in (wide, narrow)
+        )
+        precision = narrow["settings"]["precision"]
+        if one != other or wide["settings"]["precision"] != "float32":
+            continue
+        for name in dict.fromkeys(model["name"] for model in wide["models"]):
+            a, b = correct_of(wide, name), correct_of(narrow, name)
+            found = precision != "float32" and compared(a, b)
+            if found:
+                means = [report.spread([correct[seed].mean() for seed in found["seeds"]], 100) for correct in (a, b)]
+                seeds = " ".join(map(str, found["seeds"]))
+                rows.append([wide_name, precision, name, seeds, *means, *_difference(found)])
+    return rows
+
+
 # A run -----------------------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +433,9 @@ def build(store, path):
                   "\"holds\": the whole interval is above 0; \"open\": 0 is in it, so neither the claim nor its reverse is "
                   "borne out by these runs. FastBERTs are compared by the mean accuracy of their branches.",
                   report.markdown(claims)]
+    precision = precision_table(runs)
+    if len(precision) > 1:
+        lines += ["## What a narrow precision costs", report.markdown(precision)]
     for script, title in SCRIPTS.items():
         found = {name: results for name, results in runs.items() if results["script"] == script}
         lines += [f"## {title}: {script}.py"] if found else []

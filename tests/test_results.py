@@ -137,6 +137,25 @@ def test_what_is_claimed_is_held_against_every_run_that_can_say(built):
     assert claims[0][-1] == results.verdict(found)
 
 
+def test_what_a_narrow_precision_costs(folders, tmp_path):
+    narrow = json.loads((folders[0] / "results.json").read_text())
+    narrow["settings"] |= {"precision": "mixed_bfloat16", "seeds": [0, 1], "experiments": ["alone"]}
+    for found in narrow["models"]:
+        found["correct"] = report.bits(right(found["seed"], 0.4, 99))
+    other = json.loads(json.dumps(narrow))
+    other["settings"]["batch_size"] = 16  # so it differs in more
+    for name, value in (("narrow", narrow), ("other", other)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(value))
+    results.take_in([*folders, tmp_path / "narrow", tmp_path / "other"], tmp_path / "store")
+    rows = results.precision_table(results.stored(tmp_path / "store"))
+    assert [row[:4] for row in rows[1:]] == [
+        ["posts-bert", "mixed_bfloat16", name, "0 1"] for name in ("teacher", "alone", "distilled")]
+    found = compare(np.stack([right(s, 0.5, sum(map(ord, "alone"))) for s in (0, 1)]),
+                    np.stack([right(s, 0.4, 99) for s in (0, 1)]))
+    assert rows[2][6] == f"{100 * found['difference']:+.2f}"
+
+
 @pytest.mark.parametrize(("interval", "word"), [
     ((0.01, 0.02), "holds"), ((-0.01, 0.02), "open"), ((-0.02, -0.01), "does not hold: the reverse does"), ((0, 0), "open"),
 ])
