@@ -159,8 +159,13 @@ def methods_of(group):
     """Rows of the comparison: [{"title", "correct", "speedup": {"1", "32"}, "layers", "parameters", "epochs", "seconds"}].
 
     speedup: times as fast as the teacher that was timed beside it. A FastBERT is at the lowest speed at which it is, in
-    batches of 32, as fast as the shallow student; that is chosen by the clock alone.
+    batches of 32, as fast as the shallow student; that is chosen by the clock alone. All are of the seeds that all runs have.
     """
+    seeds = set.intersection(*({model["seed"] for model in results["models"]} for results in group.values()))
+    group = {
+        name: results | {"models": [model for model in results["models"] if model["seed"] in seeds]}
+        for name, results in group.items()
+    }
     rows, fast = [], []
     for results in group.values():
         deep = next(m for m in results["models"] if m["name"] in TEACHERS)
@@ -201,9 +206,8 @@ def _exit(model, speed):
     return next(row for row in model["exits"] if row["speed"] == speed)
 
 
-def comparison(group):
-    """The lines of the comparison's section."""
-    rows = methods_of(group)
+def comparison(group, rows):
+    """The lines of the comparison's section. rows: what `methods_of` the group says."""
     teacher, alone = rows[0], rows[1]
     table = [["method", "accuracy %", "x @1", "x @32", "layers", "params", "epochs", "train s", "less alone", "interval", "p"]]
     for row in rows:
@@ -240,10 +244,10 @@ def _difference(found):
     return report.comparisons_table([found | {"a": "", "b": ""}])[1][1:] if found else ["", "", ""]
 
 
-def plot_comparison(path, group):
-    """Accuracy against the speed-up by the clock, with the 95 % interval of each method's difference to the student alone."""
+def plot_comparison(path, group, rows):
+    """Accuracy against the speed-up by the clock, each method with the 95 % interval of its accuracy."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    rows, panels = methods_of(group), figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, 2, sharey=True)
     named = [pair for results in group.values() for pair in report.by_name(results["models"])]
     curves = [(name, models) for name, models in named if "exits" in models[0]]
     for panel, size in zip(panels, ("1", "32"), strict=True):
@@ -424,9 +428,10 @@ def build(store, path):
     if not runs:
         raise InputError(f"{store}: no results there yet; name the folders of finished runs")
     lines, group = [HEAD], one_teacher(runs)
-    if len({results["script"] for results in group.values()}) > 1:
-        lines += comparison(group)
-        plot_comparison(store / "comparison.png", group)
+    methods = methods_of(group)
+    if len({results["script"] for results in group.values()}) > 1 and len(methods) > 2:
+        lines += comparison(group, methods)
+        plot_comparison(store / "comparison.png", group, methods)
     claims = claims_table(runs)
     if len(claims) > 1:
         lines += ["## What is claimed, and what was found",
