@@ -44,6 +44,8 @@ def test_original_on_data_and_a_model_in_the_originals_formats(folders, tmp_path
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [model["name"] for model in results["models"]] == rows
     assert results["data"]["classes"] == 119 and results["data"]["chosen_on"] == "test"
+    if "costs" in results:  # FastBERT: the original's classifier is one linear layer
+        assert results["costs"]["head"] == 2 * tiny.CONFIG["hidden_size"] * 119
     assert all(0 <= model["accuracy"] <= 1 for model in results["models"])
     assert "类" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")  # what the classes mean
 
