@@ -164,7 +164,12 @@ def set_devices(strategy, batch_size):
             known = False
         if not known or len(workers) < 2:
             raise InputError(TF_CONFIG)
-        _devices["strategy"] = tf.distribute.MultiWorkerMirroredStrategy()
+        print(f"waiting for all {len(workers)} processes: {', '.join(workers)}", file=sys.stderr)
+        try:
+            _devices["strategy"] = tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.UnknownError:  # by TensorFlow, where its server cannot start
+            here = workers[task["index"]]
+            raise InputError(f"--strategy multiworker: {here} cannot be opened here; is the port taken, or not ours?") from None
     if _devices["strategy"] and batch_size < _devices["strategy"].num_replicas_in_sync:
         count = _devices["strategy"].num_replicas_in_sync
         raise InputError(f"--batch-size {batch_size}: fewer examples a step than the {count} devices that share it")

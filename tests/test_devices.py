@@ -165,6 +165,19 @@ def test_multiworker_needs_to_know_who_takes_part(devices, monkeypatch, config):
         devices("multiworker", 32)
 
 
+def test_a_port_that_is_taken_is_named():
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        here = f"localhost:{taken.getsockname()[1]}"
+        task = {"cluster": {"worker": [here, "localhost:1"]}, "task": {"type": "worker", "index": 0}}
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "knowledge_distillation_from_scratch.py"), "--strategy", "multiworker"], cwd=ROOT,
+            env=os.environ | {"TF_CONFIG": json.dumps(task)}, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"--strategy multiworker: {here} cannot be opened here" in done.stderr.splitlines()[-1]
+
+
 def test_a_file_that_another_machine_wrote_is_waited_for_but_not_for_ever(tmp_path):
     with pytest.raises(InputError, match="must be a folder that all share"):
         files.wait_for(tmp_path / "record.json", seconds=0.01)
@@ -230,7 +243,8 @@ def test_two_processes_learn_what_one_learns_and_only_the_chief_writes(tmp_path)
     # Who starts with other settings is told, and the others end too, each in a line.
     chief, worker = start_workers(tmp_path, (flags, [*flags, "--student-units", 8]))
     assert worker[1] == 2 and "holds a run with another student units" in worker[0][1]
-    assert chief[1] == 2 and chief[0][1].startswith("error: another process of --strategy multiworker has ended")
+    told = chief[0][1].splitlines()[-1]
+    assert chief[1] == 2 and told.startswith("error: another process of --strategy multiworker has ended")
 
 
 # --precision -----------------------------------------------------------------------------------------------------------
