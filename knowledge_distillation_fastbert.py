@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from common import InputError, command, data, distillation, evaluation, exits, export, pretrained, report, texts, training
-from common.backend import MultiHeadAttention, fresh_session, inference_graph, keras, only_the_chief_goes_on, tf
+from common.backend import MultiHeadAttention, fresh_session, inference_graph, keras, only_the_chief_goes_on, set_seed, tf
 from common.command import start
 from common.evaluation import scores
 from common.export import TEXTS, exchange
@@ -452,7 +452,8 @@ def graph_of(model):
 def clock_of(run, names):
     """What all models of a seed take on the same test texts (see `exits.time_exits`), and "tokens" of these texts."""
     plain, stopping = {}, {}
-    with fresh_session(run.seed), export.in_float32(run.settings.precision):
+    with export.in_float32(run.settings.precision):
+        set_seed(run.seed)
         for name in names:
             fast = trained(row_of(run, name), name)
             plain.setdefault("teacher", straight(fast))

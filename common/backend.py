@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import tempfile
 import warnings
@@ -158,8 +159,10 @@ def set_devices(strategy, batch_size):
     elif strategy == "multiworker":
         try:
             config = json.loads(os.environ["TF_CONFIG"])
-            workers, task = config["cluster"]["worker"], config["task"]
-            known = task["type"] == "worker" and 0 <= task["index"] < len(workers)
+            cluster, task = config["cluster"], config["task"]
+            workers = cluster["worker"]
+            known = [*cluster] == ["worker"] and task["type"] == "worker" and task["index"] in range(len(workers))
+            known = known and all(re.fullmatch(r".+:\d+", worker) for worker in workers) and isinstance(workers, list)
         except (KeyError, ValueError, TypeError):
             known = False
         if not known or len(workers) < 2:
@@ -170,6 +173,9 @@ def set_devices(strategy, batch_size):
         except tf.errors.UnknownError:  # by TensorFlow, where its server cannot start
             here = workers[task["index"]]
             raise InputError(f"--strategy multiworker: {here} cannot be opened here; is the port taken, or not ours?") from None
+        except tf.errors.OpError as error:
+            told = error.message.strip().split("\n")[0]
+            raise InputError(f"--strategy multiworker: not all of {', '.join(workers)} have come together: {told}") from None
     if _devices["strategy"] and batch_size < _devices["strategy"].num_replicas_in_sync:
         count = _devices["strategy"].num_replicas_in_sync
         raise InputError(f"--batch-size {batch_size}: fewer examples a step than the {count} devices that share it")

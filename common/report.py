@@ -57,7 +57,7 @@ def open_folder(folder, settings, inputs, extensible=("experiments", "seeds")):
             changed = [key for old, new in pairs for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: not the settings of a run; give another folder with --output") from None
-        changed = [key for key in changed if key not in extensible]
+        changed = [key for key in changed if key not in extensible or not is_chief()]  # whose settings these are, just written
         if changed:
             raise InputError(
                 f"{folder} holds a run with another {changed[0].replace('_', ' ')}; "

@@ -21,18 +21,20 @@ from common.files import write_json, write_text
 SOURCE = "xv44586/Knowledge-Distillation-NLP"
 PUBLISHED = {  # {script: (what its figures are, {row: figure})}
     "knowledge_distillation_from_scratch": (
-        "The notebook: CIFAR-10, one run. Its distilled student was never measured on test images (46.98 is of training ones).",
+        "The notebook: CIFAR-10, one run. Its distilled student was never measured on test images (46.98 is of training ones). "
+        "On other data comparable in kind only.",
         {"teacher": "70.23", "alone": "43.17"},
     ),
     "knowledge_distillation_bert": (
         "The script: IFLYTEK, 119 classes, Chinese BERT-base, 12 -> 3 layers, 128 tokens, one run, its epoch chosen on the "
-        "very dev part it reports, and from before a fix of its code.",
+        "very dev part it reports, and from before a fix of its code. On other data comparable in kind only.",
         {"teacher": "60.21", "alone": "58.14", "distilled": "60.14", "alone-self-distilled": "59.6",
          "teacher-self-distilled": "61.07", "noise": "58.4"},
     ),
     "knowledge_distillation_bert_of_theseus": (
         "The script: IFLYTEK, 119 classes, Chinese BERT-base, 12 -> 3 layers (`middle`: 6), 128 tokens, one run, its epoch "
-        "chosen on the very dev part it reports; `theseus-random` is its blog's 12 -> 3.",
+        "chosen on the very dev part it reports; `theseus-random` is its blog's 12 -> 3. On other data comparable in kind "
+        "only.",
         {"predecessor": "60.7", "middle": "59.1", "successor": "57.9", "theseus": "59.5", "theseus-additive": "59.5",
          "theseus-random": "59.3"},
     ),
@@ -84,26 +86,33 @@ def take_in(folders, store):
     Raises InputError if there is none, or it is not what the scripts write now.
     """
     for folder in folders:
-        path = folder / "results.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            known = found["script"] in SCRIPTS and found["command"] and found["models"][0]["correct"]
-        except FileNotFoundError:
-            raise InputError(f"{folder}: there is no results.json; a run has it when it is finished") from None
-        except (ValueError, KeyError, TypeError, IndexError):
-            known = False
-        if not known:
-            raise InputError(f"{path}: not the results of one of the scripts, or of an older one; start the run again")
+        if not (folder / "results.json").is_file():
+            raise InputError(f"{folder}: there is no results.json; a run has it when it is finished")
+        found = read(folder / "results.json")
         found["settings"]["output"] = ""
-        write_json(store / f"{folder.name}.json", found)
+        name = folder.resolve().name
+        write_json(store / f"{name}.json", found)
         for plot in PLOTS:
+            (store / f"{name}-{plot}.png").unlink(missing_ok=True)
             if (folder / f"{plot}.png").is_file():
-                shutil.copyfile(folder / f"{plot}.png", store / f"{folder.name}-{plot}.png")
+                shutil.copyfile(folder / f"{plot}.png", store / f"{name}-{plot}.png")
+
+
+def read(path):
+    """A results.json. Raises InputError if it is not what the scripts write now."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = found["script"] in SCRIPTS and found["command"] and found["models"][0]["correct"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        known = False
+    if not known:
+        raise InputError(f"{path}: not the results of one of the scripts, or of an older one; start the run again")
+    return found
 
 
 def stored(store):
     """{name: results} of all that were taken in, by script and name."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in store.glob("*.json")}
+    found = {path.stem: read(path) for path in store.glob("*.json")}
     return dict(sorted(found.items(), key=lambda item: ([*SCRIPTS].index(item[1]["script"]), item[0])))
 
 
@@ -128,16 +137,17 @@ def compared(a, b):
 # One teacher, many methods ---------------------------------------------------------------------------------------------
 
 TEACHERS = ("teacher", "predecessor")
+ALONE = "trained alone"
 METHODS = {  # rows of the comparison: {model: what it is called there}
-    "alone": "trained alone", "distilled": "soft labels", "distilled-unlabelled": "soft labels, unlabelled texts too",
-    "successor": "trained alone, the Theseus script", "unmixed": "started from the teacher",
+    "alone": ALONE, "distilled": "soft labels", "distilled-unlabelled": "soft labels, unlabelled texts too",
+    "successor": f"{ALONE}, the Theseus script", "unmixed": "started from the teacher", "theseus": "theseus",
     "theseus-additive": "theseus, additive", "theseus-random": "theseus, random",
     "theseus-random-linear": "theseus, random, linear",
 }
 
 
 def one_teacher(runs):
-    """The largest group of runs whose teachers answer every test example alike in every common seed: {name: results}."""
+    """The scripts' runs whose teachers answer every test example alike in every common seed: {name: results}, one a script."""
 
     def teacher(results):
         return next(correct_of(results, name) for name in TEACHERS if correct_of(results, name))
@@ -145,14 +155,15 @@ def one_teacher(runs):
     def alike(one, other):
         if one["data"]["test_fingerprint"] != other["data"]["test_fingerprint"]:
             return False
-        a, b = teacher(one), teacher(other)
+        a, b = teacher(one), teacher(other)  # {seed: right or wrong}
         return bool(a.keys() & b.keys()) and all(np.array_equal(a[seed], b[seed]) for seed in a.keys() & b.keys())
 
     groups = {}
     for name, results in runs.items():
         first = next((key for key, group in groups.items() if alike(group[key], results)), name)
         groups.setdefault(first, {})[name] = results
-    return max(groups.values(), key=lambda group: len({results["script"] for results in group.values()}), default={})
+    found = [{results["script"]: (name, results) for name, results in reversed(group.items())} for group in groups.values()]
+    return dict(sorted(max(found, key=len, default={}).values(), key=lambda item: [*runs].index(item[0])))
 
 
 def methods_of(group):
@@ -162,6 +173,8 @@ def methods_of(group):
     batches of 32, as fast as the shallow student; that is chosen by the clock alone. All are of the seeds that all runs have.
     """
     seeds = set.intersection(*({model["seed"] for model in results["models"]} for results in group.values()))
+    if not seeds:
+        return []
     group = {
         name: results | {"models": [model for model in results["models"] if model["seed"] in seeds]}
         for name, results in group.items()
@@ -181,9 +194,11 @@ def methods_of(group):
     for results, name, models in fast:
         wall = exit_speedups(models)
         speeds = [row["speed"] for row in models[0]["exits"]]
-        speed = next((s for s, value in zip(speeds, wall["32"], strict=True) if value >= wanted), speeds[-1])
+        fit = [speed for speed, value in zip(speeds, wall["32"], strict=True) if value >= wanted]
+        speed = min(fit, default=speeds[-1])
         speedup = {size: wall[size][speeds.index(speed)] for size in wall}
-        rows.append(_row(f"{name}, speed {speed:g}", results, name, speedup, speed))
+        title = f"{name}, speed {speed:g}" + (", the fastest" if not fit else "")
+        rows.append(_row(title, results, name, speedup, speed))
     return rows
 
 
@@ -208,7 +223,7 @@ def _exit(model, speed):
 
 def comparison(group, rows):
     """The lines of the comparison's section. rows: what `methods_of` the group says."""
-    teacher, alone = rows[0], rows[1]
+    teacher, alone = rows[0], next(row for row in rows if row["title"].startswith(ALONE))
     table = [["method", "accuracy %", "x @1", "x @32", "layers", "params", "epochs", "train s", "less alone", "interval", "p"]]
     for row in rows:
         accuracy = report.spread([correct.mean() for correct in row["correct"].values()], 100)
@@ -230,8 +245,8 @@ def comparison(group, rows):
         "\"x @1\", \"x @32\": times as fast as this teacher by the clock, for one text and for 32 together, each timed beside "
         "it. \"epochs\" are passes over the texts that a method learns from; \"train s\" includes a FastBERT's teacher, which "
         "it keeps; the others' teacher comes on top. A FastBERT stands at the lowest of its speeds at which it is as fast as "
-        "the shallow models, which the clock alone decides. \"less alone\": points of accuracy above the student trained "
-        "alone, with their 95 % interval.",
+        "the shallow models (else at its fastest), which the clock alone decides. \"less alone\": points of accuracy above the "
+        "student trained alone, with their 95 % interval.",
         report.markdown(table),
         "![accuracy against speed](results/comparison.png)",
         "Every method against every other:",
@@ -278,7 +293,7 @@ def half_width(correct):
 
 def claims_table(runs):
     """Rows of strings, header first: each claim held against each run that has both of its models."""
-    rows = [["claim", "of", "reported", "run", "A - B", "points", "95 % interval", "p", "here"]]
+    rows = [["claim", "of", "reported", "run", "seeds", "A - B", "points", "95 % interval", "p", "here"]]
     who = what = ""
     for source, claim, a, b, reported in CLAIMS:
         who, what = source or who, claim or what
@@ -288,7 +303,8 @@ def claims_table(runs):
                 pairs = {(c["a"], c["b"]): c for c in results.get("branch_comparisons", ())}
                 found = pairs.get((a, b)) or reversed_(pairs.get((b, a)))
             if found:
-                rows.append([what, who, reported, name, f"{a} - {b}", *_difference(found), verdict(found)])
+                seeds = str(len(found["seeds"]))
+                rows.append([what, who, reported, name, seeds, f"{a} - {b}", *_difference(found), verdict(found)])
     return rows
 
 
@@ -296,13 +312,15 @@ def reversed_(found):
     """B - A of a comparison A - B."""
     return found and {
         "difference": -found["difference"], "ci95": [-bound for bound in found["ci95"][::-1]], "p_value": found["p_value"],
+        "seeds": found["seeds"],
     }
 
 
 def verdict(found):
     """In a word whether A is better than B."""
     low, high = found["ci95"]
-    return "holds" if low > 0 else "does not hold: the reverse does" if high < 0 else "open"
+    word = "holds" if low > 0 else "does not hold: the reverse does" if high < 0 else "open"
+    return word if len(found["seeds"]) > 1 or word == "open" else f"{word}, of these two models"
 
 
 # The same in another precision -----------------------------------------------------------------------------------------
@@ -322,7 +340,7 @@ def precision_table(runs):
         precision = narrow["settings"]["precision"]
         if one != other or wide["settings"]["precision"] != "float32":
             continue
-        for name in dict.fromkeys(model["name"] for model in wide["models"]):
+        for name in dict.fromkeys(model["name"] for model in wide["models"] if "exits" not in model):  # whose speeds differ
             a, b = correct_of(wide, name), correct_of(narrow, name)
             found = precision != "float32" and compared(a, b)
             if found:
@@ -343,7 +361,9 @@ def section(name, results):
     seeds = len(settings["seeds"])
     remark = next((text for end, text in REMARKS.items() if Path(data["name"]).name == end), "")
     machine = ", ".join(f"{key} {value}" for key, value in results["environment"].items() if key != "machine")
-    seconds = sum(model["train_seconds"] for model in models)
+    deep = {model["seed"]: model["train_seconds"] for model in models if model["name"] in TEACHERS}
+    shared = sum(deep[model["seed"]] for model in models if "exits" in model and model["name"] != "fastbert-joint")
+    seconds = sum(model["train_seconds"] for model in models) - shared  # a FastBERT's has its teacher's in it
     source, figures = PUBLISHED.get(results["script"], ("", {}))
     beside = "ece" if "ece" in models[0] else "macro_f1"
     table = report.models_table(models, beside)
@@ -360,7 +380,7 @@ def section(name, results):
         f"{results['environment']['machine']}; {machine}. Training took {seconds / 3600:.1f} h in all.",
         report.markdown(table),
     ]
-    lines += [f"\"original %\": {source} Other data, so comparable in kind, not in height."] if source else []
+    lines += [f"\"original %\": {source}"] if source else []
     lines += [report.markdown(report.comparisons_table(results["comparisons"]))] if results["comparisons"] else []
     lines += [line for group_name, group in report.by_name(models) if "exits" in group[0] for line in speeds(group_name, group)]
     stopping = [model for model in models if "exits" in model]
@@ -384,6 +404,8 @@ def speeds(name, group):
 def published_speeds(stopping):
     """The lines that hold the first of the FastBERTs against the paper's figures, at the speeds that both have."""
     name, group = report.by_name(stopping)[0]
+    if group[0]["exits"][0]["speed"] != 0:  # at which all answers are the teacher's
+        return []
     table = [["speed", "here", *FASTBERT]]
     for speed in next(iter(FASTBERT.values())):
         if any(speed not in [row["speed"] for row in model["exits"]] for model in group):
@@ -414,8 +436,8 @@ before the settings of a run were what they are, and what it means.
 ± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples
 and the seeds of training as chance, those of one seed (McNemar) the examples only. Seeds also draw the training and
 validation examples; the test examples are the same for all. FLOPs are of one example, a multiply-add counting as two;
-"ms @32" is the latency of 32 together. Runs were trained beside other work, so `train s` is longer than on a quiet machine;
-latencies were measured alone."""
+"ms @32" is the latency of 32 together. Runs were trained one core each, two at a time and beside other work, so `train s` is
+longer than on a quiet machine; latencies were measured afterwards, on both cores and alone."""
 
 
 def build(store, path):
@@ -429,15 +451,18 @@ def build(store, path):
         raise InputError(f"{store}: no results there yet; name the folders of finished runs")
     lines, group = [HEAD], one_teacher(runs)
     methods = methods_of(group)
-    if len({results["script"] for results in group.values()}) > 1 and len(methods) > 2:
+    if len(group) > 1 and any(row["title"].startswith(ALONE) for row in methods):
         lines += comparison(group, methods)
         plot_comparison(store / "comparison.png", group, methods)
     claims = claims_table(runs)
     if len(claims) > 1:
-        lines += ["## What is claimed, and what was found",
-                  "\"holds\": the whole interval is above 0; \"open\": 0 is in it, so neither the claim nor its reverse is "
-                  "borne out by these runs. FastBERTs are compared by the mean accuracy of their branches.",
-                  report.markdown(claims)]
+        lines += [
+            "## What is claimed, and what was found",
+            "\"holds\": the whole interval is above 0; \"open\": 0 is in it, so neither the claim nor its reverse is borne out "
+            "by these runs. With one seed, what is said is said of two models, not of two ways to train. FastBERTs are compared "
+            "by the mean accuracy of their branches.",
+            report.markdown(claims),
+        ]
     precision = precision_table(runs)
     if len(precision) > 1:
         lines += ["## What a narrow precision costs", report.markdown(precision)]
@@ -449,8 +474,8 @@ def build(store, path):
             lines += [f"![{plot}](results/{name}-{plot}.png)" for plot in PLOTS if (store / f"{name}-{plot}.png").is_file()]
             tried = store / f"{name}.md"
             lines += ["#### Tried", tried.read_text(encoding="utf-8").strip()] if tried.is_file() else []
-    printed = [file.read_text(encoding="utf-8").rstrip().split("\n", 1) for file in sorted(store.glob("*.txt"))]
+    printed = [file.read_text(encoding="utf-8").partition("\n") for file in sorted(store.glob("*.txt"))]
     lines += ["## Benchmarks"] if printed else []
-    for command, output in printed:
+    for command, _, output in printed:
         lines += [f"    {command.removeprefix('$ ')}", f"```\n{output.strip()}\n```"]
     write_text(path, "\n\n".join(lines) + "\n")

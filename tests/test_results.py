@@ -135,7 +135,7 @@ def test_what_is_claimed_is_held_against_every_run_that_can_say(built):
     assert [row[3] for row in claims] == ["posts-bert"] and claims[0][2] == "+2.0 (BERT), +0.19 (images)"
     found = compare(*(np.stack([right(seed, share, sum(map(ord, name))) for seed in (0, 1)])
                       for name, share in (("distilled", 0.75), ("alone", 0.5))))
-    assert claims[0][-1] == results.verdict(found)
+    assert claims[0][-1] == results.verdict(found | {"seeds": [0, 1]}) and claims[0][4] == "2"
 
 
 def test_what_a_narrow_precision_costs(folders, tmp_path):
@@ -161,7 +161,9 @@ def test_what_a_narrow_precision_costs(folders, tmp_path):
     ((0.01, 0.02), "holds"), ((-0.01, 0.02), "open"), ((-0.02, -0.01), "does not hold: the reverse does"), ((0, 0), "open"),
 ])
 def test_a_verdict_needs_the_whole_interval(interval, word):
-    assert results.verdict({"ci95": interval}) == word
+    assert results.verdict({"ci95": interval, "seeds": [0, 1]}) == word
+    alone = results.verdict({"ci95": interval, "seeds": [0]})
+    assert alone == (word if word == "open" else f"{word}, of these two models")
 
 
 def test_original_figures_stand_in_a_column_and_partial_data_is_named(built):

@@ -4,7 +4,6 @@ Against the way of the original: every record a tuple in memory, every text toke
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from bert4keras.tokenizers import Tokenizer
 
 import data as sources
 from common import data, pretrained
-from tests.benchmarks.timing import medians
+from tests.benchmarks.timing import medians, peak_memory
 
 TITLE = "an epoch of 10,000 lines from the file"
 MAXLEN = 64
@@ -84,5 +83,4 @@ def our_way(path, tokenizer):
 
 if __name__ == "__main__":
     seconds = our_way(Path(sys.argv[1]), pretrained.load("minilm-l6").tokenizer)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "peak": peak_memory()}))

@@ -1,6 +1,7 @@
 """Medians of alternating rounds, so that a busy moment of the machine falls on both sides."""
 
 import time
+from pathlib import Path
 from statistics import median
 
 
@@ -14,3 +15,9 @@ def medians(plain, ours, rounds=5):
             if turn:
                 taken.append(time.perf_counter() - start)
     return median(seconds[0]), median(seconds[1])
+
+
+def peak_memory(process="self"):
+    """The most memory that a process has held until now, in MB. Not `ru_maxrss`, which starts at its parent's."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6

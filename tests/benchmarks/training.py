@@ -1,6 +1,7 @@
 """Training and inference against the original's way; where a step's time goes; narrow precisions; the demos' memory."""
 
-import os
+import contextlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ import data as sources
 from common import data, distillation, pretrained, texts, training
 from common.backend import drawn_by_step, fresh_session, keras, set_precision, tf
 from common.evaluation import predict
-from tests.benchmarks.timing import medians
+from tests.benchmarks.timing import medians, peak_memory
 from tests.starting import ROOT
 
 TITLE = "distilling 512 posts, an epoch, all differences"
@@ -143,7 +144,9 @@ def step_times(ground, layers):
     def gradients(inputs, labels):
         with tf.GradientTape() as tape:
             value = loss(inputs, labels)
-        return tape.gradient(value, classifier.trainable_variables)
+        found = tf.nest.flatten(tape.gradient(value, classifier.trainable_variables), expand_composites=True)
+        with tf.control_dependencies(found):
+            return tf.identity(value)
 
     def update(inputs, labels):
         model.optimizer.minimize(lambda: loss(inputs, labels), classifier.trainable_variables)
@@ -152,7 +155,7 @@ def step_times(ground, layers):
     signature = dataset.element_spec
     parts = {
         "forward": loss,
-        "and backward": lambda *batch: [tf.convert_to_tensor(g) for g in gradients(*batch)],
+        "and backward": gradients,
         "and Adam": update,
     }
     start = time.perf_counter()
@@ -164,7 +167,8 @@ def step_times(ground, layers):
         for turn in range(2):
             for batch in batches:
                 start = time.perf_counter()
-                tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(*batch))
+                with drawn_by_step(0, model.optimizer.iterations):
+                    graph(*batch).numpy()
                 seconds += [time.perf_counter() - start] * turn
         found[title] = median(seconds)
     fit(model, dataset)
@@ -221,10 +225,12 @@ def memory_table():
     for script, flags in DEMOS.items():
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
             words = [sys.executable, str(ROOT / f"{script}.py"), *flags, "--output", f"{folder}/run"]
-            actions = [(os.POSIX_SPAWN_DUP2, said.fileno(), 1), (os.POSIX_SPAWN_DUP2, said.fileno(), 2)]
-            process = os.posix_spawn(sys.executable, words, os.environ, file_actions=actions)
-            _, status, usage = os.wait4(process, 0)
+            process, peak = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT), 0
+            while process.poll() is None:
+                with contextlib.suppress(IndexError):  # when it has just ended
+                    peak = peak_memory(process.pid)
+                time.sleep(0.05)
             said.seek(0)
-            assert status == 0, said.read().decode()
-        rows.append([script, f"{usage.ru_maxrss / 1024:,.0f}"])
+            assert process.returncode == 0, said.read().decode()
+        rows.append([script, f"{peak:,.0f}"])
     return rows
