@@ -459,7 +459,7 @@ def build(store, path):
         lines += [
             "## What is claimed, and what was found",
             "\"holds\": the whole interval is above 0; \"open\": 0 is in it, so neither the claim nor its reverse is borne out "
-            "by these runs. With one seed, what is said is said of two models, not of two ways to train. FastBERTs are compared "
+            "by these runs. With one seed, what is said is said of two models, not two ways to train. FastBERTs are compared "
             "by the mean accuracy of their branches.",
             report.markdown(claims),
         ]
