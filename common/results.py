@@ -436,8 +436,8 @@ before the settings of a run were what they are, and what it means.
 ± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples
 and the seeds of training as chance, those of one seed (McNemar) the examples only. Seeds also draw the training and
 validation examples; the test examples are the same for all. FLOPs are of one example, a multiply-add counting as two;
-"ms @32" is the latency of 32 together. Runs were trained one core each, two at a time and beside other work, so `train s` is
-longer than on a quiet machine; latencies were measured afterwards, on both cores and alone."""
+"ms @32" is the latency of 32 together. Runs were trained beside other work, so `train s` is longer than on a quiet machine;
+that holds for the latencies too, but for those of the runs on reuters: of the others read the ratios."""
 
 
 def build(store, path):

@@ -253,8 +253,8 @@ def test_two_processes_learn_what_one_learns_and_only_the_chief_writes(tmp_path)
     kept = json.loads(Path(tmp_path, "run", "settings.json").read_text())["settings"]
     assert "strategy" not in kept  # so the run may go on, on whatever there is
 
-    events = [*Path(tmp_path, "run", "tensorboard").rglob("events*")]
-    assert len(events) == 2  # of each stage one, by the chief; TensorFlow's C++ writes them, unseen by the hook above
+    events = [*Path(tmp_path, "run", "tensorboard").rglob("events*")]  # by TensorFlow's C++, unseen by the hook above
+    assert events and len({path.name.split(".")[-3] for path in events}) == 1  # of one process
 
     # Who starts with other settings, even such as may be added later, is told, and the others end too, each in a line.
     ended = "error: another process of --strategy multiworker has ended"
