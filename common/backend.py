@@ -53,9 +53,9 @@ with _start_up_notices_hidden():
 K.where = tf.where  # bert4keras's own broadcasts by hand, in operations that ONNX does not have; TensorFlow's does too
 
 __all__ = [
-    "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "barrier", "build_transformer_model", "distributed", "draw",
-    "drawn_by_step", "fresh_session", "inference_graph", "is_chief", "keras", "only_the_chief_goes_on", "precision_remarks",
-    "set_devices", "set_precision", "set_seed", "tf",
+    "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "barrier", "build_transformer_model", "distributed",
+    "draw", "drawn_by_step", "forget_models", "fresh_session", "inference_graph", "is_chief", "keras",
+    "only_the_chief_goes_on", "precision_remarks", "set_devices", "set_precision", "set_seed", "tf",
 ]
 
 
@@ -201,11 +201,16 @@ def barrier():
         assert int(total) == strategy.num_replicas_in_sync
 
 
+def forget_models():
+    """Free the memory of all models that nobody holds any more."""
+    keras.backend.clear_session()
+    gc.collect()  # models and their graphs are cycles
+
+
 @contextlib.contextmanager
 def fresh_session(seed):
     """A block in which models are built and trained: seeds set, on all devices, and nothing in memory of those before."""
-    keras.backend.clear_session()
-    gc.collect()  # models and their graphs are cycles
+    forget_models()
     set_seed(seed)
     strategy = _devices["strategy"]
     with strategy.scope() if strategy else contextlib.nullcontext():

@@ -4,7 +4,6 @@ What is written here must work where this repository is not. Which student it is
 """
 
 import contextlib
-import gc
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from scipy.special import softmax
 from tokenizers import Tokenizer
 
 from common import InputError, pretrained, reason, report
-from common.backend import inference_graph, keras, set_precision, tf
+from common.backend import forget_models, inference_graph, set_precision, tf
 from common.files import write_json, write_text, write_whole
 
 TEXTS = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
@@ -35,8 +34,7 @@ NOTE = (
 @contextlib.contextmanager
 def in_float32(precision):
     """A block in which models are built in float32, whatever their `precision` was: what is given away, and timed."""
-    keras.backend.clear_session()
-    gc.collect()  # models and their graphs are cycles
+    forget_models()
     set_precision("float32")
     try:
         yield

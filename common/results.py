@@ -338,12 +338,11 @@ def precision_table(runs):
             for results in (wide, narrow)
         )
         precision = narrow["settings"]["precision"]
-        if one != other or wide["settings"]["precision"] != "float32":
+        if one != other or not wide["settings"]["precision"] == "float32" != precision:
             continue
         for name in dict.fromkeys(model["name"] for model in wide["models"] if "exits" not in model):  # whose speeds differ
             a, b = correct_of(wide, name), correct_of(narrow, name)
-            found = precision != "float32" and compared(a, b)
-            if found:
+            if found := compared(a, b):
                 means = [report.spread([correct[seed].mean() for seed in found["seeds"]], 100) for correct in (a, b)]
                 seeds = " ".join(map(str, found["seeds"]))
                 rows.append([wide_name, precision, name, seeds, *means, *_difference(found)])
