@@ -1,20 +1,20 @@
-"""Medians of alternating rounds, so that a busy moment of the machine falls on both sides."""
+"""Medians of alternating rounds, so that a busy moment of the machine falls on all sides."""
 
 import time
 from pathlib import Path
 from statistics import median
 
 
-def medians(plain, ours, rounds=5):
-    """Median seconds of `plain()` and of `ours()`; one round of each before the clock counts."""
-    seconds = ([], [])
+def medians(*runs, rounds=5):
+    """Median seconds of each of the functions `runs`, called in turn; one round before the clock counts."""
+    seconds = [[] for _ in runs]
     for turn in range(rounds + 1):
-        for run, taken in zip((plain, ours), seconds, strict=True):
+        for run, taken in zip(runs, seconds, strict=True):
             start = time.perf_counter()
             run()
             if turn:
                 taken.append(time.perf_counter() - start)
-    return median(seconds[0]), median(seconds[1])
+    return [median(taken) for taken in seconds]
 
 
 def peak_memory(process="self"):

@@ -153,24 +153,20 @@ def step_times(ground, layers):
         return model.optimizer.iterations
 
     signature = dataset.element_spec
-    parts = {
-        "forward": loss,
-        "and backward": gradients,
-        "and Adam": update,
-    }
+    parts = {"forward": loss, "and backward": gradients, "and Adam": update}
     start = time.perf_counter()
     batches = list(dataset.take(STEPS))
     found = {"making its batch, meanwhile": (time.perf_counter() - start) / STEPS}
-    for title, part in parts.items():
-        graph = tf.function(part, input_signature=signature, autograph=False)
-        seconds = []
-        for turn in range(2):
-            for batch in batches:
+    graphs = {title: tf.function(part, input_signature=signature, autograph=False) for title, part in parts.items()}
+    seconds = {title: [] for title in graphs}
+    for turn in range(2):
+        for batch in batches:
+            for title, graph in graphs.items():
                 start = time.perf_counter()
                 with drawn_by_step(0, model.optimizer.iterations):
                     graph(*batch).numpy()
-                seconds += [time.perf_counter() - start] * turn
-        found[title] = median(seconds)
+                seconds[title] += [time.perf_counter() - start] * turn
+    found |= {title: median(taken) for title, taken in seconds.items()}
     fit(model, dataset)
     start = time.perf_counter()
     fit(model, dataset)
@@ -179,23 +175,20 @@ def step_times(ground, layers):
 
 def precision_table(epochs=6):
     """Training and inference in each precision that the hardware reckons in, and what a student reaches in it."""
-    rows = [["precision", *(f"{title.split(',')[0]} x" for title in WORK), "test accuracy %"]]
+    precisions = [name for name in ("float32", "mixed_bfloat16", "mixed_float16") if not precision_remarks(name)]
     ground, seconds, accuracy = Ground(), {}, {}
     test = data.split(ground.corpus, seed=0, train=EXAMPLES, test=2000).test
-    for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
-        if precision_remarks(precision):
-            continue
-        set_precision(precision)
-        for title, make in WORK.items():
-            with fresh_session(0):
+    for title, make in WORK.items():
+        with fresh_session(0):
+            runs = []
+            for precision in precisions:
+                set_precision(precision)
                 _, ours = make(ground)
-                ours()
-                times = []
-                for _ in range(2):
-                    start = time.perf_counter()
-                    ours()
-                    times.append(time.perf_counter() - start)
-                seconds[precision, title] = min(times)
+                ours()  # traced while its precision is set
+                runs.append(ours)
+            seconds[title] = dict(zip(precisions, medians(*runs, rounds=4), strict=True))
+    for precision in precisions:
+        set_precision(precision)
         with fresh_session(0):
             classifier = ground.classifier(3, dropout=0)
             model = distillation.compile_alone(classifier, training.adam(2e-4, epochs * STEPS, "linear"))
@@ -204,10 +197,11 @@ def precision_table(epochs=6):
                 steps_per_epoch=STEPS, epochs=epochs, verbose=0,
             )
             accuracy[precision] = (predict(classifier, ground.encoded, test).argmax(-1) == ground.corpus.labels[test]).mean()
-        times = [f"{seconds['float32', title] / seconds[precision, title]:.2f}" for title in WORK]
-        error = (accuracy[precision] * (1 - accuracy[precision]) / len(test)) ** 0.5
-        rows.append([precision, *times, f"{accuracy[precision]:.1%} ± {error:.1%}"])
     set_precision("float32")
+    rows = [["precision", *(f"{title.split(',')[0]} x" for title in WORK), "test accuracy %"]]
+    for precision, share in accuracy.items():
+        times = [f"{seconds[title]['float32'] / seconds[title][precision]:.2f}" for title in WORK]
+        rows.append([precision, *times, f"{share:.1%} ± {(share * (1 - share) / len(test)) ** 0.5:.1%}"])
     return rows
 
 
