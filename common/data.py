@@ -500,4 +500,7 @@ def batches(examples, rows, targets, batch_size, seed, first=0, pieces=(0,), of=
     signature = (examples.spec, *tf.nest.map_structure(spec, targets))
     if of > 1 and len(targets) == 1:
         signature += (tf.TensorSpec((None,), tf.float32),)
-    return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(tf.data.AUTOTUNE)
+    # There is nothing to tune, and who lets go of a tuned dataset waits until its tuner wakes, in the end once a minute.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(2).with_options(options)

@@ -459,8 +459,8 @@ before the settings of a run were what they are, and what it means.
 ± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples
 and the seeds of training as chance, those of one seed (McNemar) the examples only. Seeds also draw the training and
 validation examples; the test examples are the same for all. FLOPs are of one example, a multiply-add counting as two;
-"ms @32" is the latency of 32 together, on a machine that does nothing else. Runs were trained beside other work, so `train s`
-is longer than on a quiet machine."""
+"ms @32" is the latency of 32 together, on a machine that does nothing else. Runs were trained beside other work, and each
+stage then still waited up to a minute for TensorFlow after its last epoch, so `train s` is longer than it is now."""
 
 
 def build(store, path):

@@ -480,6 +480,11 @@ def test_batches_carry_their_own_targets_in_an_order_of_seed_and_epoch(tokenizer
         assert order(list(later)).tolist() == order(first[begin:]).tolist()
 
 
+def test_nobody_waits_for_a_tuner_when_a_training_ends(tokenizer):
+    encoded = data.encode(["a text"] * 4, tokenizer, 8)
+    assert not data.batches(encoded, np.arange(4), (np.zeros(4),), 2, 0).options().autotune.enabled
+
+
 def test_texts_can_be_joined(bert_folder):
     tokenizer = pretrained.load(str(bert_folder)).tokenizer
     words = [["w1 w2", "w3"], ["w4 w5 w6", "", "w7"]]
