@@ -1,5 +1,5 @@
 # make demo: distil a BERT from a fresh clone.  make digits: a small network.  make test: ruff and the tests.
-# make results: the runs of RESULTS.md that need no further data, anew: hours, RESULTS.md says of each how many.  All make .venv first.
+# make results: the runs of RESULTS.md that need no further data, anew: about 5 hours.  All make .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
