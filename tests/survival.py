@@ -36,7 +36,7 @@ STAGES = {
     ],
     "knowledge_distillation_from_scratch": [
         "--train-examples", 200, "--validation-examples", 40, "--teacher-epochs", 4, "--student-epochs", 4,
-        "--train-examples-sweep", 50,
+        "--train-examples-sweep", 50, "--seeds", 0, 1,
     ],
 }
 
