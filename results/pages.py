@@ -1,0 +1,220 @@
+"""RESULTS.md, and the pages that it links to: `comparison.md` and each run's README.md. See `build`."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from common import InputError
+from common.files import write_text
+from common.report.exits import SPEEDS_NOTE, branches_table, speeds_table
+from common.report.tables import by_name, comparisons_table, markdown, models_table
+from common.report.temperatures import recognition_table
+from results.claims import claims_table
+from results.comparison import comparison_rows, methods_table, one_teacher, pairs_table, plot_comparison
+from results.methods import METHODS, method_of
+from results.precision import precision_table
+from results.stored import exit_at, read_all
+
+REMARKS = {  # on data that is not what its name says: by the last part of its path
+    "iflytek-partial": "**Part of the training set** of IFLYTEK (5,753 of 12,133 lines, rare classes over-represented); the "
+    "test part is the complete dev part.",
+    "cifar10_jpeg": "**JPEG-compressed copies** of CIFAR-10's images, so figures can differ a little from those of "
+    "the originals.",
+}
+SECONDS = """Runs were trained beside other work, and each stage then still waited up to a minute for TensorFlow after its last
+epoch, so `train s` is longer than it is now."""
+COLUMNS = f"""FLOPs are of one example, a multiply-add counting as two; "ms @32" is the latency of 32 together, on a machine
+that does nothing else. {SECONDS}"""
+HEAD = """# Results
+
+Built by `python -m results` from what stands in `results/`: the results.json of each run and what each benchmark printed. No
+figure is typed but those that others report, which have a column of their own. Each run has a page with its command, its
+tables and plots and, written by hand, what was tried before its settings were what they are, and what it means; `make results`
+does the runs that need no further data anew.
+
+± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples and
+the seeds of training as chance, those of one seed (McNemar; a sign test of branches) the examples only. Seeds also draw the
+training and validation examples; the test examples are the same for all."""
+COMPARISON = f"""The teachers of the runs that are compared are one: in each of the seeds they answer every test text alike,
+because they were trained alike to the last bit. So is what is trained alone in two scripts; it stands in the table once.
+
+"x @1", "x @32": times as fast as this teacher by the clock, for one text and for 32 together, each timed beside it. The shallow
+models of different scripts are alike in shape: where their speeds differ, so much do two timings of the same. A FastBERT stands
+at the speeds at which it comes nearest to the shallow models' x @1 and x @32, which the clock alone decides.
+
+"epochs x texts": passes over so many texts, those without labels counted where a method learns from them (a FastBERT's are its
+branches', which are all that it trains beside the teacher). "train s" is the least of the seeds', since other work held up
+some; a FastBERT's includes its teacher, which it keeps, the others' teacher comes on top. {SECONDS}
+
+"over alone": points of accuracy above the student trained alone."""
+CLAIMED = """"holds": the whole interval is above 0; "open": 0 is in it, so neither the claim nor its reverse is borne out by
+these runs. With one seed, what is said is said of two models, not two ways to train. Models that stop early are compared by the
+mean accuracy of their branches."""
+
+
+def build(store, path):
+    """Write `path` (RESULTS.md), and into `store` the comparison of all methods, its plot, and a README.md for each run.
+
+    store: a folder of runs/NAME/ (as `take_in` fills them, and notes.md: what was tried) and benchmarks/NAME.txt (what one
+        printed; its first line is its command)
+    path: of the file
+
+    Raises InputError if there is no run.
+    """
+    runs = read_all(store)
+    if not runs:
+        raise InputError(f"{store}: no results there yet; name the folders of finished runs")
+    blocks, group = [HEAD], one_teacher(runs)
+    rows = comparison_rows(group)
+    if len(group) > 1 and any(row.alone for row in rows):
+        page = store / "comparison.md"
+        blocks += ["## One teacher, all methods", *comparison_blocks(group, rows, _link(path, page))]
+        blocks += [f"![accuracy against speed]({_link(path, store / 'comparison.png')})"]
+        plot_comparison(store / "comparison.png", group, rows)
+        more = f"More on the table in [RESULTS.md]({_link(page, path)})."
+        _write(page, ["# Every method against every other", more, COMPARISON, markdown(pairs_table(rows))])
+    claims = claims_table(runs)
+    if len(claims) > 1:
+        blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]
+    blocks += _titled(precision_table(runs), "## What a narrow precision costs")
+    blocks += ["## Runs"]
+    for script, method in METHODS.items():
+        pages = {name: store / "runs" / name / "README.md" for name in runs if runs[name]["script"] == script}
+        lines = [f"- [{name}]({_link(path, page)}): {examples_and_seeds(runs[name])}" for name, page in pages.items()]
+        blocks += [f"{method.title}, `{script}.py`:", "\n".join(lines)] if lines else []
+        for name, page in pages.items():
+            _write(page, run_page(name, runs[name], page.parent, _link(page, path)))
+    for number, file in enumerate(sorted(store.glob("benchmarks/*.txt"))):
+        command, _, printed = file.read_text(encoding="utf-8").partition("\n")
+        tables = printed.strip().split("\n\n")
+        more = f" ([{len(tables) - 2} more]({_link(path, file)}))" if len(tables) > 2 else ""
+        blocks += [] if number else ["## Benchmarks"]
+        blocks += [f"`{command.removeprefix('$ ')}`{more}", "```\n" + "\n\n".join(tables[:2]) + "\n```"]
+    _write(path, blocks)
+
+
+def _link(page, target):
+    return Path(os.path.relpath(target, page.parent)).as_posix()
+
+
+def _write(path, blocks):
+    write_text(path, "\n\n".join(blocks) + "\n")
+
+
+def _titled(table, *title):
+    """Blocks of a table under a title; none if it has no rows."""
+    return [*title, markdown(table)] if len(table) > 1 else []
+
+
+def comparison_blocks(group, rows, page):
+    """What was compared, in short, and the table.
+
+    group: {name: results} of the runs
+    rows: its `comparison_rows`
+    page: that says more, as it is linked to
+    """
+    data, seeds = next(iter(group.values()))["data"], ", ".join(map(str, rows[0].correct))
+    return [
+        f"{data['name']}, {data['train']:,} labelled training texts, {data['test']:,} test texts, seeds {seeds}; the runs "
+        f"{', '.join(f'`{name}`' for name in group)}, whose teacher is the same. \"x @1\", \"x @32\": times as fast as it by "
+        "the clock, for one text and for 32 together; what stops early stands at the speeds nearest to the shallow models'. "
+        "\"over alone\": points above the student trained alone. "
+        f"[More on the columns, and every method against every other]({page})",
+        *remarks(group),
+        markdown(methods_table(rows)),
+    ]
+
+
+def remarks(runs):
+    """A line for each of `REMARKS` that the data of these runs need."""
+    lines = []
+    for data, text in REMARKS.items():
+        names = [f"`{name}`" for name, results in runs.items() if Path(results["data"]["name"]).name == data]
+        lines += [f"{', '.join(names)}: {text}"] if names else []
+    return lines
+
+
+# A run -----------------------------------------------------------------------------------------------------------------
+
+
+def run_page(name, results, folder, overview):
+    """Blocks of a run's README.md: what it was, its tables and plots, what others report, and its notes.
+
+    name: of the run
+    results: its results.json
+    folder: which holds its plots and notes
+    overview: RESULTS.md, as this page links to it
+    """
+    data, settings, method, records = results["data"], results["settings"], method_of(results), results["models"]
+    table = models_table(records, "ece" if "ece" in records[0] else "macro_f1")
+    figures, source = method.published.accuracy, []
+    if figures.keys() & {row[0] for row in table}:
+        table = [[*row, figures.get(row[0], "") if number else "reported %"] for number, row in enumerate(table)]
+        source = [f"\"reported %\": {method.published.source}"]
+    environment = [value if key == "machine" else f"{key} {value}" for key, value in results["environment"].items()]
+    blocks = [
+        f"# {name}",
+        f"{method.title}, `{results['script']}.py`; one of the runs of [RESULTS.md]({overview}), which says what ± and the "
+        "intervals are.",
+        f"    {results['command']}",
+        f"{examples_and_seeds(results)}; {data['classes']} classes, epochs chosen on the {data['chosen_on']} part, timed in "
+        f"float32; {', '.join(environment)}. Training took {training_seconds(results) / 3600:.1f} h in all.",
+        *remarks({name: results}), markdown(table), COLUMNS, *source, *_titled(comparisons_table(results["comparisons"])),
+    ]
+    stopping = [record for record in records if "exits" in record]
+    for row, group in by_name(stopping):
+        chosen = ", ".join(f"{record['speed']:g}" for record in group)
+        blocks += [f"`{row}` at each speed; chosen on validation: {chosen}.", markdown(speeds_table(group))]
+    if stopping:
+        blocks += [SPEEDS_NOTE, "Each branch by itself:", markdown(branches_table(stopping, settings["uncertainty_top_k"]))]
+        first, group = by_name(stopping)[0]
+        curve, others = group[0]["exits"], method.published
+        blocks += _titled(
+            published_speeds(group, others.speeds) if curve[0]["speed"] == 0 else [],  # at 0 the teacher answers
+            f"Beside the figures of {others.source}: accuracy of `{first}` less its teacher's, and FLOPs speed-up, which "
+            f"cannot be above {max(point['flops_speedup'] for point in curve):.3g} here.",
+        )
+    blocks += _titled(comparisons_table(results.get("branch_comparisons", [])), "Mean accuracy of the branches:")
+    blocks += _titled(
+        recognition_table(results.get("omit_class", [])), f"Class {settings.get('omit_class')}, left out of what students "
+        "`-without-` see, its bias then raised by what is best on validation:",
+    )
+    blocks += [f"![{plot}]({plot}.png)" for plot in method.plots if (folder / f"{plot}.png").is_file()]
+    notes = folder / "notes.md"
+    return blocks + (["## Tried", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else [])
+
+
+def examples_and_seeds(results):
+    """What a run had, in a line: data, examples of each part, seeds, precision."""
+    data, seeds = results["data"], len(results["settings"]["seeds"])
+    words = {"train": "training", "unlabelled": "unlabelled", "validation": "validation", "test": "test"}
+    counts = [f"{data[part]:,} {word}" for part, word in words.items() if data[part]]
+    seeds = "one seed" if seeds == 1 else f"{seeds} seeds"
+    return ", ".join([Path(data["name"]).name, *counts, seeds, f"trained in {results['settings']['precision']}"])
+
+
+def training_seconds(results):
+    """Of all models together; a teacher counts once, though others' records may include its time."""
+    method, records = method_of(results), results["models"]
+    teacher = {record["seed"]: record["train_seconds"] for record in records if record["name"] == method.teacher}
+    again = sum(teacher[record["seed"]] for record in records if record["name"] in method.teacher_in_seconds)
+    return sum(record["train_seconds"] for record in records) - again
+
+
+def published_speeds(group, published):
+    """Rows of strings, header first: points less those of the teacher and speed-up, at the speeds that both have.
+
+    group: records of a model that stops early, over the seeds; its first speed is the teacher's accuracy
+    published: {data: {speed: (points, speed-up)}} of others
+    """
+    table = [["speed", "here", *published]]
+    for speed in next(iter(published.values()), ()):
+        if all(speed in [point["speed"] for point in record["exits"]] for record in group):
+            points = [exit_at(record, speed) for record in group]
+            teachers = [record["exits"][0]["accuracy"] for record in group]
+            gain = 100 * (np.mean([point["accuracy"] for point in points]) - np.mean(teachers))
+            figures = [(gain, np.mean([point["flops_speedup"] for point in points]))]
+            figures += [of_speed[speed] for of_speed in published.values()]
+            table.append([f"{speed:g}", *(f"{gain:+.2f}, {times:.3g} x" for gain, times in figures)])
+    return table

@@ -1,0 +1,72 @@
+"""The runs that were taken in, `results/runs/NAME/`: taking in, reading, and which test examples each model got right."""
+
+import json
+import shutil
+
+import numpy as np
+
+from common import InputError
+from common.evaluation import compare, unpack_bits
+from common.files import write_json
+from results.methods import METHODS, method_of
+
+
+def take_in(folders, store):
+    """Copy results.json and the plots to show of each run folder to `store`/runs/NAME/, NAME being the folder's.
+
+    Raises InputError if there is none, or it is not what the scripts write now.
+    """
+    for folder in folders:
+        if not (folder / "results.json").is_file():
+            raise InputError(f"{folder}: there is no results.json; a run has it when it is finished")
+        results = read(folder / "results.json")
+        results["settings"]["output"] = ""
+        target = store / "runs" / folder.resolve().name
+        write_json(target / "results.json", results)
+        for plot in method_of(results).plots:
+            (target / f"{plot}.png").unlink(missing_ok=True)
+            if (folder / f"{plot}.png").is_file():
+                shutil.copyfile(folder / f"{plot}.png", target / f"{plot}.png")
+
+
+def read(path):
+    """A results.json. Raises InputError if it is not what the scripts write now."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        known = results["script"] in METHODS and results["command"] and results["models"][0]["correct"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        known = False
+    if not known:
+        raise InputError(f"{path}: not the results of one of the scripts, or of an older one; start the run again")
+    return results
+
+
+def read_all(store):
+    """{name: results} of all that were taken in, by script and name."""
+    runs = {path.parent.name: read(path) for path in store.glob("runs/*/results.json")}
+    return dict(sorted(runs.items(), key=lambda item: ([*METHODS].index(item[1]["script"]), item[0])))
+
+
+def exit_at(record, speed):
+    """What a record says of a model that stops early at one of its speeds."""
+    return next(point for point in record["exits"] if point["speed"] == speed)
+
+
+def correct_of(results, name, speed=None):
+    """Which test examples a model got right: {seed: (examples,) bool}; none if it was not trained.
+
+    results: of a run
+    name: of the model
+    speed: at which, if it stops early; at the one chosen on validation, unless given
+    """
+    records = [record for record in results["models"] if record["name"] == name]
+    answers = {each["seed"]: (each if speed is None else exit_at(each, speed))["correct"] for each in records}
+    return {seed: unpack_bits(correct, results["data"]["test"]) for seed, correct in answers.items()}
+
+
+def compared(a, b):
+    """`compare` of two models' {seed: (examples,) bool} over the seeds that both have, and these; None if there is none."""
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return None
+    return compare(np.stack([a[seed] for seed in seeds]), np.stack([b[seed] for seed in seeds])) | {"seeds": seeds}

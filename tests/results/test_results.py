@@ -1,0 +1,389 @@
+"""The pages of results/: built from small results.json files, held against the same computed here; and the committed ones from
+their own."""
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from common import InputError
+from common.evaluation import compare, pack_bits, unpack_bits
+from results.claims import comparison_of, verdict
+from results.comparison import comparison_rows, one_teacher
+from results.methods import METHODS, Method
+from results.pages import build, training_seconds
+from results.precision import precision_table
+from results.published import Published
+from results.stored import read_all, take_in
+from tests.starting import ROOT
+
+TEST = 40  # examples
+TEACHERS = ("teacher", "predecessor", "guide")
+
+
+def right(seed, share, salt=0):
+    """A fixed random choice of the test examples."""
+    return np.random.default_rng((seed, salt)).random(TEST) < share
+
+
+def right_of(name, share):
+    """(seeds, examples) of the model `name` of `run`."""
+    return np.stack([right(seed, share, sum(map(ord, name))) for seed in (0, 1)])
+
+
+def model(name, seed, correct, layers=3, ms=10.0, **more):
+    return {
+        "name": name, "seed": seed, "layers": layers, "parameters": 1000 * layers, "flops": 1e6 * layers,
+        "latency_ms": {"1": ms, "32": 10 * ms}, "accuracy": float(correct.mean()), "macro_f1": float(correct.mean()),
+        "train_seconds": 36.0, "epochs": 4, "correct": pack_bits(correct), **more,
+    }
+
+
+def run(script, models, seeds=(0, 1), fingerprint="same", **more):
+    """A results.json. models: {name: (share of right answers, layers, ms)}."""
+    records = []
+    for seed in seeds:
+        for name, (share, layers, ms) in models.items():
+            correct = right(seed, 0.9) if name in TEACHERS else right(seed, share, sum(map(ord, name)))  # the teacher is one
+            records.append(model(name, seed, correct, layers, ms))
+    return {
+        "schema": 1, "script": script, "preset": "demo", "command": f"python {script}.py --seeds 0 1",
+        "settings": {"seeds": list(seeds), "precision": "float32", "output": "", "uncertainty_top_k": 0, "omit_class": ""},
+        "environment": {"python": "3.11.7", "machine": "a machine, 2 cores"},
+        "data": {"name": "posts", "classes": 4, "train": 100, "unlabelled": 50, "validation": 20, "test": TEST,
+                 "chosen_on": "validation", "test_fingerprint": fingerprint, "notes": [], "descriptions": {}},
+        "models": records, "comparisons": [], **more,
+    }
+
+
+def stopping(name, seed, share, teacher_ms=20.0):
+    """A model that stops early, at two speeds: the slower as good as the teacher, the faster a little worse."""
+    answers = {0.1: right(seed, 0.9), 0.5: right(seed, share, 7)}
+    exits = [{
+        "speed": speed, "accuracy": float(correct.mean()), "macro_f1": 0.5, "mean_layers": layers, "flops_speedup": 6 / layers,
+        "wall_speedup": {"1": wall + 0.8, "32": wall},
+        "timed": {size: {"flops_speedup": wall, "ms": 1} for size in ("1", "32")},
+        "correct": pack_bits(correct),
+    } for (speed, correct), layers, wall in zip(answers.items(), (5.0, 2.5), (1.1, 2.1), strict=True)]
+    return model(name, seed, answers[0.1], layers=5.0, ms=teacher_ms / 1.1, exits=exits, speed=0.1, leaving=[1, 2, 3],
+                 branch_accuracy=[0.5, 0.6, 0.9], median_uncertainty=[0.1, 0.1, 0.1], median_entropy=[0.1, 0.1, 0.1])
+
+
+def written(folder, runs):
+    """Run folders in `folder`. runs: {name: results}."""
+    for name, results in runs.items():
+        (folder / name).mkdir()
+        (folder / name / "results.json").write_text(json.dumps(results))
+    return [folder / name for name in runs]
+
+
+def make_folders(folder):
+    """Run folders with results of three scripts of one teacher, and of one on other data."""
+    bert, theseus = "knowledge_distillation_bert", "knowledge_distillation_bert_of_theseus"
+    runs = {
+        "posts-bert": run(bert, {"teacher": (0.9, 6, 20.0), "alone": (0.5, 3, 10.0), "distilled": (0.75, 3, 10.0),
+                                 "distilled-unlabelled": (0.7, 3, 10.0)}),
+        "posts-theseus": run(theseus, {
+            "predecessor": (0.9, 6, 20.0), "successor": (0.5, 3, 10.0), "theseus-additive": (0.85, 3, 10.0)}),
+        "posts-fastbert": run("knowledge_distillation_fastbert", {"teacher": (0.9, 6, 20.0)}),
+        "iflytek-partial-bert": run(bert, {"teacher": (0.6, 12, 40.0), "alone": (0.5, 3, 10.0)}, (0,), "other"),
+    }
+    runs["posts-fastbert"]["models"] += [stopping("fastbert", seed, 0.8) for seed in (0, 1)]
+    runs["posts-fastbert"] |= {"branch_comparisons": []}
+    runs["iflytek-partial-bert"]["data"]["name"] = "../iflytek-partial"
+    folders = written(folder, runs)
+    (folder / "posts-theseus" / "replacing.png").write_bytes(b"a plot")
+    (folder / "posts-theseus" / "curves.png").write_bytes(b"a plot that stays in the run's folder")
+    return folders
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return make_folders(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A folder with store/ and RESULTS.md, to read only."""
+    folder = tmp_path_factory.mktemp("pages")
+    take_in(make_folders(folder), folder / "store")
+    (folder / "store" / "runs" / "posts-bert" / "notes.md").write_text("We tried T = 4.\n")
+    (folder / "store" / "benchmarks").mkdir()
+    (folder / "store" / "benchmarks" / "reading.txt").write_text(
+        "$ python -m tests.benchmarks reading\nlines  s\n\na second\n\na third\n")
+    build(folder / "store", folder / "RESULTS.md")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(pages):
+    return (pages / "RESULTS.md").read_text()
+
+
+def run_page(pages, name):
+    return (pages / "store" / "runs" / name / "README.md").read_text()
+
+
+def table_rows(text, start):
+    """The cells of the table rows whose first cell is `start`."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(f"| {start} |")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def section(text, title):
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_bits_come_back():
+    for examples in (1, 7, 8, 9, 2000):
+        correct = np.random.default_rng(examples).random(examples) < 0.5
+        np.testing.assert_array_equal(unpack_bits(pack_bits(correct), examples), correct)
+
+
+def test_the_figures_are_those_of_the_runs(page):
+    correct, base = right_of("theseus-additive", 0.85), right_of("alone", 0.5)
+    comparison, accuracy = compare(correct, base), 100 * correct.mean(axis=1)
+    row, = table_rows(page, "theseus, additive")
+    assert row[1] == f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}"
+    assert row[2:5] == ["2.00", "2.00", "3"]  # 20 ms of the teacher over 10
+    assert row[8] == f"{100 * comparison['difference']:+.2f}"
+    assert row[9] == " to ".join(f"{100 * bound:+.2f}" for bound in comparison["ci95"])
+
+
+def test_every_method_is_held_against_every_other(pages):
+    comparison = compare(right_of("theseus-additive", 0.85), right_of("distilled", 0.75))
+    row, = table_rows((pages / "store" / "comparison.md").read_text(), "theseus, additive - soft labels")
+    assert row[1] == f"{100 * comparison['difference']:+.2f}"
+    assert (pages / "store" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_texts_without_labels_count_where_a_method_learns_from_them(page):
+    texts = {title: table_rows(page, title)[0][6] for title in (
+        "trained alone", "soft labels", "soft labels, unlabelled texts too", "theseus, additive", "fastbert, speed 0.1")}
+    assert [*texts.values()] == ["4 x 100", "4 x 100", "4 x 150", "4 x 100", "4 x 150"]
+    fastbert = METHODS["knowledge_distillation_fastbert"]
+    assert set(fastbert.compared) - set(fastbert.unlabelled) == {"fastbert-labels-only", "fastbert-joint"}
+
+
+def test_a_teacher_counts_once_in_the_time_of_training(pages):
+    """Of two seeds' teachers and FastBERTs, 36 s each, in which the teacher's 36 s are: 72 s, not 144."""
+    assert "Training took 0.0 h in all" in run_page(pages, "posts-fastbert")
+    results = read_all(pages / "store")["posts-fastbert"]
+    assert training_seconds(results) == 72
+    for record in results["models"]:
+        record["name"] = record["name"].replace("fastbert", "fastbert-joint")  # which trains its own
+    assert training_seconds(results) == 144
+
+
+def test_a_fastbert_stands_at_the_speeds_nearest_to_the_shallow_models(page):
+    (slower,), (faster,) = (table_rows(page, f"fastbert, speed {speed}") for speed in (0.1, 0.5))
+    accuracy = 100 * np.array([right(seed, 0.8, 7).mean() for seed in (0, 1)])
+    assert slower[2:5] == ["1.90", "1.10", "5"]  # of 1.9 and 2.9 the nearer to 2, for one text
+    assert faster[2:5] == ["2.90", "2.10", "2.5"]  # of 1.1 and 2.1, in batches
+    assert faster[1] == f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}"
+
+
+def test_only_runs_of_one_teacher_stand_in_the_comparison(page, pages):
+    comparison = section(page, "One teacher, all methods")
+    assert "`posts-bert`, `posts-theseus`, `posts-fastbert`" in comparison and "iflytek" not in comparison
+    runs = read_all(pages / "store")
+    for record in runs["posts-theseus"]["models"]:
+        if record["name"] == "predecessor":
+            record["correct"] = pack_bits(~right(record["seed"], 0.9))
+    assert [*one_teacher(runs)] == ["posts-bert", "posts-fastbert"]
+
+
+def test_what_two_scripts_train_alike_stands_once(pages):
+    runs = one_teacher(read_all(pages / "store"))
+    assert [row.alone for row in comparison_rows(runs)].count(True) == 2  # alone, and the successor, trained otherwise
+    alone = {record["seed"]: record for record in runs["posts-bert"]["models"] if record["name"] == "alone"}
+    for record in runs["posts-theseus"]["models"]:
+        if record["name"] == "successor":
+            record["correct"] = alone[record["seed"]]["correct"]
+    assert [row.title for row in comparison_rows(runs) if row.alone] == ["trained alone"]
+
+
+def test_what_is_claimed_is_held_against_every_run_that_can_say(page):
+    claim, = table_rows(page, "a student gains from its teacher's soft labels (original)")
+    comparison = compare(right_of("distilled", 0.75), right_of("alone", 0.5))
+    assert claim[1:5] == ["+2.0 (BERT), +0.19 (images)", "posts-bert", "2", "distilled - alone"]
+    assert claim[-1] == verdict(comparison | {"seeds": [0, 1]})
+
+
+def test_models_that_stop_early_are_held_against_each_other_by_their_branches(pages):
+    results = read_all(pages / "store")["posts-fastbert"]
+    results["models"] += [record | {"name": "fastbert-joint"} for record in results["models"] if record["name"] == "fastbert"]
+    assert comparison_of(results, "fastbert", "fastbert-joint") is None  # their chosen speeds say nothing
+    results["branch_comparisons"] = [
+        {"a": "fastbert-joint", "b": "fastbert", "difference": 0.1, "ci95": [-0.1, 0.3], "p_value": 0.2, "seeds": [0, 1]}]
+    comparison = comparison_of(results, "fastbert", "fastbert-joint")
+    assert (comparison["difference"], comparison["ci95"], comparison["p_value"]) == (-0.1, [-0.3, 0.1], 0.2)
+
+
+def test_what_a_narrow_precision_costs(folders, tmp_path):
+    narrow = json.loads((folders[0] / "results.json").read_text())
+    narrow["settings"] |= {"precision": "mixed_bfloat16", "seeds": [0, 1], "experiments": ["alone"]}
+    for record in narrow["models"]:
+        record["correct"] = pack_bits(right(record["seed"], 0.4, 99))
+    other = json.loads(json.dumps(narrow))
+    other["settings"]["batch_size"] = 16  # so it differs in more
+    take_in([*folders, *written(tmp_path, {"narrow": narrow, "other": other})], tmp_path / "store")
+    table = precision_table(read_all(tmp_path / "store"))
+    assert [row[:4] for row in table[1:]] == [
+        ["posts-bert", "mixed_bfloat16", name, "2"] for name in ("teacher", "alone", "distilled", "distilled-unlabelled")]
+    comparison = compare(right_of("alone", 0.5), np.stack([right(seed, 0.4, 99) for seed in (0, 1)]))
+    assert table[2][6] == f"{100 * comparison['difference']:+.2f}"
+
+
+@pytest.mark.parametrize(("interval", "word"), [
+    ((0.01, 0.02), "holds"), ((-0.01, 0.02), "open"), ((-0.02, -0.01), "the reverse holds"), ((0, 0), "open"),
+])
+def test_a_verdict_needs_the_whole_interval(interval, word):
+    assert verdict({"ci95": interval, "seeds": [0, 1]}) == word
+    assert verdict({"ci95": interval, "seeds": [0]}) == (word if word == "open" else f"{word}, of two models")
+
+
+def test_figures_of_others_stand_in_a_column_and_partial_data_is_named(page, pages):
+    for name in ("posts-bert", "iflytek-partial-bert"):
+        assert [row[-1] for row in table_rows(run_page(pages, name), "alone")] == ["58.14"]
+        assert "\"reported %\": the original's script" in run_page(pages, name)
+        assert "python knowledge_distillation_bert.py --seeds 0 1" in run_page(pages, name)
+    assert "**Part of the training set**" in run_page(pages, "iflytek-partial-bert")
+    assert "`iflytek-partial-bert`: **Part of the training set**" in section(page, "What is claimed, and what was found")
+    assert "**Part of" not in run_page(pages, "posts-bert")
+
+
+def test_the_papers_figures_stand_beside_a_fastbert_at_its_speeds(folders, tmp_path):
+    results = json.loads((folders[2] / "results.json").read_text())
+    for record in results["models"]:
+        for point in record.get("exits", ()):
+            point["speed"] = {0.1: 0, 0.5: 0.5}[point["speed"]]  # at 0 the teacher answers
+    take_in(written(tmp_path, {"exits": results}), tmp_path / "store")
+    build(tmp_path / "store", tmp_path / "RESULTS.md")
+    gain = 100 * np.mean([right(seed, 0.8, 7).mean() - right(seed, 0.9).mean() for seed in (0, 1)])
+    page = run_page(tmp_path, "exits")
+    assert [f"{gain:+.2f}, 2.4 x", "-3.25, 6.82 x"] in [row[1:3] for row in table_rows(page, "0.5")]
+    assert "arXiv 2004.02178" in page and "cannot be above 2.4 here" in page
+
+
+def test_plots_notes_and_what_benchmarks_printed_are_taken_in(page, pages):
+    theseus = pages / "store" / "runs" / "posts-theseus"
+    assert {path.name for path in theseus.iterdir()} == {"results.json", "README.md", "replacing.png"}
+    assert "![replacing](replacing.png)" in run_page(pages, "posts-theseus")
+    assert run_page(pages, "posts-bert").endswith("## Tried\n\nWe tried T = 4.\n")
+    assert page.endswith(
+        "`python -m tests.benchmarks reading` ([1 more](store/benchmarks/reading.txt))\n\n```\nlines  s\n\na second\n```\n")
+
+
+def test_a_run_taken_in_again_keeps_its_notes_and_loses_old_plots(folders, tmp_path):
+    take_in(folders, tmp_path / "store")
+    target = tmp_path / "store" / "runs" / "posts-theseus"
+    (target / "notes.md").write_text("notes")
+    (folders[1] / "replacing.png").unlink()
+    take_in(folders, tmp_path / "store")
+    assert {path.name for path in target.iterdir()} == {"results.json", "notes.md"}
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "there is no results.json"), ("{", "not the results"), ("[]", "not the results"),
+    ('{"script": "other", "command": "c", "models": [{"correct": "00"}]}', "not the results"),
+    ('{"script": "knowledge_distillation_bert", "models": []}', "not the results"),
+])
+def test_what_is_not_a_finished_run_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        take_in([tmp_path], tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_further_method_is_one_entry(folders, tmp_path, monkeypatch):
+    """Its names are like nobody's, and some are like what they are not."""
+    entry = Method(
+        title="Hints", teacher="guide", alone="plain", compared={"plain": "plain", "hinted": "hints", "quick": "quick hints"},
+        unlabelled=("hinted",), teacher_in_seconds=("quick",), plots=("hints",),
+        published=Published("its paper", {"hinted": "70.0"}, {"News": {0.5: (-1.0, 3.0)}}),
+    )
+    results = run("knowledge_distillation_hints", {
+        "guide": (0.9, 6, 20.0), "plain": (0.4, 3, 10.0), "hinted": (0.8, 3, 8.0), "fastbert-joint-unlabelled": (0.5, 3, 10.0)})
+    results["models"] += [stopping("quick", seed, 0.7) for seed in (0, 1)]
+    new = written(tmp_path, {"hinting": results})
+    (new[0] / "hints.png").write_bytes(b"a plot")
+    with pytest.raises(InputError, match="not the results"):
+        take_in(new, tmp_path / "store")
+    monkeypatch.setitem(METHODS, "knowledge_distillation_hints", entry)
+    take_in([*folders, *new], tmp_path / "store")
+    build(tmp_path / "store", tmp_path / "RESULTS.md")
+    page, own = (tmp_path / "RESULTS.md").read_text(), run_page(tmp_path, "hinting")
+    accuracy = 100 * right_of("hinted", 0.8).mean(axis=1)
+    row, = table_rows(page, "hints")
+    assert row[1:3] == [f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}", "2.50"] and row[6] == "4 x 150"
+    quick, = table_rows(page, "quick hints, speed 0.5")
+    assert quick[2:5] == ["2.90", "2.10", "2.5"] and quick[6] == "4 x 100"
+    assert not table_rows(page, "fastbert-joint-unlabelled") and table_rows(own, "fastbert-joint-unlabelled")
+    assert "Hints, `knowledge_distillation_hints.py`:\n\n- [hinting](store/runs/hinting/README.md): posts, 100" in page
+    assert table_rows(own, "hinted")[0][-1] == "70.0" and "![hints](hints.png)" in own and "`quick` at each speed" in own
+
+
+def command_line(monkeypatch, capsys, *words):
+    """(exit status, output, errors) of python -m results, in this process."""
+    monkeypatch.setattr(sys, "argv", ["results", *map(str, words)])
+    status = 0
+    try:
+        runpy.run_module("results", run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+def test_the_command_line(folders, tmp_path, monkeypatch, capsys):
+    def rebuild(*words):
+        return command_line(
+            monkeypatch, capsys, *words, "--store", tmp_path / "store", "--output", tmp_path / "RESULTS.md")
+
+    status, _, errors = rebuild()
+    assert status == 2 and errors.count("\n") == 1 and "name the folders of finished runs" in errors
+    assert rebuild(*folders) == (0, f"{tmp_path / 'RESULTS.md'}\n", "")
+    first = generated(tmp_path)
+    assert rebuild()[0] == 0 and generated(tmp_path) == first and len(first) == 6
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+def test_make_results_gives_the_commands_that_stand_in_them():
+    printed = subprocess.run(["make", "--dry-run", "results"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = printed.replace("\\\n", " ").splitlines()
+    commands = [" ".join(line.split()).split(" --output runs/") for line in lines if "--output runs/" in line]
+    made = {name: words.replace(".venv/bin/python", "python") for words, name in commands}
+    stored = {name: results["command"] for name, results in read_all(ROOT / "results").items()}
+    assert len(made.keys() & stored.keys()) >= 5
+    for name in made.keys() & stored.keys():
+        assert made[name] == stored[name]
+
+
+def generated(folder):
+    """{path: text} of the Markdown that `build` writes, below a folder."""
+    pages = [folder / "RESULTS.md", *folder.glob("*/comparison.md"), *folder.glob("*/runs/*/README.md")]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in pages}
+
+
+def test_the_committed_pages_are_what_their_runs_say(tmp_path):
+    """Nothing in them is typed: they are built anew from results/, byte for byte."""
+    shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.py", "README.md", "comparison.*"))
+    build(tmp_path / "results", tmp_path / "RESULTS.md")
+    anew = generated(tmp_path)
+    assert len(anew) == 2 + len(read_all(ROOT / "results"))
+    for path, text in anew.items():
+        assert text == (ROOT / path).read_text(), f"{path}: python -m results was not run"
+
+
+def test_the_committed_page_is_short_and_its_links_lead_somewhere():
+    assert len((ROOT / "RESULTS.md").read_bytes()) <= 15_000
+    links = [(path, link) for path, text in generated(ROOT).items() for link in re.findall(r"\]\(([^)#:]+)\)", text)]
+    assert len(links) > 30
+    for path, link in links:
+        assert (ROOT / path).parent.joinpath(link).exists(), f"{path}: {link}"
