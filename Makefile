@@ -1,15 +1,20 @@
-# make demo: distil a BERT from a fresh clone.  make digits: a small network.  make test: ruff and the tests.
+# make demo: distil a BERT from a fresh clone.  make digits: a small network.  make quick: ruff and the unit tests, to edit and
+# rerun.  make test: ruff and all tests.
 # make results: the runs of RESULTS.md that need no further data, anew: about 5 hours.  All make .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo digits test benchmarks results lock clean
+.PHONY: demo digits quick test benchmarks results lock clean
 
 demo: .venv/installed
 	$(BIN)/python knowledge_distillation_bert.py
 
 digits: .venv/installed
 	$(BIN)/python knowledge_distillation_from_scratch.py
+
+quick: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not slow"
 
 test: .venv/installed
 	$(BIN)/ruff check .
@@ -18,7 +23,7 @@ test: .venv/installed
 benchmarks: .venv/installed
 	$(BIN)/python -m tests.benchmarks
 
-# What is broken off goes on with the same command. The three runs on 20newsgroups have one teacher, to the last bit.
+# What is interrupted resumes with the same command. The three runs on 20newsgroups have one teacher, to the last bit.
 RUN := $(BIN)/python knowledge_distillation_
 results: .venv/installed
 	$(RUN)from_scratch.py --temperature-sweep 1 2 5 10 20 --omit-class 3 --output runs/from-scratch-digits
@@ -32,7 +37,7 @@ results: .venv/installed
 		--output runs/fastbert-20newsgroups
 	$(RUN)fastbert.py --experiments fastbert fastbert-labels fastbert-joint --seeds 0 1 2 3 4 --output runs/fastbert-reuters-r8
 	$(RUN)fastbert.py --data reuters-r52 --uncertainty-top-k 5 --seeds 0 1 2 --output runs/fastbert-reuters-r52
-	$(BIN)/python -m common.report runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
+	$(BIN)/python -m results runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
 		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52
 
 .venv/installed: requirements.txt

@@ -9,22 +9,32 @@ same student trained alone, self-distilled, distilled from noise, and distilled 
     Turc et al.: Well-Read Students Learn Better, 2019, arXiv 1908.08962 (soft labels on unlabelled texts)
 
     python knowledge_distillation_bert.py                 # bundled model and data, minutes on two cores
-    python knowledge_distillation_bert.py --temperature 4 --seeds 0 1 2
+    python knowledge_distillation_bert.py --temperature 4 --output runs/temperature-4
     python knowledge_distillation_bert.py original        # IFLYTEK and Chinese BERT-base, as the original script
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from common import InputError, command, data, distillation, pretrained, report, texts, training
-from common.backend import fresh_session, only_the_chief_goes_on
-from common.command import start
-from common.files import kept
+from common import InputError, command
+from common.bert import build_classifier
+from common.command import Count, Dropout, LearningRate, NonNegative, PositiveInt, Temperature, at_least
+from common.cost import text_costs
+from common.devices import exit_unless_chief, fresh_session
+from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
+from common.export import check_packages, text_model, text_writer, write_student
+from common.files import load_or_compute
+from common.report.document import describe, results_of, write_report
+from common.runs import open_text_runs
+from common.training import adam, fine_tune, stage_logits, train_stage, trained
+from data.berts import keep_layers, layers_to_keep
+from data.parts import UNLABELLED
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
+SCRIPT = "knowledge_distillation_bert"
 DEFAULT = ("teacher", "alone", "distilled", "distilled-unlabelled")
 
 
@@ -33,39 +43,39 @@ class Settings:
     # Data
     data: str = "20newsgroups"  # a named data set, or your own file or folder
     download: bool = False  # fetch the named data set and BERT if they are not here
-    train_examples: int = 600  # labelled training texts at most; 0 takes all
-    unlabelled_examples: int = 1400  # further texts at most, labels unseen, for `distilled-unlabelled`
-    validation_examples: int = 400  # held out to choose epochs, a fifth at most; 0 chooses on test, as the original did
-    test_examples: int = 2000  # of the test part at most, read once at the end; 0 takes all
+    train_examples: Count = 600  # labelled training texts at most; 0 takes all
+    unlabelled_examples: Count = 1400  # further texts at most, labels unseen, for `distilled-unlabelled`
+    validation_examples: Count = 400  # held out to choose epochs, a fifth at most; 0 chooses on test, as the original did
+    test_examples: Count = 2000  # of the test part at most, read once at the end; 0 takes all
 
     # Models
     bert: str = "minilm-l6"  # the teacher: a named BERT, or your own folder
-    maxlen: int = 48  # tokens a text is cut to
-    student_layers: int = 3  # layers of the student
+    maxlen: Annotated[int, at_least(3)] = 48  # tokens a text is cut to
+    student_layers: PositiveInt = 3  # layers of the student
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
 
     # Distillation
     experiments: tuple[str, ...] = DEFAULT  # rows: these, alone-self-distilled, teacher-self-distilled, noise
-    temperature: float = 6.0  # T
-    hard_weight: float = 1.0  # of the cross-entropy with the labels
-    soft_weight: float = 1.0  # of T² · KL(teacher || student)
+    temperature: Temperature = 6.0  # T
+    hard_weight: NonNegative = 1.0  # of the cross-entropy with the labels
+    soft_weight: NonNegative = 1.0  # of T² · KL(teacher || student)
 
     # Training
-    batch_size: int = 32  # texts a step
-    teacher_epochs: int = 5  # of the teacher, and of `teacher-self-distilled`
-    student_epochs: int = 12  # of every student but the next
-    unlabelled_epochs: int = 5  # of `distilled-unlabelled`, whose epochs are longer
-    teacher_learning_rate: float = 2e-4  # of Adam, for the deep models
-    student_learning_rate: float = 2e-4  # of Adam, for the shallow ones
+    batch_size: PositiveInt = 32  # texts a step
+    teacher_epochs: PositiveInt = 5  # of the teacher, and of `teacher-self-distilled`
+    student_epochs: PositiveInt = 12  # of every student but the next
+    unlabelled_epochs: PositiveInt = 5  # of `distilled-unlabelled`, whose epochs are longer
+    teacher_learning_rate: LearningRate = 2e-4  # of Adam, for the deep models
+    student_learning_rate: LearningRate = 2e-4  # of Adam, for the shallow ones
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
-    teacher_dropout: float = 0.1  # in hidden states and attention
-    student_dropout: float = 0.0  # the same of the shallow models, which underfit as it is
+    teacher_dropout: Dropout = 0.1  # in hidden states and attention
+    student_dropout: Dropout = 0.0  # the same of the shallow models, which underfit as it is
 
     # Run
-    seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifier, dropout
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    strategy: Literal["none", "mirrored", "multiworker"] = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
+    seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout
+    precision: command.Precision = "float32"
+    strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
+    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert-PRESET
 
 
@@ -79,6 +89,9 @@ PRESETS = {
         batch_size=32, teacher_epochs=5, student_epochs=10, teacher_learning_rate=2e-5, student_learning_rate=2e-5,
         schedule="constant", teacher_dropout=0.1, student_dropout=0.1,
     ),
+}
+STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned teacher)
+    "first": (False, False), "spread": (True, False), "teacher-first": (False, True), "teacher-spread": (True, True),
 }
 
 
@@ -106,99 +119,83 @@ COMPARISONS = (
 )
 
 
-# One experiment --------------------------------------------------------------------------------------------------------
+# Models ----------------------------------------------------------------------------------------------------------------
 
 
 def build(run, name):
-    """(the BERT it starts from, bert4keras transformer, classifier) of an experiment, not trained yet."""
-    settings, deep = run.settings, EXPERIMENTS[name].deep
-    if deep:
-        bert = run.bert
-    else:
-        kept = pretrained.take_layers(run.bert.layers, settings.student_layers, settings.student_init.endswith("spread"))
-        bert = pretrained.shallow(
-            trained_bert(run, "teacher") if settings.student_init.startswith("teacher") else run.bert, kept
-        )
-    dropout = settings.teacher_dropout if deep else settings.student_dropout
-    return bert, *texts.build_classifier(bert, len(run.corpus.classes), dropout)
+    """The BertClassifier of an experiment, not trained yet."""
+    settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
+    if EXPERIMENTS[name].deep:
+        return build_classifier(bert, classes, settings.teacher_dropout)
+    spread, fine_tuned = STARTS[settings.student_init]
+    layers = layers_to_keep(bert.layers, settings.student_layers, spread)
+    start = trained(run, "teacher", build).bert if fine_tuned else bert
+    return build_classifier(keep_layers(start, layers), classes, settings.student_dropout)
 
 
-def trained(run, name):
-    """(BERT, transformer, classifier) of a finished experiment, with its best weights."""
-    bert, encoder, classifier = build(run, name)
-    training.load_weights(classifier, run.stage(name) / "weights.npz")
-    return bert, encoder, classifier
+# Training: the loss is `distillation.distillation_loss` ------------------------------------------------------------------
 
 
-def trained_bert(run, name):
-    """The fine-tuned encoder of a finished experiment, for another to start from or to be taken away."""
-    bert, encoder, _ = trained(run, name)
-    return pretrained.read_encoder(encoder, bert)
-
-
-def soft_labels_of(run, name, rows):
-    """Soft labels (rows, classes) at temperature T for the texts `rows`, from noise or from a finished experiment's model."""
+def soft_labels_of(run, name, indices):
+    """Soft labels (texts, classes) at temperature T, from noise or from a finished experiment's model."""
     temperature = run.settings.temperature
     if name == "noise":
-        return distillation.noise_labels(run.corpus.labels[rows], len(run.corpus.classes), temperature, run.seed)
-    return distillation.soften(training.logits_of(run, name, trained(run, name)[2], rows), temperature)
+        return noise_labels(run.corpus.labels[indices], len(run.corpus.classes), temperature, run.seed)
+    return soften(stage_logits(run, name, trained(run, name, build).model, indices), temperature)
 
 
 def train(run, name):
     """Run one experiment, or read what an earlier start left of it. Returns its record."""
-    if found := run.record(name):
-        return found
-    settings, experiment, parts, labels = run.settings, EXPERIMENTS[name], run.parts, run.corpus.labels
-    rows = np.concatenate([parts.train, parts.unlabelled]) if experiment.unlabelled else parts.train
-    hidden = np.concatenate([labels[parts.train], np.full(len(rows) - len(parts.train), data.UNLABELLED, np.int32)])
-    told = {}
-    if experiment.soft_labels:
-        soft_labels = soft_labels_of(run, experiment.soft_labels, rows)
-        told["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels[rows])[: len(parts.train)].mean())
+    if record := run.record(name):
+        return record
+    settings, experiment = run.settings, EXPERIMENTS[name]
     epochs = settings.teacher_epochs if experiment.deep else settings.student_epochs
-    epochs = settings.unlabelled_epochs if experiment.unlabelled else epochs
     rate = settings.teacher_learning_rate if experiment.deep else settings.student_learning_rate
-    steps = run.steps(rows)
+    if not experiment.soft_labels:
+        with fresh_session(run.seed):
+            return fine_tune(run, name, build(run, name).model, epochs, rate)
+    return distil(run, name, settings.unlabelled_epochs if experiment.unlabelled else epochs, rate)
+
+
+def distil(run, name, epochs, learning_rate):
+    """Train a model on hard and soft labels together. Returns the record of the stage."""
+    settings, experiment, parts, labels = run.settings, EXPERIMENTS[name], run.parts, run.corpus.labels
+    indices, labels = parts.train, labels[parts.train]
+    if experiment.unlabelled:
+        indices = np.concatenate([indices, parts.unlabelled])
+        labels = np.append(labels, np.full(len(parts.unlabelled), UNLABELLED))
+    soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
+    right = (soft_labels.argmax(-1) == labels)[labels != UNLABELLED]
     with fresh_session(run.seed):
-        _, _, classifier = build(run, name)
-        optimizer = training.adam(rate, steps * epochs, settings.schedule)
-        if experiment.soft_labels:
-            # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
-            weights = settings.temperature, settings.hard_weight, settings.soft_weight
-            model = distillation.compile_distilled(classifier, optimizer, *weights)
-            targets = distillation.distillation_targets(hidden, soft_labels)
-        else:
-            model, targets = distillation.compile_alone(classifier, optimizer), (hidden,)
-        return training.train_stage(run, name, classifier, model, rows, targets, epochs, steps, **told)
+        classifier = build(run, name).model
+        loss = distillation_loss(settings.temperature, settings.hard_weight, settings.soft_weight)
+        optimizer = adam(learning_rate, run.steps(indices) * epochs, settings.schedule)
+        return train_stage(
+            run, name, classifier, loss, optimizer, indices, distillation_targets(labels, soft_labels), epochs,
+            metrics=distillation_metrics(settings.temperature), soft_label_accuracy=float(right.mean()),
+        )
 
 
-# The whole run ---------------------------------------------------------------------------------------------------------
+# What came out ---------------------------------------------------------------------------------------------------------
 
 
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
     unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    runs, models = texts.open_runs("knowledge_distillation_bert", preset, settings, unlabelled), []
+    runs, records = open_text_runs(SCRIPT, preset, settings, unlabelled), []
     for run in runs:
         for name in wanted:
-            models.append(train(run, name))
-            print(report.describe(models[-1]))
-    only_the_chief_goes_on()
-    report_run(preset, settings, runs[0], models)
+            records.append(train(run, name))
+            print(describe(records[-1]))
+    exit_unless_chief()
+    report(preset, settings, runs[0], records)
 
 
 def check(settings):
-    """Refuse settings that cannot be, before anything is read. Returns the experiments to run, dependencies included."""
-    command.check_positive(settings, "teacher_learning_rate", "student_learning_rate")
-    command.check_temperatures(settings.temperature)
-    command.check_weights(settings)
-    command.check_at_least(
-        settings, maxlen=3, batch_size=1, student_layers=1, teacher_epochs=1, student_epochs=1, unlabelled_epochs=1,
-        train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
-    )
-    command.check_dropout(settings, "teacher_dropout", "student_dropout")
-    command.check_seeds(settings.seeds)
+    """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
+    check_packages(settings)
+    command.check_loss_weights(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:
         raise InputError("--experiments distilled-unlabelled needs --unlabelled-examples above 0")
@@ -206,16 +203,17 @@ def check(settings):
     return [name for name in EXPERIMENTS if name in needed]
 
 
-def report_run(preset, settings, run, models):
+def report(preset, settings, run, records):
     """Write the report and the student; print the tables."""
     depths = (run.bert.layers, settings.student_layers)
-    cost = kept(run.folder / "cost.json", lambda: texts.costs(run, depths))
-    models = [model | cost[str(depths[not EXPERIMENTS[model["name"]].deep])] for model in models]
-    results = report.results_of(run, "knowledge_distillation_bert", preset, PRESETS[preset], models, COMPARISONS)
+    costs = load_or_compute(run.folder / "cost.json", lambda: text_costs(run, depths))
+    records = [record | costs[str(depths[not EXPERIMENTS[record["name"]].deep])] for record in records]
+    results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
     shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
-    taken, sections = texts.write_best_student(run, models, shallow, trained, "teacher", __doc__)
-    report.write_report(run.folder, results, models, f"one text of {settings.maxlen} tokens", taken, sections=sections)
+    write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
+    student, sections = write_student(run, records, shallow, "teacher", write, __doc__)
+    write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections)
 
 
 if __name__ == "__main__":
-    start(main, PRESETS, __doc__.split("\n\n")[0])
+    command.start(main, PRESETS, __doc__.split("\n\n")[0])

@@ -8,68 +8,79 @@ fine-tuned directly, and a model of a depth between.
     Xu, Zhou, Ge, Wei, Zhou: BERT-of-Theseus: Compressing BERT by Progressive Module Replacing, 2020, arXiv 2002.02925
 
     python knowledge_distillation_bert_of_theseus.py                # bundled model and data, minutes on two cores
-    python knowledge_distillation_bert_of_theseus.py --replacing random --replacing-schedule constant --replacing-base 0.5
+    python knowledge_distillation_bert_of_theseus.py --replacing random --output runs/random
     python knowledge_distillation_bert_of_theseus.py original       # IFLYTEK and Chinese BERT-base, as the original script
     python knowledge_distillation_bert_of_theseus.py paper          # the same data and model, trained as the paper does
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from common import command, distillation, pretrained, report, texts, training
-from common.backend import draw, fresh_session, keras, only_the_chief_goes_on, set_seed, tf
-from common.command import start
-from common.files import kept
+from common import command
+from common.backend import keras, set_seed, tf, uniform
+from common.bert import build_classifier, build_encoder, cls, embeddings_of, inputs_and_mask, layers_of
+from common.callbacks import LogValue
+from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least
+from common.cost import text_costs
+from common.devices import exit_unless_chief, fresh_session
+from common.distillation import hard_loss
+from common.export import check_packages, text_model, text_writer, write_student
+from common.files import load_or_compute
+from common.report.document import describe, results_of, write_report
+from common.report.replacing import plot_replacing
+from common.runs import open_text_runs
+from common.training import adam, fine_tune, load_stage, train_stage, trained
+from data.berts import keep_layers
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
+SCRIPT = "knowledge_distillation_bert_of_theseus"
 
 @dataclass(frozen=True)
 class Settings:
     # Data
     data: str = "20newsgroups"  # a named data set, or your own file or folder
     download: bool = False  # fetch the named data set and BERT if they are not here
-    train_examples: int = 600  # labelled training texts at most; 0 takes all
-    validation_examples: int = 400  # held out to choose epochs, a fifth at most; 0 chooses on test, as the original did
-    test_examples: int = 2000  # of the test part at most, read once at the end; 0 takes all
+    train_examples: Count = 600  # labelled training texts at most; 0 takes all
+    validation_examples: Count = 400  # held out to choose epochs, a fifth at most; 0 chooses on test, as the original did
+    test_examples: Count = 2000  # of the test part at most, read once at the end; 0 takes all
 
     # Models
     bert: str = "minilm-l6"  # the predecessor: a named BERT, or your own folder
-    maxlen: int = 48  # tokens a text is cut to
-    student_layers: int = 3  # layers of the successor, each in the place of a module of the predecessor
-    middle_layers: int = 4  # layers of `middle`, fine-tuned for comparison
+    maxlen: Annotated[int, at_least(3)] = 48  # tokens a text is cut to
+    student_layers: PositiveInt = 3  # layers of the successor, each in the place of a module of the predecessor
+    middle_layers: PositiveInt = 4  # layers of `middle`, fine-tuned for comparison
     successor_init: Literal["pretrained", "predecessor"] = "predecessor"  # whose first layers it starts from
 
     # Replacing
     experiments: tuple[str, ...] = ("predecessor", "middle", "successor", "theseus")  # rows; see EXPERIMENTS for more
     replacing: Literal["additive", "random"] = "additive"  # a weighted sum of both modules, or one of them, drawn
     replacing_schedule: Literal["constant", "linear"] = "constant"  # the rate p stays at its base, or rises to 1
-    replacing_base: float = 0.5  # p at the start
-    replacing_share: float = 0.5  # of the mixed steps, after which a linear p has reached 1
+    replacing_base: Fraction = 0.5  # p at the start
+    replacing_share: Fraction = 0.5  # of the mixed steps, after which a linear p has reached 1
     mix_embeddings: bool = False  # replace the embeddings too, as the original does; else share the predecessor's, frozen
 
     # Training
-    batch_size: int = 32  # texts a step
-    predecessor_epochs: int = 5
-    mixed_epochs: int = 6  # of progressive replacing
-    successor_epochs: int = 6  # of the successor alone after it, all of it trained; a p that never reaches 1 needs them
-    direct_epochs: int = 12  # of `successor` and `middle`
-    predecessor_learning_rate: float = 2e-4
-    successor_learning_rate: float = 2e-4  # of all that is shallow
+    batch_size: PositiveInt = 32  # texts a step
+    predecessor_epochs: PositiveInt = 5
+    mixed_epochs: PositiveInt = 6  # of progressive replacing
+    successor_epochs: Count = 6  # of the successor alone after it, all of it trained; a p that never reaches 1 needs them
+    direct_epochs: PositiveInt = 12  # of `successor` and `middle`
+    predecessor_learning_rate: LearningRate = 2e-4
+    successor_learning_rate: LearningRate = 2e-4  # of all that is shallow
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
-    weight_decay: float = 0.0  # above 0: AdamW
-    clip_norm: float = 1.0  # the gradients' global norm at most; 0 does not clip
-    predecessor_dropout: float = 0.1  # in hidden states and attention
-    successor_dropout: float = 0.0  # the same of all that is shallow
+    weight_decay: NonNegative = 0.0  # above 0: AdamW
+    clip_norm: NonNegative = 1.0  # the gradients' global norm at most; 0 does not clip
+    predecessor_dropout: Dropout = 0.1  # in hidden states and attention
+    successor_dropout: Dropout = 0.0  # the same of all that is shallow
 
     # Run
-    seeds: tuple[int, ...] = (0,)  # one whole run each: parts, order, initial classifier, dropout, draws
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    strategy: Literal["none", "mirrored", "multiworker"] = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
+    seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout, draws
+    precision: command.Precision = "float32"
+    strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
+    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert_of_theseus-PRESET
 
 
@@ -107,7 +118,7 @@ COMPARISONS = (
 )
 
 
-# Replacing -------------------------------------------------------------------------------------------------------------
+# Models: what replaces what ----------------------------------------------------------------------------------------------
 
 
 class Replacing(keras.layers.Layer):
@@ -120,7 +131,14 @@ class Replacing(keras.layers.Layer):
     """
 
     def __init__(self, predecessor, successor, replacing, rate, **named):
-        """predecessor, successor: Keras models of the same input and output. rate: () -> p, a float32 scalar."""
+        """Put two modules of the same input and output in one place.
+
+        predecessor: Keras model
+        successor: Keras model
+        replacing: "random" or "additive"
+        rate: () -> p, a float32 scalar
+        named: the layer's name
+        """
         super().__init__(**named)
         self.predecessor, self.successor, self.replacing, self.rate = predecessor, successor, replacing, rate
 
@@ -136,7 +154,7 @@ class Replacing(keras.layers.Layer):
         if not training:
             return new()
         if self.replacing == "random":
-            return tf.cond(draw() < self.rate(), new, old)
+            return tf.cond(uniform() < self.rate(), new, old)
         before, after = old(), new()
         p = tf.cast(self.rate(), after.dtype)
         return (1 - p) * before + p * after
@@ -150,7 +168,7 @@ def replacing_rate(settings, steps):
     return keras.optimizers.schedules.PolynomialDecay(settings.replacing_base, reached, end_learning_rate=1.0)
 
 
-def cut(layers, modules):
+def split_into_modules(layers, modules):
     """The predecessor's layers as modules, one a successor layer; if they do not divide evenly, the first are longer."""
     return [part.tolist() for part in np.array_split(np.arange(layers), modules)]
 
@@ -158,49 +176,32 @@ def cut(layers, modules):
 def mix(predecessor, successor, head, settings, rate):
     """The mixed model: (token ids, segment ids) -> logits (batch, classes); outside training they are the successor's.
 
-    predecessor, successor: bert4keras transformers. head: the classifier's last layer, shared. What is trained of it: the
-    successor's layers, and its embeddings if they are mixed.
+    What is trained of it: the successor's layers, and its embeddings if they are mixed.
+
+    predecessor: bert4keras transformer
+    successor: bert4keras transformer
+    head: the classifier's last layer, shared
+    settings: of the row
+    rate: () -> p, a float32 scalar
     """
-    inputs, mask = texts.inputs_and_mask()
-    old, new = pretrained.embeddings_of(predecessor), pretrained.embeddings_of(successor)
+    inputs, mask = inputs_and_mask()
+    old, new = embeddings_of(predecessor), embeddings_of(successor)
     old.trainable, new.trainable, head.trainable = False, settings.mix_embeddings, False
     hidden = (Replacing(old, new, settings.replacing, rate, name="embeddings") if settings.mix_embeddings else new)(inputs)
-    for layer, replaced in enumerate(cut(predecessor.num_hidden_layers, successor.num_hidden_layers)):
-        old, new = pretrained.layers_of(predecessor, replaced), pretrained.layers_of(successor, [layer])
+    for layer, replaced in enumerate(split_into_modules(predecessor.num_hidden_layers, successor.num_hidden_layers)):
+        old, new = layers_of(predecessor, replaced), layers_of(successor, [layer])
         old.trainable = False
         hidden = Replacing(old, new, settings.replacing, rate, name=f"module_{layer}")(hidden, mask=mask)
-    return keras.Model(inputs, head(texts.cls(hidden)))
-
-
-class LogRate(keras.callbacks.Callback):
-    """Puts the replacing rate p that an epoch has ended at into its logs."""
-
-    def __init__(self, rate):
-        super().__init__()
-        self.rate = rate
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["replacing_rate"] = float(self.rate())
-
-
-# One experiment --------------------------------------------------------------------------------------------------------
+    return keras.Model(inputs, head(cls(hidden)))
 
 
 def build(run, name):
-    """(the BERT it starts from, bert4keras transformer, classifier) of a row, not trained yet."""
+    """The BertClassifier of a row, not trained yet."""
     settings, classes = run.settings, len(run.corpus.classes)
     if name == "predecessor":
-        return run.bert, *texts.build_classifier(run.bert, classes, settings.predecessor_dropout)
+        return build_classifier(run.bert, classes, settings.predecessor_dropout)
     depth = settings.middle_layers if name == "middle" else settings.student_layers
-    bert = pretrained.shallow(run.bert, range(depth))
-    return bert, *texts.build_classifier(bert, classes, settings.successor_dropout)
-
-
-def trained(run, name):
-    """(BERT, transformer, classifier) of a finished stage, with its best weights."""
-    bert, encoder, classifier = build(run, name)
-    training.load_weights(classifier, run.stage(name) / "weights.npz")
-    return bert, encoder, classifier
+    return build_classifier(keep_layers(run.bert, range(depth)), classes, settings.successor_dropout)
 
 
 def successor_start(run, predecessor):
@@ -210,11 +211,14 @@ def successor_start(run, predecessor):
     """
     settings = run.settings
     whole = predecessor if settings.successor_init == "predecessor" else run.bert
-    successor = pretrained.shallow(whole, range(settings.student_layers))
+    successor = keep_layers(whole, range(settings.student_layers))
     if settings.mix_embeddings:
         return successor
     shared = {name: value for name, value in predecessor.weights.items() if name.startswith("bert/embeddings/")}
     return replace(successor, weights=successor.weights | shared)
+
+
+# Training: the loss is the labels' cross-entropy -------------------------------------------------------------------------
 
 
 def train(run, name):
@@ -226,37 +230,12 @@ def train(run, name):
     if all(records):
         return records
     with fresh_session(run.seed):
-        return compress(run, name, stages, records) if name in FROM_PREDECESSOR else [fine_tune(run, name)]
-
-
-def fine_tune(run, name):
-    """Fine-tune the predecessor, or a shallow model beside it, on the labels. Returns the record of the stage."""
-    settings, classifier = run.settings, build(run, name)[2]
-    epochs, rate = settings.direct_epochs, settings.successor_learning_rate
-    if name == "predecessor":
-        epochs, rate = settings.predecessor_epochs, settings.predecessor_learning_rate
-    return fit(run, name, classifier, classifier, optimizer_for(run, epochs, rate), epochs)
-
-
-def compress(run, name, stages, records):
-    """Train the successor inside the predecessor, then by itself. Returns `records`, those that were None made now."""
-    settings = run.settings
-    bert, predecessor, judge = trained(run, "predecessor")
-    head = judge.get_layer("Classifier")
-    beginning = successor_start(run, pretrained.read_encoder(predecessor, bert))
-    set_seed(run.seed)
-    successor = pretrained.build_encoder(beginning, settings.successor_dropout)
-    classifier = keras.Model(successor.model.inputs, head(texts.cls(successor.model.output)))
-    if records[0]:
-        training.load_weights(classifier, run.stage(stages[0]) / "weights.npz")
-    elif settings.mixed_epochs:
-        records[0] = train_mixed(run, stages[0], predecessor, successor, head, classifier)
-    if settings.successor_epochs:
-        for layer in classifier.layers:  # now the embeddings and the classifier learn too
-            layer.trainable = True
-        optimizer = optimizer_for(run, settings.successor_epochs, settings.successor_learning_rate)
-        records[-1] = fit(run, name, classifier, classifier, optimizer, settings.successor_epochs)
-    return records
+        if name in FROM_PREDECESSOR:
+            return compress(run, name, stages, records)
+        epochs, rate = settings.direct_epochs, settings.successor_learning_rate
+        if name == "predecessor":
+            epochs, rate = settings.predecessor_epochs, settings.predecessor_learning_rate
+        return [fit(run, name, build(run, name).model, epochs, rate)]
 
 
 def settings_of(settings, name):
@@ -266,66 +245,69 @@ def settings_of(settings, name):
     return replace(settings, **THESEUS.get(name, {}))
 
 
-def train_mixed(run, name, predecessor, successor, head, classifier):
-    """Train the successor inside the predecessor. What is judged after each epoch is the successor by itself."""
-    settings = run.settings
-    optimizer = optimizer_for(run, settings.mixed_epochs, settings.successor_learning_rate)
-    at_step = replacing_rate(settings, run.steps(run.parts.train) * settings.mixed_epochs)
+def fit(run, name, classifier, epochs, learning_rate):
+    """Fine-tune a classifier as the settings want it."""
+    return fine_tune(run, name, classifier, epochs, learning_rate, run.settings.weight_decay, run.settings.clip_norm)
+
+
+def compress(run, name, stages, records):
+    """Train the successor inside the predecessor, then by itself. Returns `records`, those that were None made now."""
+    settings, predecessor = run.settings, trained(run, "predecessor", build)
+    start = successor_start(run, predecessor.bert)
+    set_seed(run.seed)
+    successor = build_encoder(start, settings.successor_dropout)
+    classifier = keras.Model(successor.model.inputs, predecessor.head(cls(successor.model.output)))
+    if records[0]:
+        load_stage(run, stages[0], classifier)
+    elif settings.mixed_epochs:
+        records[0] = train_mixed(run, stages[0], predecessor, successor, classifier)
+    if settings.successor_epochs:
+        for layer in classifier.layers:  # now the embeddings and the classifier learn too
+            layer.trainable = True
+        records[-1] = fit(run, name, classifier, settings.successor_epochs, settings.successor_learning_rate)
+    return records
+
+
+def train_mixed(run, name, predecessor, successor, classifier):
+    """Train the successor inside the predecessor. What is measured after each epoch is the successor by itself."""
+    settings, indices = run.settings, run.parts.train
+    epochs, steps = settings.mixed_epochs, run.steps(indices) * settings.mixed_epochs
+    optimizer = adam(settings.successor_learning_rate, steps, settings.schedule, settings.weight_decay, settings.clip_norm)
+    at_step = replacing_rate(settings, steps)
 
     def rate():
         return at_step(optimizer.iterations)
 
-    mixed = mix(predecessor, successor, head, settings, rate)
-    return fit(run, name, classifier, mixed, optimizer, settings.mixed_epochs, [LogRate(rate)])
+    mixed = mix(predecessor.encoder, successor, predecessor.head, settings, rate)
+    return train_stage(
+        run, name, classifier, hard_loss, optimizer, indices, run.corpus.labels[indices], epochs, model=mixed,
+        callbacks=[LogValue("replacing_rate", rate)],
+    )
 
 
-def optimizer_for(run, epochs, learning_rate):
-    """Adam as the settings want it, for so many epochs."""
-    settings, steps = run.settings, run.steps(run.parts.train) * epochs
-    return training.adam(learning_rate, steps, settings.schedule, settings.weight_decay, settings.clip_norm)
-
-
-def fit(run, name, classifier, model, optimizer, epochs, callbacks=()):
-    """Train `model` on the labels by cross-entropy, as the stage `name`; `classifier` is what is judged and kept."""
-    rows = run.parts.train
-    model, labels = distillation.compile_alone(model, optimizer), run.corpus.labels[rows]
-    return training.train_stage(run, name, classifier, model, rows, (labels,), epochs, run.steps(rows), callbacks=callbacks)
-
-
-# The whole run ---------------------------------------------------------------------------------------------------------
+# What came out ---------------------------------------------------------------------------------------------------------
 
 
 def main(preset, settings):
     """Read settings and data, train every row for every seed, report."""
     wanted = check(settings)
-    runs = texts.open_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"))
-    modules = cut(runs[0].bert.layers, settings.student_layers)
+    runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"))
+    modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
     print("modules: " + ", ".join(f"{span(part)} -> {i}" for i, part in enumerate(modules)))
-    models = []
+    records = []
     for run in runs:
         for name in wanted:
             stages = train(run, name)
             for stage in stages:
-                print(report.describe(stage))
-            models.append(joined(stages))
-    only_the_chief_goes_on()
-    report_run(preset, settings, runs[0], models)
-
-
-SCRIPT = "knowledge_distillation_bert_of_theseus"
+                print(describe(stage))
+            records.append(joined(stages))
+    exit_unless_chief()
+    report(preset, settings, runs[0], records)
 
 
 def check(settings):
-    """Refuse settings that cannot be, before anything is read. Returns the rows to train, dependencies included."""
-    command.check_positive(settings, "predecessor_learning_rate", "successor_learning_rate")
-    command.check_at_least(
-        settings, maxlen=3, batch_size=1, student_layers=1, middle_layers=1, predecessor_epochs=1, mixed_epochs=1,
-        successor_epochs=0, direct_epochs=1, train_examples=0, validation_examples=0, test_examples=0,
-        weight_decay=0, clip_norm=0,
-    )
-    command.check_dropout(settings, "predecessor_dropout", "successor_dropout")
-    command.check_fraction(settings, "replacing_base", "replacing_share")
-    command.check_seeds(settings.seeds)
+    """Refuse settings that cannot be together. Returns the rows to train, dependencies included."""
+    check_packages(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     return [name for name in EXPERIMENTS if name in ("predecessor", *settings.experiments)]
 
@@ -346,42 +328,23 @@ def joined(stages):
     }
 
 
-def report_run(preset, settings, run, models):
+def report(preset, settings, run, records):
     """Write the report, the plot of the replacing rate and the student; print the tables."""
     depths = {"predecessor": run.bert.layers, "middle": settings.middle_layers}
-    depth = {model["name"]: depths.get(model["name"], settings.student_layers) for model in models}
-    cost = kept(run.folder / "cost.json", lambda: texts.costs(run, {*depths.values(), settings.student_layers}))
-    models = [model | cost[str(depth[model["name"]])] for model in models]
-    results = report.results_of(run, SCRIPT, preset, PRESETS[preset], models, COMPARISONS)
-    shown = [model for model in models if model["name"] in THESEUS]
-    plots = ["replacing.png"] if shown else []
-    if shown:
-        plot_replacing(run.folder / "replacing.png", models)
-    shallow = ("successor", *FROM_PREDECESSOR)
-    taken, sections = texts.write_best_student(run, models, shallow, trained, "predecessor", __doc__)
+    costs = load_or_compute(
+        run.folder / "cost.json", lambda: text_costs(run, {*depths.values(), settings.student_layers})
+    )
+    records = [record | costs[str(depths.get(record["name"], settings.student_layers))] for record in records]
+    results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
+    shallow, plots = ("successor", *FROM_PREDECESSOR), []
+    if any(record["name"] in THESEUS for record in records):
+        plots = ["replacing.png"]
+        plot_replacing(run.folder / plots[0], [record for record in records if record["name"] in shallow], THESEUS)
+    write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
+    student, sections = write_student(run, records, shallow, "predecessor", write, __doc__)
     example = f"one text of {settings.maxlen} tokens"
-    report.write_report(run.folder, results, models, example, taken, sections=sections, plots=plots)
-
-
-def plot_replacing(path, models):
-    """The replacing rate p by epoch, and below it what the successor by itself reaches on the validation part."""
-    figure = Figure(figsize=(7, 5.4), layout="constrained")
-    rate, accuracy = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-    for name, group in report.by_name(models):
-        if name not in ("successor", *FROM_PREDECESSOR):
-            continue
-        values, rates = 100 * report.by_epoch(group, "val_accuracy").mean(axis=0), report.by_epoch(group, "replacing_rate")[0]
-        epochs = np.arange(1, len(values) + 1)
-        line = accuracy.plot(epochs, values, marker="o", markersize=3, label=name, ls="-" if name in THESEUS else "--")[0]
-        rate.plot(epochs, rates, marker="o", markersize=3, color=line.get_color())
-    rate.set(ylabel="replacing rate p", ylim=(0, 1.05))
-    accuracy.set(ylabel="validation accuracy, %", xlabel="epoch")
-    accuracy.xaxis.get_major_locator().set_params(integer=True)
-    for panel in (rate, accuracy):
-        panel.grid(alpha=0.3)
-    accuracy.legend(fontsize=8)
-    report.save_figure(figure, path)
+    write_report(run.folder, results, records, example, student, sections=sections, plots=plots)
 
 
 if __name__ == "__main__":
-    start(main, PRESETS, __doc__.split("\n\n")[0])
+    command.start(main, PRESETS, __doc__.split("\n\n")[0])

@@ -13,23 +13,32 @@ scarce data and a class that the student never sees have to do with it.
     python knowledge_distillation_from_scratch.py original --download      # CIFAR-10, as the original notebook
 """
 
-import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from functools import partial
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from common import InputError, command, data, distillation, export, images, report, training
-from common.backend import fresh_session, inference_graph, keras, only_the_chief_goes_on, precision_remarks, set_precision, tf
-from common.command import start
-from common.evaluation import calibration, graph_flops, latency, predict
-from common.files import fingerprint, kept, whole_folder, write_json
+from common import InputError, command
+from common.backend import keras
+from common.command import Count, Dropout, LearningRate, NonNegative, PositiveInt, Temperature, none_twice
+from common.cost import image_costs
+from common.devices import exit_unless_chief, fresh_session
+from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
+from common.evaluation import calibration, predict
+from common.export import check_packages, image_writer, write_student
+from common.files import load_or_compute
+from common.report.document import Section, describe, results_of, write_report
+from common.report.temperatures import plot_sweeps, plot_temperatures, recognition_table
+from common.runs import open_image_runs
+from common.training import adam, load_stage, stage_logits, train_stage
+from data.parts import stratified_sample
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
+SCRIPT = "knowledge_distillation_from_scratch"
+ONCE = none_twice("none may stand twice")
 DEFAULT = ("teacher", "alone", "distilled", "label-smoothing", "teacher-decisions")
 
 
@@ -38,39 +47,39 @@ class Settings:
     # Data
     data: str = "digits"  # digits, cifar10, or your own: an .npz file, or a folder with train/CLASS/ and test/CLASS/
     download: bool = False  # fetch cifar10 (170 MB) if it is not here
-    train_examples: int = 0  # training images at most; 0 takes all
-    validation_examples: int = 200  # held out to choose epochs, a fifth at most; 0 chooses on test
-    test_examples: int = 0  # of the test part at most, read once at the end; 0 takes all
+    train_examples: Count = 0  # training images at most; 0 takes all
+    validation_examples: Count = 200  # held out to choose epochs, a fifth at most; 0 chooses on test
+    test_examples: Count = 0  # of the test part at most, read once at the end; 0 takes all
 
     # Models
-    teacher_dropout: float = 0.5  # before the teacher's last layer
-    student_units: int = 16  # of the student's one hidden layer
+    teacher_dropout: Dropout = 0.5  # before the teacher's last layer
+    student_units: PositiveInt = 16  # of the student's one hidden layer
 
     # Distillation
     experiments: tuple[str, ...] = DEFAULT  # rows of the table: some of these
-    temperature: float = 3.25  # T
-    hard_weight: float = 0.5  # of the cross-entropy with the labels
-    soft_weight: float = 0.5  # of T² · KL(teacher || student)
+    temperature: Temperature = 3.25  # T
+    hard_weight: NonNegative = 0.5  # of the cross-entropy with the labels
+    soft_weight: NonNegative = 0.5  # of T² · KL(teacher || student)
 
     # What else to show
-    image: int = 0  # which validation image the plot of temperatures shows
-    temperature_sweep: tuple[float, ...] = ()  # students distilled at other temperatures: accuracy and calibration
-    train_examples_sweep: tuple[int, ...] = (50, 100)  # students that see only so many images, their teacher all
+    image: Count = 0  # which validation image the plot of temperatures shows
+    temperature_sweep: Annotated[tuple[Temperature, ...], ONCE] = ()  # students distilled at other temperatures
+    train_examples_sweep: Annotated[tuple[PositiveInt, ...], ONCE] = (50, 100)  # students that see so few; their teacher all
     omit_class: str = ""  # a class of which the students see no image
 
     # Training
-    batch_size: int = 128  # images a step
-    teacher_epochs: int = 40
-    student_epochs: int = 50  # of every student; an epoch is as many steps, however few its images
-    teacher_learning_rate: float = 3e-3  # of Adam
-    student_learning_rate: float = 1e-2  # of Adam
+    batch_size: PositiveInt = 128  # images a step
+    teacher_epochs: PositiveInt = 40
+    student_epochs: PositiveInt = 50  # of every student; an epoch is as many steps, however few its images
+    teacher_learning_rate: LearningRate = 3e-3  # of Adam
+    student_learning_rate: LearningRate = 1e-2  # of Adam
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
 
     # Run
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # one whole run each: parts, order, initial weights, dropout
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    strategy: Literal["none", "mirrored", "multiworker"] = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: tuple[Literal["onnx"], ...] = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
+    seeds: command.Seeds = (0, 1, 2, 3, 4)  # one whole run each: parts, order, initial weights, dropout
+    precision: command.Precision = "float32"
+    strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
+    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_from_scratch-PRESET
 
 
@@ -83,6 +92,9 @@ PRESETS = {
         schedule="constant", seeds=(0,),
     ),
 }
+EXTENSIBLE = (  # settings of a finished run that may differ in a later start
+    "experiments", "seeds", "temperature_sweep", "train_examples_sweep", "omit_class", "image", "export",
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,7 @@ def at_temperature(value):
     return f"distilled-T{np.format_float_positional(value, trim='-')}"
 
 
-# Teacher and student ---------------------------------------------------------------------------------------------------
+# Models ----------------------------------------------------------------------------------------------------------------
 
 
 def build_teacher(shape, classes, dropout):
@@ -162,29 +174,6 @@ def build_student(shape, classes, units):
     ])
 
 
-# Soft labels -----------------------------------------------------------------------------------------------------------
-
-
-def soft_labels_of(kind, logits, labels, temperature):
-    """What a student learns beside the labels: (images, classes) float32. logits: the teacher's; labels: (images,) int.
-
-    "teacher": softmax(z / T), equation 1 of Hinton et al. "decisions": the teacher's most probable class and nothing more.
-    "smoothing": as much doubt as the teacher has at T on average, spread evenly over the other classes, alike for all images;
-    a student that gains as much from it has gained nothing from what the teacher knows.
-    """
-    softened = distillation.soften(logits, temperature)
-    classes = softened.shape[1]
-    if kind == "decisions":
-        return np.eye(classes, dtype=np.float32)[logits.argmax(axis=-1)]
-    if kind == "smoothing":
-        doubt = 1 - softened[np.arange(len(labels)), labels].mean()
-        return np.where(np.eye(classes)[labels] == 1, 1 - doubt, doubt / (classes - 1)).astype(np.float32)
-    return softened
-
-
-# One experiment --------------------------------------------------------------------------------------------------------
-
-
 def build(run, name):
     """The model of an experiment, not trained yet."""
     shape, classes = run.corpus.pixels.shape[1:], len(run.corpus.classes)
@@ -195,9 +184,60 @@ def build(run, name):
 
 def trained(run, name):
     """The model of a finished experiment, with its best weights."""
-    classifier = build(run, name)
-    training.load_weights(classifier, run.stage(name) / "weights.npz")
-    return classifier
+    return load_stage(run, name, build(run, name))
+
+
+# Soft labels, for the loss `distillation.distillation_loss` -----------------------------------------------------------------
+
+
+def soft_labels_of(kind, logits, labels, temperature):
+    """What a student learns beside the labels: (images, classes) float32.
+
+    "teacher": softmax(z / T), equation 1 of Hinton et al. "decisions": the teacher's most probable class and nothing more.
+    "smoothing": as much doubt as the teacher has at T on average, spread evenly over the other classes, alike for all images;
+    a student that gains as much from it has gained nothing from what the teacher knows.
+
+    kind: one of these
+    logits: the teacher's, (images, classes)
+    labels: (images,) int
+    temperature: T
+    """
+    softened = soften(logits, temperature)
+    classes = softened.shape[1]
+    if kind == "decisions":
+        return np.eye(classes, dtype=np.float32)[logits.argmax(axis=-1)]
+    if kind == "smoothing":
+        doubt = 1 - softened[np.arange(len(labels)), labels].mean()
+        return np.where(np.eye(classes)[labels] == 1, 1 - doubt, doubt / (classes - 1)).astype(np.float32)
+    return softened
+
+
+# Training --------------------------------------------------------------------------------------------------------------
+
+
+def train(run, name, experiment):
+    """Train one model, or read what an earlier start left of it. Returns its record."""
+    if record := run.record(name):
+        return record
+    settings, steps = run.settings, run.steps(run.parts.train)  # of an epoch, however few images it sees
+    epochs, rate = settings.student_epochs, settings.student_learning_rate
+    if name == "teacher":
+        epochs, rate = settings.teacher_epochs, settings.teacher_learning_rate
+    run = replace(run, parts=parts_for(run, experiment))
+    indices, metadata = run.parts.train, {}
+    targets = labels = run.corpus.labels[indices]
+    if experiment.soft_labels:
+        logits = stage_logits(run, "teacher", trained(run, "teacher"), indices)
+        soft_labels = soft_labels_of(experiment.soft_labels, logits, labels, experiment.temperature)
+        metadata["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels).mean())
+        targets = distillation_targets(labels, soft_labels)
+    with fresh_session(run.seed):  # all students of a seed start from the same weights and see the images in the same order
+        classifier, loss = build(run, name), hard_loss
+        if experiment.soft_labels:
+            loss = distillation_loss(experiment.temperature, settings.hard_weight, settings.soft_weight)
+            metadata["metrics"] = distillation_metrics(experiment.temperature)
+        optimizer = adam(rate, steps * epochs, settings.schedule)
+        return train_stage(run, name, classifier, loss, optimizer, indices, targets, epochs, steps, **metadata)
 
 
 def parts_for(run, experiment):
@@ -207,48 +247,12 @@ def parts_for(run, experiment):
     """
     parts, labels = run.parts, run.corpus.labels
     if experiment.images:
-        parts = replace(parts, train=data.draw(parts.train, labels, experiment.images, run.seed)[1])
+        parts = replace(parts, train=stratified_sample(parts.train, labels, experiment.images, run.seed)[1])
     if experiment.without is not None:
         seen = {part: getattr(parts, part) for part in ("train", "validation")}
-        parts = replace(parts, **{part: rows[labels[rows] != experiment.without] for part, rows in seen.items()})
+        kept = {part: indices[labels[indices] != experiment.without] for part, indices in seen.items()}
+        parts = replace(parts, **kept)
     return parts
-
-
-def train(run, name, experiment):
-    """Train one model, or read what an earlier start left of it. Returns its record."""
-    if found := run.record(name):
-        return found
-    settings, told = run.settings, {}
-    parts = parts_for(run, experiment)
-    labels = run.corpus.labels[parts.train]
-    if experiment.soft_labels:
-        logits = training.logits_of(run, "teacher", trained(run, "teacher"), parts.train)
-        soft_labels = soft_labels_of(experiment.soft_labels, logits, labels, experiment.temperature)
-        told["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels).mean())
-    epochs, rate = settings.student_epochs, settings.student_learning_rate
-    if name == "teacher":
-        epochs, rate = settings.teacher_epochs, settings.teacher_learning_rate
-    steps = run.steps(run.parts.train)
-    with fresh_session(run.seed):  # all students of a seed start from the same weights and see the images in the same order
-        classifier = build(run, name)
-        optimizer = training.adam(rate, steps * epochs, settings.schedule)
-        if experiment.soft_labels:
-            # hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))
-            weights = experiment.temperature, settings.hard_weight, settings.soft_weight
-            model = distillation.compile_distilled(classifier, optimizer, *weights)
-            targets = distillation.distillation_targets(labels, soft_labels)
-        else:
-            model, targets = distillation.compile_alone(classifier, optimizer), (labels,)
-        run = replace(run, parts=parts)
-        return training.train_stage(run, name, classifier, model, parts.train, targets, epochs, steps, **told)
-
-
-def live_units(run, name):
-    """How many of a finished student's hidden units are active on any validation image. One that never is, is lost."""
-    with np.load(run.stage(name) / "weights.npz") as weights:
-        kernel, bias = weights["0"], weights["1"]
-    pixels = run.corpus.pixels[run.parts.validation]
-    return int((pixels.reshape(len(pixels), -1) @ kernel + bias > 0).any(axis=0).sum())
 
 
 # A class that the student has never seen (Hinton et al., section 3) ----------------------------------------------------
@@ -278,254 +282,133 @@ def recognition(run, name, omitted, raising):
     logits, biases = np.load(run.stage(name) / "test_logits.npy"), {name: 0.0}
     if raising:
         validation = run.parts.validation
-        known = predict(trained(run, name), run.examples, validation)
-        biases[f"{name}, bias raised"] = bias_for(known, labels[validation], omitted)
-    found = []
+        validation_logits = predict(trained(run, name), run.examples, validation)
+        biases[f"{name}, bias raised"] = bias_for(validation_logits, labels[validation], omitted)
+    records = []
     for title, bias in biases.items():
         right = raised(logits, omitted, bias).argmax(axis=-1) == tested
-        found.append({
+        records.append({
             "name": title, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
             "recall": float(right[tested == omitted].mean()), "recall_of_others": float(right[tested != omitted].mean()),
         })
-    return found
+    return records
 
 
-# The whole run ---------------------------------------------------------------------------------------------------------
+# What came out ---------------------------------------------------------------------------------------------------------
 
 
 def main(preset, settings):
     """Read settings and data, train every model for every seed, report."""
     check(settings)
-    export.check_packages(settings)
-    corpus = images.load(settings.data, settings.download)
-    if min(corpus.pixels.shape[1:3]) < 4:
-        raise InputError(f"--data {corpus.name}: images of {size_of(corpus)}; the teacher needs 4 x 4 or more")
-    if settings.omit_class:
-        command.check_known("--omit-class", [settings.omit_class], corpus.classes)
-    wanted, pairs = experiments(settings, corpus.classes)
-    all_parts = {seed: split(corpus, settings, seed) for seed in settings.seeds}
-    folder = Path(settings.output or f"runs/{SCRIPT}-{preset}")
-    inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
-    report.open_folder(folder, command.identity(settings), inputs, EXTENSIBLE)
-    set_precision(settings.precision)
-
-    parts = next(iter(all_parts.values()))
-    print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {len(parts.validation):,} validation, "
-          f"{len(parts.test):,} test images of {size_of(corpus)}")
-    for remark in [*precision_remarks(settings.precision), *data.remarks(corpus, parts)]:
-        print(remark)
-    runs = [training.Run(settings, seed, corpus, corpus, parts, folder) for seed, parts in all_parts.items()]
-    records = []
+    runs, records = open_image_runs(SCRIPT, preset, settings, check_data, EXTENSIBLE), []
+    wanted, pairs = experiments(settings, runs[0].corpus.classes)
     for run in runs:
         for name, experiment in wanted.items():
             records.append(train(run, name, experiment))
-            print(report.describe(records[-1]))
-    only_the_chief_goes_on()
-    report_run(preset, settings, runs, records, wanted, pairs)
-
-
-SCRIPT = "knowledge_distillation_from_scratch"
-EXTENSIBLE = (  # settings of a finished run that may differ in a later start
-    "experiments", "seeds", "temperature_sweep", "train_examples_sweep", "omit_class", "image", "export",
-)
-
-
-def size_of(corpus):
-    """Height, width and channels in words."""
-    return " x ".join(map(str, corpus.pixels.shape[1:]))
+            print(describe(records[-1]))
+    exit_unless_chief()
+    report(preset, settings, runs, records, wanted, pairs)
 
 
 def check(settings):
-    """Refuse settings that cannot be, before anything is read."""
-    command.check_positive(settings, "teacher_learning_rate", "student_learning_rate")
-    command.check_temperatures(settings.temperature, *settings.temperature_sweep)
-    command.check_weights(settings)
-    command.check_at_least(
-        settings, train_examples=0, validation_examples=0, test_examples=0, student_units=1, image=0, train_examples_sweep=1,
-        batch_size=1, teacher_epochs=1, student_epochs=1,
-    )
-    command.check_dropout(settings, "teacher_dropout")
+    """Refuse settings that cannot be together, before anything is read."""
+    check_packages(settings)
+    command.check_loss_weights(settings)
     if settings.omit_class and not settings.validation_examples:
         raise InputError("--omit-class needs --validation-examples above 0: a bias is chosen on them")
-    for name in ("temperature_sweep", "train_examples_sweep"):
-        values = getattr(settings, name)
-        if len(set(values)) < len(values):
-            raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: none may stand twice")
-    command.check_seeds(settings.seeds)
     command.check_known("--experiments", settings.experiments, DEFAULT)
 
 
-def split(corpus, settings, seed):
-    """The images one seed uses. Raises InputError if there are too few."""
-    parts = data.split(corpus, seed, settings.train_examples, 0, settings.validation_examples, settings.test_examples)
-    data.check_parts(corpus, parts, settings.batch_size)
+def check_data(settings, corpus, parts):
+    """Refuse images that the settings do not fit, or too few of them."""
+    if min(corpus.pixels.shape[1:3]) < 4:
+        raise InputError(f"--data {corpus.name}: images of {corpus.size}; the teacher needs 4 x 4 or more")
+    if settings.omit_class:
+        command.check_known("--omit-class", [settings.omit_class], corpus.classes)
     for count in settings.train_examples_sweep:
         if count >= len(parts.train):
-            there = f"{len(parts.train):,} training images"
-            raise InputError(f"--train-examples-sweep {count}: must be below the {there}, or left out")
-    if settings.omit_class:
-        for part in ("train", "validation", "test"):
-            held = corpus.labels[getattr(parts, part)] == corpus.classes.index(settings.omit_class)
-            if held.all() or not held.any():
-                raise InputError(
-                    f"--omit-class {settings.omit_class}: {held.sum()} of the {len(held)} {part} images are of this class; "
-                    "there must be some, and some others"
-                )
+            raise InputError(
+                f"--train-examples-sweep {count}: must be below the {len(parts.train):,} training images, or left out"
+            )
+    for part in ("train", "validation", "test") if settings.omit_class else ():
+        omitted = corpus.labels[getattr(parts, part)] == corpus.classes.index(settings.omit_class)
+        if omitted.all() or not omitted.any():
+            raise InputError(
+                f"--omit-class {settings.omit_class}: {omitted.sum()} of the {len(omitted)} {part} images are of this class; "
+                "there must be some, and some others"
+            )
     if settings.image >= len(parts.validation):
         raise InputError(f"--image {settings.image}: there are {len(parts.validation)} validation images, counted from 0")
-    return parts
 
 
-def measure(run):
-    """What does not depend on training: {"teacher" or "student": {"layers", "flops", "latency_ms"}}."""
-    with export.in_float32(run.settings.precision):
-        models = {"teacher": build(run, "teacher"), "student": build(run, "alone")}
-        times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
-    return {
-        name: {
-            "layers": sum(bool(layer.weights) for layer in model.layers),
-            "flops": graph_flops(model),
-            "latency_ms": times[name],
-        }
-        for name, model in models.items()
-    }
+def live_units(run, name):
+    """How many of a finished student's hidden units are active on any validation image. One that never is, is lost."""
+    with np.load(run.stage(name) / "weights.npz") as weights:
+        kernel, bias = weights["0"], weights["1"]
+    pixels = run.corpus.pixels[run.parts.validation]
+    return int((pixels.reshape(len(pixels), -1) @ kernel + bias > 0).any(axis=0).sum())
 
 
-def report_run(preset, settings, runs, records, wanted, pairs):
+def measure(run, record, costs):
+    """A record with what its model costs, how far its probabilities can be taken at their word, and how many units live."""
+    name, labels = record["name"], run.corpus.labels[run.parts.test]
+    record = record | costs["teacher" if name == "teacher" else "student"]
+    record |= calibration(labels, np.load(run.stage(name) / "test_logits.npy"))
+    return record if name == "teacher" else record | {"live_units": live_units(run, name)}
+
+
+def report(preset, settings, runs, records, wanted, pairs):
     """Write the report, its plots and the student; print the tables."""
     run, seeded = runs[0], {run.seed: run for run in runs}
-    cost = kept(run.folder / "cost.json", lambda: measure(run))
-    labels = run.corpus.labels[run.parts.test]
-    records = [
-        record
-        | cost["teacher" if record["name"] == "teacher" else "student"]
-        | calibration(labels, np.load(seeded[record["seed"]].stage(record["name"]) / "test_logits.npy"))
-        | ({} if record["name"] == "teacher" else {"live_units": live_units(seeded[record["seed"]], record["name"])})
-        for record in records
-    ]
-    results = report.results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs)
-    sections, plots = [], ["temperature.png"]
-    (run.folder / "sweeps.png").unlink(missing_ok=True)  # of an earlier start
-    plot_temperatures(run.folder / plots[0], run)
-    if settings.temperature_sweep or settings.train_examples_sweep:
-        plots.append("sweeps.png")
-        plot_sweeps(run.folder / plots[1], run, dict(report.by_name(records)))
+    models = {"teacher": "teacher", "student": "alone"}
+    costs = load_or_compute(
+        run.folder / "cost.json", lambda: image_costs(run, {kind: partial(build, run, name) for kind, name in models.items()})
+    )
+    records = [measure(seeded[record["seed"]], record, costs) for record in records]
+    results, sections = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs), []
     if settings.omit_class:
         omitted = run.corpus.classes.index(settings.omit_class)
         raising = {name: experiment.without is not None for name, experiment in wanted.items()}
+        shown = [name for name in wanted if raising[name] or name in ("teacher", "alone", "distilled")]
         results["omit_class"] = [
-            found
-            for run in runs
-            for name in wanted
-            if raising[name] or name in ("teacher", "alone", "distilled")
-            for found in recognition(run, name, omitted, raising[name])
+            record for run in runs for name in shown for record in recognition(run, name, omitted, raising[name])
         ]
-        sections.append((
-            f"Class {settings.omit_class}, left out of what the students see",
-            report.recognition_table(results["omit_class"]),
+        sections.append(Section(
+            f"Class {settings.omit_class}, left out of what the students see", recognition_table(results["omit_class"]),
             "`teacher`, `alone` and `distilled` have seen it, the others not. Its bias is raised by what is best on the "
             "validation part.",
         ))
-    taken, taken_section = write_best_student(run, [record for record in records if record["name"] in DEFAULT])
-    sections += taken_section
-    example = f"one image of {size_of(run.corpus)}"
-    report.write_report(run.folder, results, records, example, taken, "ece", sections, plots, plotted=DEFAULT)
-
-
-def write_best_student(run, rows):
-    """Write to student/ the one that was best on the validation part, as a SavedModel: images -> probabilities at T = 1.
-
-    Returns (which it is, in words; sections of the report).
-    """
-    students = [record for record in rows if record["name"] != "teacher"]
-    if not students:
-        shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
-        return "none: no student in the table", []
-    best = max(students, key=lambda record: record["validation_accuracy"])
-    teacher = next(record for record in rows if record["name"] == "teacher" and record["seed"] == best["seed"])
-    run, shape = replace(run, seed=best["seed"]), run.corpus.pixels.shape[1:]
-    with export.in_float32(run.settings.precision):
-        classifier = trained(run, best["name"])
-
-    def classify(images):
-        return {"probabilities": tf.nn.softmax(classifier(images, training=False))}
-
-    signature = (tf.TensorSpec((None, *shape), tf.float32, name="images"),)
-    graph, pixels = inference_graph(classify, *signature), run.corpus.inputs(run.parts.test[:32])
-    with whole_folder(run.folder / "student") as folder:
-        export.write_saved_model(folder, graph)
-        found = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"](images=tf.constant(pixels))
-        expected = tf.nn.softmax(classifier.predict_on_batch(pixels)).numpy()
-        export.check_equal("student/saved_model", found["probabilities"].numpy(), expected)
-        if "onnx" in run.settings.export:
-            export.write_onnx(folder, graph, signature, {"images": pixels})
-        write_json(folder / "classes.json", {"images": f"float32 (batch, {size_of(run.corpus)}), from 0 to 1",
-                                             "classes": run.corpus.classes})
-    sizes = [(run.stage(record["name"]) / "weights.npz").stat().st_size for record in (teacher, best)]
-    section = "The student to take away", export.against_teacher(teacher, best, sizes), export.NOTE
-    return f"{best['name']}, seed {best['seed']}", [section]
-
-
-# Plots -----------------------------------------------------------------------------------------------------------------
-
-TEMPERATURES = (1, 5, 10, 20, 35, 50)  # of the notebook's plot
-
-
-def plot_temperatures(path, run):
-    """One validation image, and beside it what its teacher says of the classes at rising temperatures."""
-    row = run.parts.validation[run.settings.image]
-    logits = predict(trained(run, "teacher"), run.examples, np.array([row]))[0]
-    pixels, classes = run.corpus.pixels[row], run.corpus.classes
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    image, panel = figure.subplots(1, 2, width_ratios=(1, 2.6))
-    image.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
-    part = "test" if run.parts.validation is run.parts.test else "validation"
-    image.set_title(f"{part} image {run.settings.image}: {classes[run.corpus.labels[row]]}", parse_math=False)
-    image.axis("off")
-    for temperature in TEMPERATURES:
-        panel.plot(distillation.soften(logits, temperature), marker="o", markersize=3, label=f"T = {temperature}")
-    narrow = len(classes) * max(map(len, classes)) < 40
-    panel.set_xticks(
-        range(len(classes)), classes, rotation=0 if narrow else 30 if len(classes) < 20 else 90,
-        fontsize=min(10, 400 / len(classes)), parse_math=False,
+    write = image_writer(lambda run, best: trained(run, best["name"]))
+    student, section = write_student(run, records, [name for name in DEFAULT if name != "teacher"], "teacher", write)
+    write_report(
+        run.folder, results, records, f"one image of {run.corpus.size}", student, "ece", sections + section,
+        plot(run, records), plotted=DEFAULT,
     )
-    panel.set(ylabel="probability", title="the teacher's distribution")
-    panel.grid(alpha=0.3)
-    panel.legend(fontsize=8)
-    report.save_figure(figure, path)
 
 
-def plot_sweeps(path, run, groups):
-    """The students' test accuracy and calibration against temperature, and accuracy against how many images they saw."""
-    settings, lines = run.settings, []
+def plot(run, records):
+    """Draw what temperature and scarce data do. Returns the names of the plots."""
+    settings, corpus, validation = run.settings, run.corpus, run.parts.validation
+    index = validation[settings.image]
+    part = "test" if validation is run.parts.test else "validation"
+    title = f"{part} image {settings.image}: {corpus.classes[corpus.labels[index]]}"
+    logits = predict(trained(run, "teacher"), run.examples, np.array([index]))[0]
+    plot_temperatures(run.folder / "temperature.png", corpus.pixels[index], title, logits, corpus.classes)
+    panels = []
     if settings.temperature_sweep:
-        names = {at_temperature(value): value for value in settings.temperature_sweep} | {"distilled": settings.temperature}
-        points = {"distilled": {name: value for name, value in names.items() if name in groups}}
-        lines += [("temperature T", "accuracy", points), ("temperature T", "ece", points)]
+        values = {at_temperature(value): value for value in settings.temperature_sweep} | {"distilled": settings.temperature}
+        panels += [("temperature T", measure, {"distilled": values}) for measure in ("accuracy", "ece")]
     if settings.train_examples_sweep:
-        points = {}
-        for kind in ("alone", "distilled"):
-            names = {f"{kind}-{count}-images": count for count in settings.train_examples_sweep} | {kind: len(run.parts.train)}
-            points[kind] = {name: count for name, count in names.items() if name in groups}
-        lines.append(("training images of the student", "accuracy", points))
-    figure = Figure(figsize=(3.4 * len(lines) + 1, 3.4), layout="constrained")
-    for panel, (title, key, kinds) in zip(np.ravel(figure.subplots(1, len(lines))), lines, strict=True):
-        for kind, points in kinds.items():
-            names = sorted(points, key=points.get)
-            values = 100 * np.array([[record[key] for record in groups[name]] for name in names])  # (points, seeds)
-            deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
-            panel.errorbar(sorted(points.values()), values.mean(axis=1), deviation, marker="o", capsize=3, label=kind)
-        if title.startswith("temperature") and "alone" in groups:
-            panel.axhline(100 * np.mean([record[key] for record in groups["alone"]]), color="gray", ls="--", label="alone")
-        panel.set_xscale("log")
-        panel.set_xticks(sorted(set().union(*(points.values() for points in kinds.values()))))
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.minorticks_off()
-        panel.set(xlabel=title, ylabel={"accuracy": "test accuracy, %", "ece": "calibration error (ECE), %"}[key])
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
-    report.save_figure(figure, path)
+        panels.append(("training images of the student", "accuracy", {
+            kind: {f"{kind}-{count}-images": count for count in settings.train_examples_sweep} | {kind: len(run.parts.train)}
+            for kind in ("alone", "distilled")
+        }))
+    if not panels:
+        (run.folder / "sweeps.png").unlink(missing_ok=True)  # of an earlier start
+        return ["temperature.png"]
+    plot_sweeps(run.folder / "sweeps.png", records, panels)
+    return ["temperature.png", "sweeps.png"]
 
 
 if __name__ == "__main__":
-    start(main, PRESETS, __doc__.split("\n\n")[0])
+    command.start(main, PRESETS, __doc__.split("\n\n")[0])

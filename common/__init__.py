@@ -1,6 +1,11 @@
-"""What the four scripts share. Each module imports only from those named before it:
-files, backend, data, images, pretrained, distillation, evaluation, training, report, exits, command, export, texts,
-predict."""
+"""What the four scripts share. Each module imports only from those named before it, and a test holds them to it:
+files, backend, [the package data], devices, command, batches, bert, distillation, soft_labels, evaluation, cost, callbacks,
+training, early_exit, runs, report, predict, export.
+"""
+
+import contextlib
+import os
+import sys
 
 
 class InputError(Exception):
@@ -14,3 +19,29 @@ class InputError(Exception):
 def reason(error):
     """The first line of what an exception says, or its name if it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def errors_in_one_line(stopped):
+    """A block whose errors end the process: status 2 and one line on standard error if the input cannot be used, 130 on Ctrl-C.
+
+    Quietly, if whoever reads the output has enough of it, as `head` has.
+
+    stopped: the line to print on Ctrl-C
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+    except OSError as error:  # a file or folder that may not be read
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(130)

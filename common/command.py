@@ -1,48 +1,114 @@
-"""How a script is started: settings from presets and the command line, and errors in one line."""
+"""How a script is started: settings from presets and the command line, and the bounds that stand on their fields."""
 
-import contextlib
 import dataclasses
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import tyro
 
-from common import InputError
-from common.backend import is_chief, set_devices, tf
+from common import InputError, errors_in_one_line
+from common.devices import is_chief, losing_a_worker_in_one_line, set_devices
+
+# Bounds ----------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def ending_in_one_line(stopped):
-    """A block whose errors end the process: status 2 and one line on standard error when the input cannot be used, 130 and
-    the line `stopped` on Ctrl-C."""
-    try:
-        yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a file or folder that may not be read
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except (tf.errors.UnavailableError, tf.errors.AbortedError):  # its own message is 40 lines long
-        print("error: another process of --strategy multiworker has ended, and says why; start all of them again, they go on "
-              "after the last whole epoch", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{stopped}", file=sys.stderr)
-        sys.exit(130)
+@dataclass(frozen=True)
+class Bound:
+    """What a setting must be. It stands on its field, `Annotated[int, at_least(1)]`, and `check_bounds` reads it there."""
+
+    words: str  # what must be, as the error says it
+    allows: Callable  # value -> whether it may be
+    whole: bool = False  # whether `allows` takes a tuple as a whole, instead of each of its numbers
+    noun: str = ""  # what the error calls the number, instead of the flag
+
+    def check(self, flag, value):
+        """Raise InputError unless the value of the setting `flag` is within the bound."""
+        if self.whole:
+            if not self.allows(value):
+                raise InputError(f"{flag}{''.join(f' {number}' for number in value)}: {self.words}")
+            return
+        for number in value if isinstance(value, tuple) else (value,):
+            if not self.allows(number):
+                raise InputError(f"{self.noun or flag} {number}: must be {self.words}")
+
+
+def at_least(minimum):
+    """The bound of a number from below."""
+    return Bound(f"{minimum} or more", lambda number: minimum <= number < float("inf"))
+
+
+def none_twice(words):
+    """The bound of a tuple in which no value may stand twice. words: of the error."""
+    return Bound(words, lambda values: len(set(values)) == len(values), whole=True)
+
+
+NOT_EMPTY = Bound("at least one is needed", bool, whole=True)
+
+# Kinds of settings, and below them those that all scripts have, with the same meaning.
+Count = Annotated[int, at_least(0)]
+PositiveInt = Annotated[int, at_least(1)]
+NonNegative = Annotated[float, at_least(0)]
+LearningRate = Annotated[float, Bound("above 0", lambda rate: 0 < rate < float("inf"))]
+Fraction = Annotated[float, Bound("from 0 to 1", lambda fraction: 0 <= fraction <= 1)]
+Dropout = Annotated[float, Bound("0 or more and below 1", lambda rate: 0 <= rate < 1)]
+Temperature = Annotated[float, Bound("from 0.01 to 1000", lambda t: 0.01 <= t <= 1000, noun="temperature")]  # for float32
+
+Seeds = Annotated[
+    tuple[int, ...],
+    Bound("at least one is needed, and none twice", lambda seeds: 0 < len(set(seeds)) == len(seeds), whole=True),
+    Bound("0 or more and below 2**32", lambda seed: 0 <= seed < 2**32),  # which numpy takes
+]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Strategy = Literal["none", "mirrored", "multiworker"]
+Export = tuple[Literal["onnx"], ...]
+
+
+def check_bounds(settings):
+    """Raise InputError unless every setting is within the bounds on its field. settings: a dataclass instance."""
+    for name, hint in get_type_hints(type(settings), include_extras=True).items():
+        for bound in _bounds(hint):
+            bound.check(f"--{name.replace('_', '-')}", getattr(settings, name))
+
+
+def _bounds(hint):
+    """The bounds of a type: those that it is annotated with, and those of what it is a tuple of."""
+    return [bound for inner in get_args(hint) for bound in ([inner] if isinstance(inner, Bound) else _bounds(inner))]
+
+
+def check_loss_weights(settings):
+    """Raise InputError if hard and soft loss both weigh 0."""
+    if settings.hard_weight == settings.soft_weight == 0:
+        raise InputError("--hard-weight 0 --soft-weight 0: nothing would be learnt; one must be above 0")
+
+
+def check_known(flag, names, known):
+    """Raise InputError unless each of `names`, the value of `flag`, is one of the names `known`."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"{flag} {name}: expected some of {' '.join(known)}")
+
+
+# Start -----------------------------------------------------------------------------------------------------------------
 
 
 def start(main, presets, description):
-    """Run `main(preset name, settings)` with settings from the command line, as `script.py [PRESET] [--flag value …]`.
+    """Run a script with settings from the command line, as `script.py [PRESET] [--flag value …]`.
 
-    presets: {name: settings dataclass instance}, the first of them the default. Ends as `ending_in_one_line` does.
+    main: (preset name, settings) -> None
+    presets: {name: settings dataclass instance}, the first of them the default
+    description: what `--help` says of the script
+
+    Errors end the process as `errors_in_one_line` does.
     """
     sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows a finished stage at once
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
     preset = words[0] if named else next(iter(presets))
-    with ending_in_one_line("stopped; the same command goes on after the last whole epoch"):
+    with errors_in_one_line("stopped; the same command resumes after the last whole epoch"), losing_a_worker_in_one_line():
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
         settings = tyro.cli(
@@ -52,92 +118,28 @@ def start(main, presets, description):
             prog=f"{sys.argv[0]} [{'|'.join(presets)}]",
             description=f"{description} Defaults shown are those of the preset {preset!r}.",
         )
-        check_at_least(settings, batch_size=1)
+        check_bounds(settings)
         set_devices(settings.strategy, settings.batch_size)
         if not is_chief():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what there is to say the chief says
         main(preset, settings)
 
 
-def check_at_least(settings, **minima):
-    """Raise InputError unless each named number (or each number of a tuple) in `settings` is at least its minimum."""
-    for name, minimum in minima.items():
-        value = getattr(settings, name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if not minimum <= number < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} {number}: must be {minimum} or more")
-
-
-def check_positive(settings, *names):
-    """Raise InputError unless each named number in `settings` is above 0."""
-    for name in names:
-        if not 0 < getattr(settings, name) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be above 0")
-
-
-def check_fraction(settings, *names):
-    """Raise InputError unless each named number (or each number of a tuple) in `settings` is from 0 to 1."""
-    for name in names:
-        value = getattr(settings, name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if not 0 <= number <= 1:
-                raise InputError(f"--{name.replace('_', '-')} {number}: must be from 0 to 1")
-
-
-def check_dropout(settings, *names):
-    """Raise InputError unless each named number in `settings` is 0 or more and below 1."""
-    for name in names:
-        if not 0 <= getattr(settings, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be 0 or more and below 1")
-
-
-def check_temperatures(*temperatures):
-    """Raise InputError unless each is one that float32 can reckon with, and that means anything."""
-    for temperature in temperatures:
-        if not 0.01 <= temperature <= 1000:
-            raise InputError(f"temperature {temperature}: must be from 0.01 to 1000")
-
-
-def check_weights(settings):
-    """Raise InputError unless the two losses of distillation weigh 0 or more, and not both of them 0."""
-    check_at_least(settings, hard_weight=0, soft_weight=0)
-    if settings.hard_weight == settings.soft_weight == 0:
-        raise InputError("--hard-weight 0 --soft-weight 0: nothing would be learnt; one must be above 0")
-
-
-def check_seeds(seeds):
-    """Raise InputError unless there is a seed, none stands twice, and each is one that numpy takes."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds {' '.join(map(str, seeds))}: at least one is needed, and none twice")
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise InputError(f"--seeds {seed}: must be 0 or more and below 2**32")
-
-
-def check_none_twice(settings, *names):
-    """Raise InputError if one of the tuples named holds a value twice."""
-    for name in names:
-        values = getattr(settings, name)
-        if len(set(values)) < len(values):
-            raise InputError(f"--{name.replace('_', '-')} {' '.join(map(str, values))}: each only once")
-
-
-def check_known(flag, wanted, known):
-    """Raise InputError unless each of the names `wanted` is one of the names `known`."""
-    for name in wanted:
-        if name not in known:
-            raise InputError(f"{flag} {name}: expected some of {' '.join(known)}")
-
-
-def identity(settings):
-    """The settings that say which run it is, as JSON holds them: not where it lies or is reckoned, nor what may be fetched."""
+def run_identity(settings):
+    """The settings that say which run it is, as JSON holds them: not where it lies or is computed, nor what may be fetched."""
     shown = as_dict(dataclasses.replace(settings, output=""))
     del shown["download"], shown["strategy"]
     return shown
 
 
-def typed(script, preset, default, settings):
-    """The command that starts a script with these settings, all that differs from the preset's `default`; not where it lies."""
+def command_line(script, preset, default, settings):
+    """The command that starts a script with these settings, but for where the run lies.
+
+    script: its name, without .py
+    preset: its preset
+    default: settings of the preset; what differs from them is written as flags
+    settings: those of the run
+    """
     words = ["python", f"{script}.py", *([preset] if preset != "demo" else [])]
     for name, value in vars(settings).items():
         if value == getattr(default, name) or name in ("output", "download", "strategy"):

@@ -1,4 +1,4 @@
-"""The equations of distillation (Hinton et al. 2015, arXiv 1503.02531), and soft labels that are computed once.
+"""The equations of distillation (Hinton et al. 2015, arXiv 1503.02531).
 
 All of it in float32 whatever the precision of the model, on logits rather than probabilities: no logarithm of a rounded
 zero. What teacher and student are, and how they are trained, is not this module's business.
@@ -7,15 +7,17 @@ zero. What teacher and student are, and how they are trained, is not this module
 import numpy as np
 from scipy.special import softmax
 
-from common.backend import Lambda, is_chief, keras, tf
-from common.data import UNLABELLED
-from common.files import fingerprint, write_whole
+from common.backend import tf
+from data.parts import UNLABELLED
 
 
 def soften(logits, temperature):
     """Soft labels q_i = exp(z_i / T) / Σ_j exp(z_j / T)  (Hinton et al. 2015, equation 1).
 
-    logits: (..., classes), any float. Returns float32 of the same shape, rows summing to 1.
+    logits: z, (…, classes), any float
+    temperature: T
+
+    Returns float32 of the same shape, rows summing to 1.
     """
     return softmax(np.asarray(logits, np.float64) / temperature, axis=-1).astype(np.float32)
 
@@ -23,87 +25,79 @@ def soften(logits, temperature):
 def noise_labels(labels, classes, temperature, seed, deviation=0.1):
     """The original's control: soft labels softmax((one-hot + N(0, deviation²)) / T) that know nothing but the label.
 
-    labels: (texts,) int. Returns (texts, classes) float32.
+    labels: (texts,) int
+    classes: how many
+    temperature: T
+    seed: of the noise
+    deviation: of the noise
+
+    Returns (texts, classes) float32.
     """
     noise = np.random.default_rng(seed).normal(0, deviation, (len(labels), classes))
     return soften(np.eye(classes)[labels] + noise, temperature)
 
 
 def hard_loss(labels, logits):
-    """Cross-entropy -log softmax(z)[label] with the true labels, per example.
+    """Cross-entropy CE(y, softmax(z)) = -log softmax(z)_y with the true labels, per example; 0 where there is no label.
 
-    labels: (batch,) or (batch, 1) int. logits: (batch, classes), any float. Returns (batch,) float32.
+    labels: y, (batch,) or (batch, 1), whole numbers, UNLABELLED where there is none
+    logits: z, (batch, classes), any float
+
+    Returns (batch,) float32.
     """
     labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), tf.cast(logits, tf.float32))
+    return tf.cast(labels != UNLABELLED, tf.float32) * losses
 
 
 def soft_loss(soft_labels, logits_at_temperature):
-    """KL(teacher_T || student_T) = Σ p log(p / q) with p the teacher's soft labels and q = softmax(z / T), per example.
+    """KL(p || q) = Σ p log(p / q) with p the teacher's soft labels and q = softmax(z / T), per example.
 
-    Its gradient scales with 1/T², so it is weighted by T² beside the hard loss (Hinton et al. 2015, section 2).
-    soft_labels: (batch, classes), rows summing to 1, zeros allowed. logits_at_temperature: z / T, (batch, classes).
-    Returns (batch,) float32, not below 0 but for rounding.
+    soft_labels: p, (…, classes), rows summing to 1, zeros allowed
+    logits_at_temperature: z / T, (…, classes), any float
+
+    Returns (…) float32, not below 0 but for rounding.
     """
     p = tf.cast(soft_labels, tf.float32)
     log_q = tf.nn.log_softmax(tf.cast(logits_at_temperature, tf.float32))
     return tf.reduce_sum(tf.math.xlogy(p, p) - p * log_q, axis=-1)
 
 
-def compile_alone(classifier, optimizer):
-    """Cross-entropy with the true labels."""
-    classifier.compile(optimizer, loss=hard_loss)
-    return classifier
+def distillation_loss(temperature, hard_weight, soft_weight):
+    """Hinton's loss: hard_weight · CE(y, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))  (section 2).
 
+    The gradient of the soft loss scales with 1/T², hence the factor T².
 
-def compile_distilled(classifier, optimizer, temperature, hard_weight, soft_weight):
-    """One classifier, two outputs: its logits z for the labels, z / T for the soft labels.
+    temperature: T
+    hard_weight: of the hard loss
+    soft_weight: of the soft loss
 
-    loss = hard_weight · CE(label, softmax(z)) + soft_weight · T² · KL(teacher_T || softmax(z / T))   (Hinton, section 2)
+    Returns (targets as `distillation_targets` makes them, logits z (batch, classes)) -> (batch,) float32.
     """
-    logits = classifier.output  # (batch, classes)
-    outputs = {
-        "hard": keras.layers.Activation("linear", dtype="float32", name="hard")(logits),
-        "soft": Lambda(lambda z: z / temperature, dtype="float32", name="soft")(logits),
-    }
-    model = keras.Model(classifier.inputs, outputs)
-    model.compile(
-        optimizer,
-        loss={"hard": hard_loss, "soft": soft_loss},
-        loss_weights={"hard": hard_weight, "soft": soft_weight * temperature**2},
-    )
-    return model
+    def loss(targets, logits):
+        labels, soft_labels = targets[:, 0], targets[:, 1:]
+        soft = temperature**2 * soft_loss(soft_labels, logits / temperature)
+        return hard_weight * hard_loss(labels, logits) + soft_weight * soft
+
+    return loss
+
+
+def distillation_metrics(temperature):
+    """Hard and soft loss by themselves, unweighted, for the log: what `distillation_loss` takes -> (batch,) float32 each."""
+    def hard(targets, logits):
+        return hard_loss(targets[:, 0], logits)
+
+    def soft(targets, logits):
+        return soft_loss(targets[:, 1:], logits / temperature)
+
+    hard.__name__, soft.__name__ = "hard_loss", "soft_loss"  # which Keras logs
+    return [hard, soft]
 
 
 def distillation_targets(labels, soft_labels):
-    """(labels, weights) for the two outputs; where there is no label only the soft loss counts."""
-    labelled = labels != UNLABELLED
-    targets = {"hard": np.where(labelled, labels, 0), "soft": soft_labels}
-    weights = {"hard": labelled.astype(np.float32), "soft": np.ones(len(labels), np.float32)}
-    return targets, weights
+    """Label and soft labels side by side, [y | p]: (examples, 1 + classes) float32.
 
-
-def example_keys(examples, rows):
-    """One digest per example, of its token ids or pixels: what a soft label is filed under. Returns (rows,) strings."""
-    return np.array([fingerprint(examples.example(row)) for row in rows])
-
-
-def cached_logits(path, model_fingerprint, keys, compute_logits):
-    """A teacher's logits for the examples with `keys`; those not yet in the file `path` are computed and added.
-
-    The file counts only if it was made by the same model; within it an example is found by its key, never by its position.
-    It holds logits rather than soft labels, so that it serves every temperature. compute_logits: indices into `keys` ->
-    logits (indices, classes). Returns (logits (examples, classes) float32, how many were computed now).
+    labels: (examples,) int, UNLABELLED where there is none
+    soft_labels: (examples, classes) float32
     """
-    stored = {}
-    if path.is_file():
-        with np.load(path) as file:
-            if str(file["fingerprint"]) == model_fingerprint:
-                stored = dict(zip(file["keys"], file["logits"], strict=True))
-    missing = np.flatnonzero([key not in stored for key in keys])
-    if len(missing):
-        stored |= dict(zip(keys[missing], np.asarray(compute_logits(missing), np.float32), strict=True))
-        arrays = {"fingerprint": model_fingerprint, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
-        if is_chief():
-            write_whole(path, lambda file: np.savez(file, **arrays))
-    return np.stack([stored[key] for key in keys]), len(missing)
+    return np.concatenate([labels[:, None], soft_labels], axis=1, dtype=np.float32)

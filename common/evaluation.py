@@ -1,10 +1,7 @@
-"""What a model is worth: accuracy and macro-F1, paired comparisons, parameters, FLOPs and latency.
+"""What a model answers and how good that is: predictions, accuracy and macro-F1, calibration, paired comparisons.
 
 Functions take arrays and models and return values; choosing models by these values is the training module's work.
 """
-
-import itertools
-import time
 
 import numpy as np
 from scipy import stats
@@ -12,28 +9,40 @@ from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score
 
 from common.backend import tf
-from common.data import by_length
+from common.batches import by_length
 
 
-def predict(model, examples, rows, batch_size=None):
-    """Logits of `model` for the examples `rows`: (rows, …) float32 as the model gives them, in the order of `rows`.
+def prediction_graph(model, examples):
+    """`model` as a graph on its own device, for several calls of `predict`; predict_on_batch would share a batch out."""
+    return tf.function(lambda inputs: model(inputs, training=False), input_signature=[examples.spec])
 
-    Batches are formed by length, so that short texts do not pay for long ones. examples: Encoded or Images. batch_size: as
-    many as suit the examples, unless given.
+
+def predict(model, examples, indices, batch_size=None, graph=None):
+    """Logits of `model` for some examples: (examples, …) float32 as the model gives them, in the order of `indices`.
+
+    Batches are formed by length, so that short texts do not pay for long ones.
+
+    model: Keras model
+    examples: TokenizedTexts or Pixels
+    indices: (examples,) int, which of them
+    batch_size: as many as suit the examples, unless given
+    graph: what `prediction_graph` made of the two; traced anew unless given
     """
-    if not hasattr(model, "answer"):  # traced once, on the model's own device: predict_on_batch would share a batch out
-        model.answer = tf.function(lambda inputs: model(inputs, training=False), input_signature=[examples.spec])
-    found = None
-    for chosen in by_length(examples.lengths(rows), batch_size or examples.at_once):
-        batch = model.answer(examples.inputs(rows[chosen])).numpy()
-        if found is None:
-            found = np.empty((len(rows), *batch.shape[1:]), np.float32)
-        found[chosen] = batch
-    return found
+    graph, logits = graph or prediction_graph(model, examples), None
+    for batch in by_length(examples.lengths(indices), batch_size or examples.predict_batch_size):
+        answers = graph(examples.inputs(indices[batch])).numpy()
+        if logits is None:
+            logits = np.empty((len(indices), *answers.shape[1:]), np.float32)
+        logits[batch] = answers
+    return logits
 
 
 def scores(labels, logits):
-    """{"accuracy", "macro_f1"} of the most probable classes, as fractions. labels: (rows,); logits: (rows, classes)."""
+    """{"accuracy", "macro_f1"} of the most probable classes, as fractions.
+
+    labels: (examples,) int
+    logits: (examples, classes)
+    """
     predicted = logits.argmax(axis=-1)
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
@@ -42,11 +51,14 @@ def scores(labels, logits):
 
 
 def calibration(labels, logits, bins=15):
-    """{"ece", "nll"}: how far the probabilities at T = 1 can be taken at their word. labels: (rows,); logits: (rows, classes).
+    """{"ece", "nll"}: how far the probabilities at T = 1 can be taken at their word.
 
-    ece: expected calibration error Σ_b n_b / n · |accuracy_b - confidence_b| over `bins` equal intervals of the highest
-    probability (Guo et al. 2017, arXiv 1706.04599, equation 3), as a fraction. nll: mean -log of the true label's
-    probability, in nats.
+    ece: expected calibration error Σ_b n_b / n · |accuracy_b - confidence_b| over equal intervals of the highest probability
+    (Guo et al. 2017, arXiv 1706.04599, equation 3), as a fraction. nll: mean -log of the true label's probability, in nats.
+
+    labels: (examples,) int
+    logits: (examples, classes)
+    bins: how many intervals
     """
     log_p = log_softmax(np.asarray(logits, np.float64), axis=-1)
     confidence = np.exp(log_p.max(axis=-1))
@@ -56,11 +68,13 @@ def calibration(labels, logits, bins=15):
     return {"ece": float(np.abs(gaps).sum() / len(labels)), "nll": float(-log_p[np.arange(len(labels)), labels].mean())}
 
 
-def compare(correct_a, correct_b, confidence=0.95):
+def compare(correct_a, correct_b):
     """Is A more accurate than B, on the same texts or images?
 
-    correct_a, correct_b: (seeds, texts) bool, whether each was classified rightly.
-    Returns {"difference", "ci95", "p_value"}: A's accuracy less B's, its interval, and the two-sided p-value.
+    correct_a: (seeds, texts) bool, whether A classified each rightly
+    correct_b: the same of B
+
+    Returns {"difference", "ci95", "p_value"}: A's accuracy less B's, its 95 % interval, and the two-sided p-value.
 
     One seed: the exact McNemar test, and the normal interval for paired proportions. Several: a t-test in which both the
     draw of the texts and the seeds of training count as chance. The variance of the difference is that of its mean over
@@ -74,7 +88,7 @@ def compare(correct_a, correct_b, confidence=0.95):
     if seeds == 1:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-        margin = stats.norm.ppf(0.5 + confidence / 2) * over_texts**0.5
+        margin = stats.norm.ppf(0.975) * over_texts**0.5
     else:
         over_seeds = difference.mean(axis=1).var(ddof=1) / seeds
         variance = over_texts + over_seeds
@@ -83,7 +97,7 @@ def compare(correct_a, correct_b, confidence=0.95):
         else:
             freedom = variance**2 / (over_texts**2 / (texts - 1) + over_seeds**2 / (seeds - 1))
             p_value = 2 * stats.t.sf(abs(mean) / variance**0.5, freedom)
-            margin = stats.t.ppf(0.5 + confidence / 2, freedom) * variance**0.5
+            margin = stats.t.ppf(0.975, freedom) * variance**0.5
     return {
         "difference": float(mean),
         "ci95": [float(mean - margin), float(mean + margin)],
@@ -91,56 +105,11 @@ def compare(correct_a, correct_b, confidence=0.95):
     }
 
 
-def parameters(model):
-    """Number of weights, trainable or not."""
-    return int(sum(np.prod(weight.shape) for weight in model.weights))
+def pack_bits(correct):
+    """(examples,) bool as text, four to a hexadecimal digit; `unpack_bits` has them back."""
+    return np.packbits(correct).tobytes().hex()
 
 
-def graph_flops(model):
-    """Floating-point operations of `model` for one example, as TensorFlow's profiler counts them; a multiply-add is two.
-
-    The profiler does not count Einsum, so BERTs, whose attention is made of it, have `encoder_flops`.
-    """
-    inputs = [tf.TensorSpec([1, *x.shape[1:]], x.dtype) for x in model.inputs]
-    graph = tf.function(lambda *x: model(x[0] if len(x) == 1 else list(x))).get_concrete_function(*inputs).graph
-    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation() | {"output": "none"}
-    return tf.compat.v1.profiler.profile(graph, cmd="op", options=options).total_float_ops
-
-
-def encoder_flops(config, tokens):
-    """Floating-point operations of a BERT encoder for one text of `tokens` tokens; a multiply-add counts as two.
-
-    Counted are the matrix products of the layers, which are nearly all of the work: four hidden x hidden ones, the
-    two of attention, and the two of the feed-forward part. config: the entries of config.json.
-    """
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    layer = 4 * tokens * hidden * hidden + 2 * tokens * tokens * hidden + 2 * tokens * hidden * inner
-    return 2 * config["num_hidden_layers"] * layer
-
-
-def latency(models, inputs, batch_sizes=(1, 32), rounds=15):
-    """Median wall-clock time of one forward pass: {name: {str(batch size): milliseconds}}.
-
-    models: {name: model}. inputs: batch size -> their inputs. How it is measured: see `wall_clock`.
-    """
-    runs = {name: tf.function(lambda x, model=model: model(x)) for name, model in models.items()}
-    times = {size: wall_clock(runs, [inputs(size)], rounds) for size in batch_sizes}
-    return {name: {str(size): 1000 * float(times[size][name][0]) for size in batch_sizes} for name in models}
-
-
-def wall_clock(runs, batches, rounds):
-    """Median wall-clock seconds of each batch over `rounds` rounds: {name: (batches,) float64}.
-
-    runs: {name: function of a batch that returns tensors}. They take turns at every batch in an order of its own, so that a
-    busy moment of the machine falls on all of them, and what one leaves in the cache serves none more than another; two
-    first rounds, in which graphs are built and memory is claimed, do not count.
-    """
-    names, order = [*runs], np.random.default_rng(0)
-    seconds = {name: np.zeros((rounds + 2, len(batches))) for name in names}
-    for turn, (place, batch) in itertools.product(range(rounds + 2), enumerate(batches)):
-        for name in map(names.__getitem__, order.permutation(len(names))):
-            run = runs[name]
-            start = time.perf_counter()
-            tf.nest.map_structure(lambda tensor: tensor.numpy(), run(batch))  # all of it is there
-            seconds[name][turn, place] = time.perf_counter() - start
-    return {name: np.median(found[2:], axis=0) for name, found in seconds.items()}
+def unpack_bits(text, count):
+    """What `pack_bits` made of `count` examples."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(bool)

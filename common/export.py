@@ -1,26 +1,28 @@
 """The student to take away, student/: Hugging Face's files, a SavedModel, a model card, ONNX; read back and checked.
 
-What is written here must work where this repository is not. Which student it is the scripts say.
+What is written here must work where this repository is not.
 """
 
-import contextlib
 import importlib.util
-import json
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
 from scipy.special import softmax
-from tokenizers import Tokenizer
 
-from common import InputError, pretrained, reason, report
-from common.backend import forget_models, inference_graph, set_precision, tf
-from common.files import write_json, write_text, write_whole
+from common import InputError, reason
+from common.backend import in_float32, inference_graph, tf
+from common.bert import TEXT_SIGNATURE, build_encoder, swap_pad_id
+from common.files import atomic_folder, write_json, write_text
+from common.report.document import Section
+from common.report.tables import markdown, student_table
+from data import berts
+from data.sources import SOURCES
+from data.students import ask, load
 
-TEXTS = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
-POOLER_SCALE = 2.0**-12  # a power of two, so that dividing by it loses nothing; narrow floats can still hold both factors
 TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
 NOTE = (
     "Of one seed; bytes of the weights in float32. `student/` was read back and asked 32 test texts or images: its "
@@ -28,81 +30,185 @@ NOTE = (
 )
 
 
-# Writing ---------------------------------------------------------------------------------------------------------------
+def check_packages(settings):
+    """Raise InputError, before anything is trained, if what `export` among the settings asks for is not installed."""
+    for package in ("tf2onnx", "onnxruntime") if "onnx" in settings.export else ():
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"--export onnx needs the package {package}: pip install tf2onnx onnxruntime")
 
 
-@contextlib.contextmanager
-def in_float32(precision):
-    """A block in which models are built in float32, whatever their `precision` was: what is given away, and timed."""
-    forget_models()
-    set_precision("float32")
-    try:
-        yield
-    finally:
-        set_precision(precision)
+def write_student(run, records, names, teacher, write, story=""):
+    """Write to student/ the model that is best on the validation part, of all seeds; delete it if there is none.
 
+    run: of any seed
+    records: of the finished stages
+    names: of the students
+    teacher: name of the teacher, which the report holds the student against
+    write: `text_writer` or `image_writer`
+    story: the script's docstring, for the model card; without it there is none
 
-def write_encoder(folder, bert, classes, head=None, **more):
-    """Write config.json, model.safetensors and the tokenizer of a text classifier, as Hugging Face lays them out.
-
-    bert: with the trained weights. classes: names. head: (kernel (hidden, classes), bias (classes,)) of logits =
-    h_[CLS] · kernel + bias; without one only the encoder is written. more: further entries of config.json.
-
-    BertForSequenceClassification puts a pooler between, tanh(P h_[CLS] + p). With P = ε I, p = 0 and kernel / ε it hands on
-    h but for ε² h³ / 3, which is less than a hundred-thousandth of h while |h| < 22.
+    Returns (which it is, in words; sections of the report).
     """
-    tensors = {pretrained.hugging_face_name(name): value.T if name.endswith("/kernel") else value
-               for name, value in bert.weights.items()}
-    if head:
-        hidden = bert.config["hidden_size"]
-        tensors |= {
-            "bert.pooler.dense.weight": POOLER_SCALE * np.eye(hidden, dtype=np.float32),
-            "bert.pooler.dense.bias": np.zeros(hidden, np.float32),
-            "classifier.weight": head[0].T / POOLER_SCALE, "classifier.bias": head[1],
-        }
-    tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
-    write_whole(folder / "model.safetensors", lambda file: file.write(save(tensors, {"format": "pt"})))
-    write_json(folder / "config.json", bert.config | {
-        "model_type": "bert", "architectures": ["BertForSequenceClassification" if head else "BertModel"],
-        "problem_type": "single_label_classification", "torch_dtype": "float32", "pad_token_id": bert.pad_id,
-        "id2label": {str(i): name for i, name in enumerate(classes)}, "label2id": {name: i for i, name in enumerate(classes)},
-    } | more)
-    write_tokenizer(folder, bert, more.get("maxlen"))
+    students = [record for record in records if record["name"] in names]
+    if not students:
+        shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
+        return "none: no student in the table", []
+    best = max(students, key=lambda record: record["validation_accuracy"])
+    deep = next(record for record in records if record["name"] == teacher and record["seed"] == best["seed"])
+    run = replace(run, seed=best["seed"])
+    with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
+        size = write(folder, run, best)
+        table = student_table(deep, best, ((run.stage(teacher) / "weights.npz").stat().st_size, size))
+        if story:
+            write_text(folder / "README.md", model_card(story, run, best, table))
+    words = f"{best['name']}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
+    return words, [Section("The student to take away", table, NOTE)]
 
 
-def write_tokenizer(folder, bert, maxlen):
-    """Write tokenizer.json, tokenizer_config.json and, for a WordPiece, vocab.txt. maxlen: tokens a text is to be cut to."""
-    tokenizer = Tokenizer.from_str(bert.tokenizer.to_str())
-    tokenizer.no_truncation()  # the cut is the user's: tokenizer_config.json says how long texts were in training
-    write_text(folder / "tokenizer.json", tokenizer.to_str())
-    model, around = json.loads(tokenizer.to_str())["model"], tokenizer.encode("").tokens
-    unknown = model.get("unk_token") or (tokenizer.id_to_token(model["unk_id"]) if model.get("unk_id") is not None else None)
-    named = {"cls_token": around[0], "sep_token": around[-1], "pad_token": tokenizer.id_to_token(bert.pad_id),
-             "unk_token": unknown, "mask_token": next(filter(tokenizer.token_to_id, ("[MASK]", "<mask>")), None)}
-    write_json(folder / "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": maxlen,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        **{name: token for name, token in named.items() if token},
-    })
-    words = sorted(model["vocab"], key=model["vocab"].get) if model["type"] == "WordPiece" else []
-    if words and model["vocab"][words[-1]] == len(words) - 1:  # a file of lines can have no holes
-        write_text(folder / "vocab.txt", "\n".join(words) + "\n")
+# Students of texts -----------------------------------------------------------------------------------------------------
 
 
-def classifying_graph(classifier, pad_id):
-    """A classifier of texts as a graph to give away: (token ids, segment ids) -> {"probabilities": (texts, classes) float32}.
+@dataclass(frozen=True)
+class TextModel:
+    """A trained model of texts, as it is given away."""
 
-    classifier: Keras model of both -> logits. It takes ids as the tokenizer makes them, padded with pad_id.
-    """
+    bert: berts.Bert  # with the trained weights
+    graph: Callable  # a `backend.inference_graph`, to {"probabilities", …}
+    head: list | None = None  # see `berts.save`
+    signature: tuple = TEXT_SIGNATURE  # inputs of the graph
+    onnx_graph: Callable | None = None  # () -> the graph that ONNX is to have, if not the same
+    config: dict = field(default_factory=dict)  # further entries of config.json
+
+
+def text_model(classifier):
+    """The TextModel of a `bert.BertClassifier`. Its graph takes ids as the tokenizer makes them, padded with its pad_id."""
+    bert = classifier.bert
+
     def classify(token_ids, segment_ids):
-        return {"probabilities": tf.nn.softmax(classifier([exchange(token_ids, pad_id), segment_ids], training=False))}
+        logits = classifier.model([swap_pad_id(token_ids, bert.pad_id), segment_ids], training=False)
+        return {"probabilities": tf.nn.softmax(logits)}
 
-    return inference_graph(classify, *TEXTS)
+    return TextModel(bert, inference_graph(classify, *TEXT_SIGNATURE), classifier.head.get_weights())
 
 
-def exchange(token_ids, pad_id):
-    """Token ids as the tokenizer makes them -> as bert4keras takes them: pad_id and 0 change places (see `data.encode`)."""
-    return tf.where(token_ids == 0, pad_id, tf.where(token_ids == pad_id, 0, token_ids)) if pad_id else token_ids
+def text_writer(build):
+    """What writes a model of texts for `write_student`. build: (run of its seed, its record) -> TextModel, in float32."""
+    def write(folder, run, best):
+        model = build(run, best)
+        write_text_model(folder, run, model)
+        weights = [folder / "model.safetensors"] if model.head else (folder / "saved_model").rglob("*")
+        return sum(file.stat().st_size for file in weights)
+
+    return write
+
+
+def write_text_model(folder, run, model):
+    """Write a TextModel and check it: what TensorFlow, Hugging Face's formula and ONNX make of the files is what it answers.
+
+    folder: Path, empty
+    run: of its seed
+    model: the TextModel
+    """
+    tested, bert = run.parts.test[:32], model.bert
+    token_ids, segment_ids = run.examples.inputs(tested)
+    inputs = {"token_ids": np.array(swap_pad_id(token_ids, bert.pad_id)), "segment_ids": segment_ids}
+    inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
+    expected = {name: value.numpy() for name, value in model.graph(*inputs.values()).items()}
+    berts.save(folder, bert, run.corpus.classes, model.head, maxlen=run.settings.maxlen, **model.config)
+    written = berts.load(str(folder))
+    check_encoder(written, bert)
+    write_saved_model(folder, model.graph)
+    answers = ask(load(folder), [run.corpus.texts[index] for index in tested])["probabilities"]
+    check_equal(f"{folder.name}/saved_model", answers, expected["probabilities"])
+    if model.head:
+        answers = hugging_face_answer(folder, written, token_ids, segment_ids)
+        check_equal(f"{folder.name}/model.safetensors", answers, expected["probabilities"])
+    if "onnx" in run.settings.export:
+        write_onnx(folder, model.onnx_graph() if model.onnx_graph else model.graph, model.signature, inputs)
+
+
+def check_encoder(written, bert):
+    """Raise RuntimeError unless `written`, the BERT read back, has the weights of `bert`."""
+    if not all(np.array_equal(written.weights[name], bert.weights[name]) for name in berts.expected_shapes(bert.config)):
+        raise RuntimeError(f"{written.source} does not hold the weights of the trained model")
+
+
+def hugging_face_answer(folder, bert, token_ids, segment_ids):
+    """What BertForSequenceClassification makes of the files that `berts.save` wrote: probabilities (texts, classes) float32.
+
+    softmax(W · tanh(P h_[CLS] + p) + b), read back and computed here.
+
+    folder: Path
+    bert: read from there
+    token_ids, segment_ids: (texts, tokens) int32, as bert4keras takes them
+    """
+    encoder = build_encoder(bert, dropout=0.0)
+    with safe_open(folder / "model.safetensors", framework="np") as file:
+        pooler, classifier = (
+            [file.get_tensor(f"{name}.{part}") for part in ("weight", "bias")] for name in ("bert.pooler.dense", "classifier")
+        )
+    hidden = encoder.model.predict_on_batch([token_ids, segment_ids])[:, 0]
+    pooled = np.tanh(hidden @ pooler[0].T + pooler[1])
+    return softmax(pooled @ classifier[0].T + classifier[1], axis=-1)
+
+
+def model_card(story, run, best, table):
+    """README.md of a student of texts, in Markdown.
+
+    story: the script's docstring, whose first two paragraphs say what was done
+    run: of the student's seed
+    best: its record
+    table: rows of `student_table`
+    """
+    base, data = (Path(name).name for name in (run.bert.source, run.corpus.name))
+    licences = {name: SOURCES[name].licence for name in (run.bert.source, run.corpus.name) if name in SOURCES}
+    licence = licences.get(run.bert.source)
+    speed = f", speed=tf.constant({best['speed']:g})" if "speed" in best else ""
+    code = ['answer = tf.saved_model.load("saved_model").signatures["serving_default"]',
+            f"answer(token_ids=ids, segment_ids=tf.zeros_like(ids){speed})  # int32 (texts, tokens), padding {run.bert.pad_id}"]
+    if not speed:
+        code = ['transformers.pipeline("text-classification", ".", truncation=True)("a text")', *code]
+    front = ["---", "pipeline_tag: text-classification", "tags: [knowledge-distillation, bert]",
+             *([f"license: {licence.lower()}"] if licence else []), "---"]
+    return "\n\n".join([
+        "\n".join(front),
+        f"# {best['name']} of {base} on {data}",
+        *(" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]),
+        f"This is `{best['name']}` of seed {best['seed']}: {best['layers']:.3g} layers of {base}, taught on "
+        f"{len(run.parts.train):,} labelled texts of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} "
+        "tokens.",
+        f"Licences: {'; '.join(f'{name}: {text}' for name, text in licences.items()) or 'those of ' + base}. The model's own "
+        "licence is that of the model it was made from.",
+        f"Accuracy on {len(run.parts.test):,} test texts; latency of one text and of 32 together, in milliseconds:",
+        markdown(table),
+        "```python\n" + "\n".join(code) + "\n```",
+    ]) + "\n"
+
+
+# Students of images ----------------------------------------------------------------------------------------------------
+
+
+def image_writer(build):
+    """What writes a model of images for `write_student`. build: (run of its seed, its record) -> Keras model, in float32."""
+    def write(folder, run, best):
+        classifier, pixels = build(run, best), run.examples.inputs(run.parts.test[:32])
+        signature = (tf.TensorSpec((None, *pixels.shape[1:]), tf.float32, name="images"),)
+        graph = inference_graph(lambda images: {"probabilities": tf.nn.softmax(classifier(images, training=False))}, *signature)
+        write_saved_model(folder, graph)
+        answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
+        expected = tf.nn.softmax(classifier.predict_on_batch(pixels)).numpy()
+        check_equal(f"{folder.name}/saved_model", answer(images=tf.constant(pixels))["probabilities"].numpy(), expected)
+        if "onnx" in run.settings.export:
+            write_onnx(folder, graph, signature, {"images": pixels})
+        write_json(folder / "classes.json", {
+            "images": f"float32 (batch, {run.corpus.size}), from 0 to 1", "classes": run.corpus.classes,
+        })
+        return (run.stage(best["name"]) / "weights.npz").stat().st_size
+
+    return write
+
+
+# Both ------------------------------------------------------------------------------------------------------------------
 
 
 def write_saved_model(folder, graph):
@@ -111,7 +217,12 @@ def write_saved_model(folder, graph):
 
 
 def write_onnx(folder, graph, signature, examples):
-    """Write a graph as `folder`/model.onnx, and check that onnxruntime answers `examples` (arrays, by input name) alike.
+    """Write a graph as `folder`/model.onnx, and check that onnxruntime answers alike.
+
+    folder: Path
+    graph: a `backend.inference_graph`
+    signature: its inputs
+    examples: arrays to ask it, by input name
 
     Raises InputError if tf2onnx or onnxruntime cannot do it. See `check_packages`.
     """
@@ -126,138 +237,18 @@ def write_onnx(folder, graph, signature, examples):
     except Exception as error:  # neither of the two has a common base of its own
         raise InputError(f"--export onnx: {path.name} cannot be made or not be asked ({reason(error)})") from None
     expected = graph(*map(tf.constant, examples.values()))
-    for name, found in answers.items():
-        check_equal(f"{path}, {name}", found, expected[name].numpy())
+    for name, answer in answers.items():
+        check_equal(f"{path}, {name}", answer, expected[name].numpy())
 
 
-def check_packages(settings):
-    """Raise InputError, before anything is trained, if what `export` among the settings asks for is not installed."""
-    for package in ("tf2onnx", "onnxruntime") if "onnx" in settings.export else ():
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"--export onnx needs the package {package}: pip install tf2onnx onnxruntime")
+def check_equal(what, answer, expected, tolerance=TOLERANCE):
+    """Raise RuntimeError (it is a bug here) if what stands in student/ answers otherwise than the model that was trained.
 
-
-def check_encoder(read, bert):
-    """Raise RuntimeError unless `read`, the BERT read back, has the weights of `bert`."""
-    if not all(np.array_equal(read.weights[name], bert.weights[name]) for name in pretrained.expected_shapes(bert.config)):
-        raise RuntimeError(f"{read.source} does not hold the weights of the trained model")
-
-
-def hugging_face_answer(folder, bert, token_ids, segment_ids):
-    """What BertForSequenceClassification makes of the files that `write_encoder` wrote: probabilities (texts, classes) float32.
-
-    softmax(W · tanh(P h_[CLS] + p) + b), read back and reckoned here. bert: read from there. token ids as bert4keras takes
-    them.
+    what: stands there
+    answer: probabilities, an array
+    expected: of the trained model, the same shape
+    tolerance: of the largest difference
     """
-    encoder = pretrained.build_encoder(bert, dropout=0.0)
-    with safe_open(folder / "model.safetensors", framework="np") as file:
-        pooler, classifier = (
-            [file.get_tensor(f"{name}.{part}") for part in ("weight", "bias")] for name in ("bert.pooler.dense", "classifier")
-        )
-    hidden = encoder.model.predict_on_batch([token_ids, segment_ids])[:, 0]
-    pooled = np.tanh(hidden @ pooler[0].T + pooler[1])
-    return softmax(pooled @ classifier[0].T + classifier[1], axis=-1)
-
-
-def check_equal(what, found, expected, tolerance=TOLERANCE):
-    """Raise RuntimeError (it is ours to mend) if what stands in student/ answers otherwise than the model that was trained."""
-    difference = float(np.abs(np.asarray(found, np.float64) - expected).max())
+    difference = float(np.abs(np.asarray(answer, np.float64) - expected).max())
     if not difference <= tolerance:
         raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {tolerance:.0e} was expected")
-
-
-# The model card and the table ------------------------------------------------------------------------------------------
-
-
-def against_teacher(teacher, student, sizes):
-    """Rows of strings, header first: what the student costs and reaches, and that as a share of its teacher.
-
-    teacher, student: records of models. sizes: bytes on disk of their weights, (teacher's, student's).
-    """
-    rows = [["model", "accuracy %", "MB on disk", "params", "ms @1", "ms @32"]]
-    for name, model, size in zip(("teacher", "student"), (teacher, student), sizes, strict=True):
-        times = (f"{model['latency_ms'][batch]:.3g}" for batch in ("1", "32"))
-        rows.append([f"{name}: {model['name']}" if model["name"] != name else name, f"{100 * model['accuracy']:.2f}",
-                     f"{size / 1e6:.3g}", report.count(model["parameters"]), *times])
-    faster = (f"{teacher['latency_ms'][batch] / student['latency_ms'][batch]:.1f} x faster" for batch in ("1", "32"))
-    rows.append(["", f"{100 * (student['accuracy'] - teacher['accuracy']):+.2f}", f"{sizes[0] / sizes[1]:.1f} x smaller",
-                 f"{teacher['parameters'] / student['parameters']:.1f} x fewer", *faster])
-    return rows
-
-
-def model_card(title, paragraphs, table, licence, uses):
-    """README.md of student/ in Markdown. licence: an SPDX identifier, or None. uses: lines of Python."""
-    front = ["---", "pipeline_tag: text-classification", "tags: [knowledge-distillation, bert]"]
-    front += [f"license: {licence.lower()}"] if licence else []
-    parts = [f"# {title}", *paragraphs, report.markdown(table), "```python\n" + "\n".join(uses) + "\n```"]
-    return "\n".join([*front, "---"]) + "\n\n" + "\n\n".join(parts) + "\n"
-
-
-# Reading back ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Student:
-    """A student/ that was taken away. answer: its graph. tokenizer: makes token ids. classes: names, in order.
-
-    config: entries of config.json; among them maxlen, and for a FastBERT speed and layers.
-    """
-
-    answer: object
-    tokenizer: Tokenizer
-    classes: list
-    config: dict
-
-    @property
-    def stops_early(self):
-        return "speed" in self.config
-
-
-def load(folder):
-    """Read the text classifier in a run's folder or its student/. Raises InputError if anything is missing or does not fit."""
-    folder = Path(folder)
-    if (folder / "student").is_dir():
-        folder = folder / "student"
-    if not (folder / "config.json").is_file():
-        found = "one that takes images" if (folder / "classes.json").is_file() else "no config.json in it"
-        raise InputError(f"{folder}: {found}; expected a run's folder, or its student/, with a classifier of texts")
-    for name in ("tokenizer.json", "saved_model/saved_model.pb"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        classes = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
-        vocabulary, maxlen, pad_id = (int(config[key]) for key in ("vocab_size", "maxlen", "pad_token_id"))
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-        raise InputError(f"{folder / 'config.json'}: not that of a student ({why})") from None
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from None
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= vocabulary:
-        raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {vocabulary} embeddings; "
-                         "they are not of one model")
-    try:
-        answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
-    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        raise InputError(f"{folder / 'saved_model'}: not a readable SavedModel ({reason(error)})") from None
-    known = answer.structured_outputs.get("probabilities")
-    if known is None or known.shape[-1] != len(classes):
-        found = "no probabilities" if known is None else f"probabilities of {known.shape[-1]} classes"
-        raise InputError(f"{folder}: the model gives {found}, config.json names {len(classes)}; they are not of one model")
-    tokenizer.enable_truncation(maxlen)
-    tokenizer.enable_padding(pad_id=pad_id, pad_token=tokenizer.id_to_token(pad_id), pad_to_multiple_of=8)
-    return Student(answer, tokenizer, classes, config)
-
-
-def ask(student, texts, speed=None):
-    """What a `Student` answers to texts: {"probabilities": (texts, classes) float32, for a FastBERT "layers_used" (texts,)
-    int32 and "uncertainty" (texts,) float32}. speed: of a FastBERT; None takes that of its config.
-    """
-    ids = tf.constant([encoding.ids for encoding in student.tokenizer.encode_batch_fast(texts)], tf.int32)
-    inputs = {"token_ids": ids, "segment_ids": tf.zeros_like(ids)}
-    if student.stops_early:
-        inputs["speed"] = tf.constant(student.config["speed"] if speed is None else speed, tf.float32)
-    return {name: value.numpy() for name, value in student.answer(**inputs).items()}

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, files that must be the published ones, and digests of what is in memory."""
+"""Files that are written atomically, and digests of what is in memory."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 from common import InputError
 
 
-def write_whole(path, write):
+def write_atomic(path, write):
     """Create or replace `path` with what `write(file)` writes into an open binary file.
 
     Written beside it under a temporary name and moved into place, so that a run that dies leaves the old file or none.
@@ -36,22 +36,22 @@ def write_whole(path, write):
 
 
 def write_text(path, text):
-    """`write_whole` for text, as UTF-8."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    """`write_atomic` for text, as UTF-8."""
+    write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path, value):
-    """`write_whole` for JSON; NaN is refused, because other languages cannot read it."""
+    """`write_atomic` for JSON; NaN is refused, because other languages cannot read it."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_array(path, value):
-    """`write_whole` for a numpy array, as .npy."""
-    write_whole(path, lambda file: np.save(file, value))
+    """`write_atomic` for a numpy array, as .npy."""
+    write_atomic(path, lambda file: np.save(file, value))
 
 
 @contextlib.contextmanager
-def whole_folder(path):
+def atomic_folder(path):
     """A new folder to fill, which takes the place of `path` when the block has ended without an error."""
     for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
@@ -63,10 +63,10 @@ def whole_folder(path):
         folder.rename(path)
 
 
-def kept(path, make):
-    """What `make()` returned the first time, as JSON holds it: read from the file `path`, or made and written to it now."""
+def load_or_compute(path, compute):
+    """What `compute()` returned the first time, as JSON holds it: read from `path`, or computed now and written there."""
     if not path.is_file():
-        write_json(path, make())
+        write_json(path, compute())
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -94,26 +94,6 @@ def fingerprint(*parts):
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]
-
-
-def sha256_of(path):
-    """SHA-256 of a file, 64 hex digits."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-class Damaged(InputError):
-    """A file that is not what it should be, and is of no use."""
-
-
-def check_sha256(path, expected):
-    """Raise Damaged unless the file at `path` has the SHA-256 `expected`."""
-    found = sha256_of(path)
-    if found != expected:
-        raise Damaged(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")
 
 
 def _umask():

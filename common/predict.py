@@ -1,12 +1,11 @@
-"""python -m common.predict runs/… "text" …: what a student answers to texts.
+"""python -m common.predict runs/… "text" …: ask the student of a finished run.
 
 From the command line, from a file or from standard input, a text a line; the student comes out of a run's folder, or its
-student/. Nothing of the training is needed.
+student/.
 """
 
 import itertools
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -14,10 +13,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from common import InputError, data, export
-from common.command import ending_in_one_line
+from common import InputError, errors_in_one_line
+from common.batches import by_length
+from data.students import ask, load
+from data.texts import SURROGATE, decoded, lines_of
 
-AT_ONCE = 4096  # texts that are sorted by length together
+CHUNK_SIZE = 4096  # texts that are sorted by length together
 
 
 def predict(
@@ -46,21 +47,20 @@ def predict(
     if texts and file:
         raise InputError(f"--file {file}: give texts or a file of them, not both")
     for text in texts:
-        if data.SURROGATE.search(text):
+        if SURROGATE.search(text):
             raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
-    student = export.load(folder)
+    student = load(folder)
     if speed is not None and not student.stops_early:
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
     write = as_json if json else as_columns
-    given = texts or read(file)
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
-        for some in chunks(given):
+        remaining = iter(texts or read(file))
+        while some := list(itertools.islice(remaining, CHUNK_SIZE)):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
                 print(write(student, text, answer))
             bar.update(len(some))
-    sys.stdout.flush()
 
 
 def read(file):
@@ -68,36 +68,29 @@ def read(file):
     if not file:
         if sys.stdin.isatty():
             raise InputError("no text: give texts, --file FILE, or lines on standard input")
-        return (text.rstrip("\r\n") for _, text in data.decoded(sys.stdin.buffer, Path("standard input")))
+        return (text.rstrip("\r\n") for _, text in decoded(sys.stdin.buffer, Path("standard input")))
     if not Path(file).exists() or Path(file).is_dir():
         raise InputError(f"--file {file}: there is no such file")
-    return (text.rstrip("\r\n") for _, text in data.lines_of(Path(file)))
-
-
-def chunks(texts):
-    """Lists of AT_ONCE texts."""
-    texts = iter(texts)
-    while some := list(itertools.islice(texts, AT_ONCE)):
-        yield some
+    return (text.rstrip("\r\n") for _, text in lines_of(Path(file)))
 
 
 def answers(student, texts, top, speed, batch_size):
     """What the student says of each text: {"labels": [{"label", "probability"}], a FastBERT "layers_used", "uncertainty" too}.
 
-    Texts of like length are computed together.
+    Texts of like length are computed together. For the parameters see `predict`.
     """
-    found = [None] * len(texts)
-    for rows in data.by_length(np.array([len(text) for text in texts]), batch_size):
-        told = export.ask(student, [texts[row] for row in rows], speed)
-        best = np.argsort(-told["probabilities"], axis=1, kind="stable")[:, :top]
-        for place, row in enumerate(rows):
+    all_answers = [None] * len(texts)
+    for batch in by_length(np.array([len(text) for text in texts]), batch_size):
+        outputs = ask(student, [texts[index] for index in batch], speed)
+        best = np.argsort(-outputs["probabilities"], axis=1, kind="stable")[:, :top]
+        for place, index in enumerate(batch):
             labels = [
-                {"label": student.classes[label], "probability": float(told["probabilities"][place, label])}
+                {"label": student.classes[label], "probability": float(outputs["probabilities"][place, label])}
                 for label in best[place]
             ]
-            more = {name: told[name][place].item() for name in ("layers_used", "uncertainty") if name in told}
-            found[row] = {"labels": labels} | more
-    return found
+            more = {name: outputs[name][place].item() for name in ("layers_used", "uncertainty") if name in outputs}
+            all_answers[index] = {"labels": labels} | more
+    return all_answers
 
 
 def as_json(student, text, answer):
@@ -118,8 +111,5 @@ def as_columns(student, text, answer):
 if __name__ == "__main__":
     if not sys.stdout.isatty():  # for a file or a pipe, as what is read
         sys.stdout.reconfigure(encoding="utf-8")
-    with ending_in_one_line("stopped"):
-        try:
-            tyro.cli(predict, prog="python -m common.predict")
-        except BrokenPipeError:  # whoever read the answers has enough of them, as `head` has
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with errors_in_one_line("stopped"):
+        tyro.cli(predict, prog="python -m common.predict")

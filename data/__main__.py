@@ -5,9 +5,8 @@ from typing import Annotated
 
 import tyro
 
-import data
-from common import InputError
-from common.command import ending_in_one_line
+from common import InputError, errors_in_one_line
+from data import fetching
 from data.sources import SOURCES
 
 
@@ -23,23 +22,23 @@ def fetch(
     if not names:
         raise InputError(f"fetch what? Some of {', '.join(name for name, source in SOURCES.items() if source.downloads)}")
     for name in map(_known, names):
-        if data.is_here(name):
+        if fetching.is_here(name):
             print(f"{name} is here: {_folder(name)}")
         elif copy and len(names) > 1:
             raise InputError(f"--from {copy}: only one name at a time can be taken from it")
         else:
-            data.fetch(name, copy if "://" in copy else Path(copy) if copy else None)
+            fetching.fetch(name, copy if "://" in copy else Path(copy) if copy else None)
 
 
 def list_() -> None:
     """Show what there is, whether it is here, how large it is, and where it comes from."""
     rows = [("name", "kind", "here", "size", "what", "from")]
     for name, source in SOURCES.items():
-        here = data.is_here(name)
+        here = fetching.is_here(name)
         if here and source.files:
-            size = data.in_bytes(sum(file.stat().st_size for file in data.locate(name, "").values()))
+            size = fetching.in_bytes(sum(file.stat().st_size for file in fetching.locate(name, "").values()))
         else:
-            size = data.size_of(name)
+            size = fetching.size_of(name)
         origin = f"package {source.package}" if source.package else source.downloads[-1].address
         rows.append((name, source.kind, "yes" if here else "no", size, source.what, origin))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -53,7 +52,7 @@ def path(name: tyro.conf.Positional[str], /) -> None:
     Args:
         name: which one, as `list` shows it
     """
-    data.locate(_known(name), "--data" if SOURCES[name].kind != "bert" else "--bert")
+    fetching.locate(_known(name), "--data" if SOURCES[name].kind != "bert" else "--bert")
     print(_folder(name))
 
 
@@ -64,10 +63,10 @@ def _known(name):
 
 
 def _folder(name):
-    files = data.locate(name, "").values()
+    files = fetching.locate(name, "").values()
     return next((file.parent for file in files), "inside scikit-learn")
 
 
 if __name__ == "__main__":
-    with ending_in_one_line("stopped; the same command goes on from what has come"):
+    with errors_in_one_line("stopped; the same command resumes from what has come"):
         tyro.extras.subcommand_cli_from_dict({"list": list_, "fetch": fetch, "path": path}, prog="python -m data")

@@ -1,9 +1,10 @@
 """A file of the network onto the disk, whole and checked or not at all, and zip archives unpacked without trusting them.
 
-What came before a connection broke is kept and gone on from. Proxies (HTTPS_PROXY, NO_PROXY), certificates
+What came before a connection broke is kept, and a download resumes there. Proxies (HTTPS_PROXY, NO_PROXY), certificates
 (REQUESTS_CA_BUNDLE) and a mirror of the Hugging Face hub (HF_ENDPOINT) are taken from the environment.
 """
 
+import hashlib
 import json
 import lzma
 import os
@@ -20,7 +21,7 @@ import urllib3
 from tqdm import tqdm
 
 from common import InputError
-from common.files import Damaged, check_sha256, write_json
+from common.files import write_json
 
 PATIENCE = 60  # seconds without an answer, or seconds to be slower than the next
 SLOWEST = 1000  # bytes a second; below it a connection counts as broken
@@ -30,16 +31,24 @@ RATIO = 50  # times its own size that an archive may unpack to
 _HUB = "https://huggingface.co"
 
 
+class Damaged(InputError):
+    """A file that is not what it should be, and is of no use."""
+
+
 class _Broken(Exception):
     """A connection that another may succeed."""
 
 
 def download(address, path, size=None, sha256=None):
-    """Fetch `address` (http, https) to `path`, under the name PATH.part until it is whole and checked.
+    """Fetch a file, under the name PATH.part until it is whole and checked.
 
-    size: bytes, sha256: hex digits, where they are known. A broken connection is gone on from where it broke (HTTP ranges),
-    in this call and in later ones, unless the file has changed since. Raises InputError if it cannot be had, Damaged (one of
-    these) if what came is not what was expected.
+    A broken connection is resumed where it broke (HTTP ranges), in this call and in later ones, unless the file has changed
+    since. Raises InputError if it cannot be had, Damaged (one of these) if what came is not what was expected.
+
+    address: http or https
+    path: Path of the file
+    size: bytes, where it is known
+    sha256: hex digits, where they are known
     """
     if not address.startswith(("http://", "https://")):
         raise InputError(f"{address}: not an address that starts with http:// or https://")
@@ -224,3 +233,19 @@ def _check_member(archive, member):
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise Damaged(f"{archive}: {member.filename!r} is a link or a device; not unpacked")
+
+
+def sha256_of(path):
+    """SHA-256 of a file, 64 hex digits."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_sha256(path, expected):
+    """Raise Damaged unless the file at `path` has the SHA-256 `expected`."""
+    found = sha256_of(path)
+    if found != expected:
+        raise Damaged(f"{path}: sha256 is {found}, expected {expected}; the file is damaged or not the published one")

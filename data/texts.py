@@ -1,6 +1,6 @@
-"""Text data sets as plain records: reading, splitting, tokenizing once, and batches bucketed by length as `tf.data`.
+"""Text data sets as plain records: the named ones, JSON lines, tables, and folders of these.
 
-What a batch is for (labels, soft labels) the caller says; models and training are not this module's business.
+Tokenized once for a whole run. Splitting them is the work of `data.parts`.
 """
 
 import csv
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-import data
 from common import InputError
-from common.backend import tf
+from data import fetching
+from data.parts import UNLABELLED, sort_labels, stratified_sample
+from data.sources import SOURCES
 
-UNLABELLED = -1  # the label of a text that has none
 TEXT_COLUMNS = ("sentence", "text")
 DESCRIPTION_COLUMNS = ("label_des", "label_desc")  # what the class means; IFLYTEK has the first, TNEWS the second
 DELIMITERS = {".tsv": "\t", ".csv": ","}
@@ -29,17 +29,21 @@ SUFFIXES = (".jsonl", ".json", *DELIMITERS)
 UNPACKED = 100  # times its own size that a .gz may unpack to
 MEMORY = 50  # bytes that reading takes at most for each byte of the (unpacked) files; tests/test_data.py tries to exceed it
 SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
-_POOL = 32  # batches that are sorted by length together: enough to save padding
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A data set as read. Parts are arrays of row numbers into `texts` and `labels`.
+    """A data set as read.
 
-    texts: list of strings. labels: (texts,) int32 class numbers, UNLABELLED where there is none. classes: class names in
-    the order of their numbers. descriptions: {class name: what it means}, empty if the files do not say. pool: rows that
-    training and unlabelled texts are drawn from; dev: rows of a validation part that came with the data, or none; test:
-    rows of the test part. notes: a line each on what was dropped or split.
+    name: the data set's name or path
+    texts: list of strings
+    labels: (texts,) int32 class numbers, UNLABELLED where there is none
+    classes: class names in the order of their numbers
+    descriptions: {class name: what it means}, empty if the files do not say
+    pool: indices that training and unlabelled texts are drawn from
+    dev: indices of a validation part that came with the data, or none
+    test: indices of the test part
+    notes: a line each on what was dropped or split
     """
 
     name: str
@@ -51,54 +55,6 @@ class Corpus:
     dev: np.ndarray
     test: np.ndarray
     notes: list
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What one run uses: row numbers into a corpus. The labels of `unlabelled` are never looked at."""
-
-    train: np.ndarray
-    unlabelled: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Tokenized texts, ragged and held once: text i is `ids[offsets[i]:offsets[i + 1]]`, int32; 0 is kept for padding.
-
-    What batches, predictions and soft labels need to know of examples is `spec`, `at_once`, `example`, `lengths` and
-    `inputs`; images have the same five (`common.images`).
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-
-    spec = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
-    at_once = 64  # texts that are predicted together
-
-    def example(self, row):
-        """The token ids of one text, (tokens,) int32."""
-        return self.ids[self.offsets[row] : self.offsets[row + 1]]
-
-    def lengths(self, rows):
-        """Tokens of each text, special ones included."""
-        return self.offsets[rows + 1] - self.offsets[rows]
-
-    def joined(self, others):
-        """These texts, and after them those of `others`."""
-        return Encoded(np.concatenate([self.ids, others.ids]), np.append(self.offsets, self.offsets[-1] + others.offsets[1:]))
-
-    def inputs(self, rows):
-        """(token ids, segment ids) of the texts `rows` as a model takes them, both int32 (rows, tokens).
-
-        Padded with 0; tokens is a multiple of 8, for few graph shapes. Segment ids are all 0.
-        """
-        lengths = self.lengths(rows)
-        token_ids = np.zeros((len(rows), -(-int(lengths.max()) // 8) * 8), np.int32)
-        for line, row, length in zip(token_ids, rows, lengths, strict=True):
-            line[:length] = self.example(row)
-        return token_ids, np.zeros_like(token_ids)
 
 
 # Reading ---------------------------------------------------------------------------------------------------------------
@@ -131,8 +87,8 @@ def load(name_or_path):
     cannot be read.
     """
     notes = []
-    if name_or_path in data.SOURCES and data.SOURCES[name_or_path].kind == "texts":
-        files = data.locate(name_or_path, "--data")
+    if name_or_path in SOURCES and SOURCES[name_or_path].kind == "texts":
+        files = fetching.locate(name_or_path, "--data")
     else:
         files = _files_of(Path(name_or_path))
     if "train" not in files:
@@ -155,7 +111,7 @@ def _files_of(path):
             raise InputError(f"{path}: expected a name {expected}")
         return {"train": path}
     if not path.is_dir():
-        names = ", ".join(name for name, source in data.SOURCES.items() if source.kind == "texts")
+        names = ", ".join(name for name, source in SOURCES.items() if source.kind == "texts")
         raise InputError(f"--data {path}: neither a file, nor a folder, nor one of {names}")
     files = {}
     for part in ("train", "dev", "test", "unlabelled"):
@@ -328,16 +284,10 @@ def _one_file_a_class(files, notes):
     return part
 
 
-def in_order(labels):
-    """Class labels in the order of their numbers: by value if all are numbers, else by name."""
-    numbers = all(isinstance(label, int) or (label.isdecimal() and len(label) < 10) for label in labels)
-    return sorted(sorted(labels), key=int if numbers else None)
-
-
 def _corpus(name, parts, notes):
     """One table of all parts, with class numbers for labels; the checks that need more than one part."""
     train = parts["train"]
-    classes = in_order(set(train.labels))
+    classes = sort_labels(set(train.labels))
     if len(classes) < 2:
         raise InputError(f"{train.path}: every text has the label {classes[0]!r}; expected at least two classes")
     number = {label: i for i, label in enumerate(classes)}
@@ -353,154 +303,64 @@ def _corpus(name, parts, notes):
             group += [use] * len(part.texts)
     labels, group = np.array(labels, np.int32), np.array(group, np.int8)
     if not group.any():
-        group[draw(np.arange(len(texts)), labels, len(texts) // 5, seed=0)[1]] = 2
+        group[stratified_sample(np.arange(len(texts)), labels, len(texts) // 5, seed=0)[1]] = 2
         notes.append(f"{train.path.name} has been split: a fifth of it is the test part")
-    held_out = {texts[row] for row in np.flatnonzero(group)}
+    held_out = {texts[i] for i in np.flatnonzero(group)}
     kept = np.array([use > 0 or text not in held_out for text, use in zip(texts, group, strict=True)])
     if not kept.all():
         notes.append(f"dropped from training, because they stand in the test or dev part too: {(~kept).sum():,} texts")
-    rows = np.flatnonzero(kept)
-    rows = rows[np.argsort(group[rows], kind="stable")]
-    pool, dev, test = (np.flatnonzero(group[rows] == use) for use in range(3))
+    indices = np.flatnonzero(kept)
+    indices = indices[np.argsort(group[indices], kind="stable")]
+    pool, dev, test = (np.flatnonzero(group[indices] == use) for use in range(3))
     if len(test) == 0:
         dev, test = test, dev
-    return Corpus(name, [texts[row] for row in rows], labels[rows], classes, train.descriptions, pool, dev, test, notes)
+    return Corpus(name, [texts[i] for i in indices], labels[indices], classes, train.descriptions, pool, dev, test, notes)
 
 
-# Splitting, tokenizing, batching ---------------------------------------------------------------------------------------
+# Tokenizing ------------------------------------------------------------------------------------------------------------
 
 
-def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
-    """Draw the Parts of one run. Counts are upper bounds: a small data set gives what it has.
-
-    train, test: 0 takes all there are. validation: rows of the corpus's own dev part, or else drawn from the training pool,
-    of which it takes a fifth at most; 0 takes all of the dev part, or without one the test part, as the original programs
-    did. unlabelled: drawn from what training leaves over, labels ignored. The test part is the same for every seed.
-    """
-    labels = corpus.labels
-    labelled = corpus.pool[labels[corpus.pool] != UNLABELLED]
-    if len(corpus.dev):
-        held_out = draw(corpus.dev, labels, validation or len(corpus.dev), seed)[1]
-    else:
-        labelled, held_out = draw(labelled, labels, min(validation, len(labelled) // 5), seed)
-    rest, chosen = draw(labelled, labels, train or len(labelled), seed)
-    given = corpus.pool[labels[corpus.pool] == UNLABELLED]
-    spare = np.concatenate([np.random.default_rng(seed).permutation(rows) for rows in (given, rest)])
-    tested = np.sort(draw(corpus.test, labels, test or len(corpus.test), seed=0)[1])  # in the order of the file
-    return Parts(chosen, spare[:unlabelled], held_out if validation or len(corpus.dev) else tested, tested)
-
-
-def remarks(corpus, parts):
-    """What a user should know of the data: a line each."""
-    taught = len(np.unique(corpus.labels[parts.train]))
-    return corpus.notes + ([f"only {taught} of the classes occur in training"] if taught < len(corpus.classes) else [])
-
-
-def check_parts(corpus, parts, batch_size):
-    """Raise InputError if there are too few examples to train on, to choose epochs by, or to compare models with."""
-    if len(parts.train) < batch_size:
-        raise InputError(
-            f"{corpus.name}: {len(parts.train)} training examples are fewer than a batch; lower --batch-size {batch_size}"
-        )
-    if len(parts.validation) == 0:
-        raise InputError(f"{corpus.name}: too few to hold some out; --validation-examples 0 chooses on the test part")
-    if len(parts.test) < 2:
-        raise InputError(f"{corpus.name}: {len(parts.test)} in the test part; at least 2 are needed to compare models")
-
-
-def draw(rows, labels, count, seed):
-    """(rest, drawn): at most `count` of `rows`, each class in its share. labels: indexed by row."""
-    shuffled = np.random.default_rng(seed).permutation(rows)
-    # A text's place within its class, over the size of the class: the lowest places are the same share of every class.
-    _, labels, sizes = np.unique(np.asarray(labels)[shuffled], return_inverse=True, return_counts=True)
-    by_class = np.argsort(labels, kind="stable")
-    place = np.empty(len(rows))
-    place[by_class] = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes]) if len(rows) else 0
-    order = np.argsort(place, kind="stable")
-    return np.sort(shuffled[order[count:]]), shuffled[order[:count]]
-
-
-def encode(texts, tokenizer, maxlen, pad_id=0):
-    """Tokenize `texts` once, special tokens included, cut to `maxlen` tokens. Segment ids are all 0, so they are not kept.
+def tokenize(texts, tokenizer, maxlen, pad_id=0):
+    """Tokenize texts once: (ids (tokens of all texts,) int32, offsets (texts + 1,)); text i is ids[offsets[i]:offsets[i + 1]].
 
     bert4keras takes id 0 for padding; where the vocabulary's padding is another id, the two change places
-    (`pretrained.build_encoder` does the same to the embeddings).
+    (`common.bert` does the same to the embeddings). Segment ids are all 0, so they are not kept.
+
+    texts: list of strings
+    tokenizer: of the `tokenizers` library
+    maxlen: tokens a text is cut to, special ones included
+    pad_id: the id that the tokenizer pads with
     """
     tokenizer.enable_truncation(maxlen)
     ids, lengths = array("i"), array("q")  # which grow in place, at 4 bytes a token
     for start in range(0, len(texts), 10_000):  # in slices, so that the tokenizer's own objects do not pile up
         whole = texts[start : start + 10_000]
-        begun = [_beginning(text, maxlen) for text in whole]
-        for text, cut, encoding in zip(whole, begun, tokenizer.encode_batch_fast(begun), strict=True):
-            if len(encoding) < maxlen and len(cut) < len(text):  # words of which nothing was left
+        beginnings = [_first_words(text, maxlen) for text in whole]
+        for text, beginning, encoding in zip(whole, beginnings, tokenizer.encode_batch_fast(beginnings), strict=True):
+            if len(encoding) < maxlen and len(beginning) < len(text):  # words of which nothing was left
                 encoding = tokenizer.encode(text)
             ids.extend(encoding.ids)
             lengths.append(len(encoding))
     ids = np.frombuffer(ids, np.int32)
     if pad_id:
         ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
-    return Encoded(ids, np.concatenate([[0], np.cumsum(lengths)]))
+    return ids, np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _beginning(text, words):
-    """The first `words` words of a text, as they stand: a word is a token or more, so what follows would be cut off anyway."""
-    parts = text.split(maxsplit=words)
-    return text[: len(text) - len(parts[-1])] if len(parts) > words else text
+def _first_words(text, count):
+    """The first `count` words of a text, as they stand: a word is a token or more, so what follows would be cut off anyway."""
+    parts = text.split(maxsplit=count)
+    return text[: len(text) - len(parts[-1])] if len(parts) > count else text
 
 
-def by_length(lengths, batch_size, rng=None):
-    """Index arrays of one epoch's batches, texts of like length together so that little is padding.
-
-    With `rng` the order is random: shuffled, then sorted by length only within pools of batches, then the batches
-    shuffled. Without, all is sorted, for inference.
-    """
-    pool = _POOL * batch_size if rng else len(lengths)
-    order = rng.permutation(len(lengths)) if rng else np.arange(len(lengths))
-    pools = (order[start : start + pool] for start in range(0, len(order), pool))
-    order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools])
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))] if rng else batches
+# Sentences -------------------------------------------------------------------------------------------------------------
 
 
-def batches(examples, rows, targets, batch_size, seed, first=0, pieces=(0,), of=1):
-    """An endless `tf.data.Dataset` of training batches (inputs, *targets), epoch after epoch; from the batch `first` on.
+def shuffle_sentences(text, rng):
+    """The original FastBERT's augmentation: the sentences of a text twice, in random order. rng: numpy's."""
+    return " ".join(rng.permutation(np.array(2 * sentences_of(text), dtype=object)))
 
-    examples: Encoded or Images. rows: (examples,) int. targets: (targets,) or (targets, weights), arrays or dicts of arrays
-    whose first axis is that of `rows`. The order of epoch e depends on (seed, e) alone. An epoch has ceil(rows / batch_size)
-    batches. of: devices that share a batch; then there follow, batch by batch, those `pieces` of it that are named. All have
-    one length and weights under which the mean of the pieces' mean losses is the mean loss of the batch.
-    """
-    targets = tf.nest.map_structure(np.asarray, targets)
-    lengths = examples.lengths(rows)
 
-    def cut(chosen, targets, piece):
-        """The examples of a piece, and their targets."""
-        size = -(-len(chosen) // of)
-        own = np.arange(piece * size, (piece + 1) * size)
-        weight = (own < len(chosen)) * np.float32(size * of / len(chosen))  # 0 for what fills up the last pieces
-        own = np.minimum(own, len(chosen) - 1)
-        targets = tf.nest.map_structure(lambda x: x[own], targets)
-        given = targets[1] if len(targets) > 1 else np.ones(size, np.float32)
-        return chosen[own], (targets[0], tf.nest.map_structure(lambda x: x * weight, given))
-
-    def stream():
-        begun, skipped = divmod(first, -(-len(rows) // batch_size))
-        for epoch in itertools.count(begun):
-            order = by_length(lengths, batch_size, np.random.default_rng((seed, epoch)))
-            for chosen in order[skipped:]:
-                taught = tf.nest.map_structure(lambda x: x[chosen], targets)  # noqa: B023
-                for piece in pieces:
-                    own, told = cut(chosen, taught, piece) if of > 1 else (chosen, taught)
-                    yield examples.inputs(rows[own]), *told
-            skipped = 0
-
-    def spec(x):
-        return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
-
-    signature = (examples.spec, *tf.nest.map_structure(spec, targets))
-    if of > 1 and len(targets) == 1:
-        signature += (tf.TensorSpec((None,), tf.float32),)
-    # There is nothing to tune, and who lets go of a tuned dataset waits until its tuner wakes, in the end once a minute.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(2).with_options(options)
+def sentences_of(text):
+    """A text parted after its Chinese or English punctuation and at the ends of lines."""
+    return [part for part in re.split(r"(?<=[。！？；])|(?<=[.!?;])\s+|\n+", text) if part.strip()]

@@ -1,6 +1,6 @@
 """Image data sets as plain records: the named ones, `.npz` files, and folders of image files.
 
-`data.split` and `data.batches` serve them as they serve texts. Models are not this module's business.
+`data.parts` splits them as it splits texts.
 """
 
 import hashlib
@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import data as sources
 from common import InputError, reason
-from common.backend import keras, tf
-from common.data import draw, in_order
-from common.files import check_sha256
+from common.backend import keras
+from data import fetching
+from data.downloading import check_sha256
+from data.parts import sort_labels, stratified_sample
+from data.sources import SOURCES
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -24,11 +25,15 @@ CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @dataclass(frozen=True)
 class Images:
-    """A data set of images. Parts are arrays of row numbers into `pixels` and `labels`.
+    """A data set of images.
 
-    pixels: (images, height, width, channels) float32 from 0 to 1. labels: (images,) int32 class numbers. classes: names in
-    the order of their numbers. pool: rows that training images are drawn from; test: rows of the test part; dev is empty.
-    notes: a line each on what was dropped or split. `spec`, `at_once`, `example`, `lengths` and `inputs` as in `data.Encoded`.
+    name: the data set's name or path
+    pixels: (images, height, width, channels) float32 from 0 to 1
+    labels: (images,) int32 class numbers
+    classes: names in the order of their numbers
+    pool: indices that training images are drawn from
+    test: indices of the test part; dev, those of a validation part, is empty
+    notes: a line each on what was dropped or split
     """
 
     name: str
@@ -42,28 +47,19 @@ class Images:
     descriptions = {}  # noqa: RUF012  images have none, as texts may
 
     @property
-    def spec(self):
-        return tf.TensorSpec((None, *self.pixels.shape[1:]), tf.float32)
-
-    @property
-    def at_once(self):
-        return min(1024, 1 + 2**21 // self.pixels[0].size)  # a call costs milliseconds, a batch memory
-
-    def example(self, row):
-        return self.pixels[row]
-
-    def lengths(self, rows):
-        return np.ones(len(rows), np.int32)  # no image is longer than another
-
-    def inputs(self, rows):
-        return self.pixels[rows]
+    def size(self):
+        """Height, width and channels in words."""
+        return " x ".join(map(str, self.pixels.shape[1:]))
 
 
 def load(name_or_path, download=False):
-    """Read images by name (`digits`, `cifar10`) or path: an `.npz`, or a folder with train/CLASS/ and test/CLASS/.
+    """Read images. Without a test part a third of them becomes one.
 
-    An `.npz` holds x_train y_train x_test y_test, and may hold class_names. Without a test part a third becomes one.
-    download: whether CIFAR-10 may be fetched. Raises InputError for whatever cannot be read or does not fit together.
+    Raises InputError for whatever cannot be read or does not fit together.
+
+    name_or_path: `digits` or `cifar10`; an `.npz` of x_train y_train x_test y_test, and class_names if it likes; or a folder
+        with train/CLASS/ and test/CLASS/
+    download: whether CIFAR-10 may be fetched
     """
     path = Path(name_or_path)
     if name_or_path == "digits":
@@ -76,7 +72,7 @@ def load(name_or_path, download=False):
     elif path.suffix.lower() == ".npz":
         arrays = _npz(path)
     else:
-        names = ", ".join(name for name, source in sources.SOURCES.items() if source.kind == "images")
+        names = ", ".join(name for name, source in SOURCES.items() if source.kind == "images")
         raise InputError(f"--data {path}: neither an .npz file, nor a folder with train/CLASS/ in it, nor one of {names}")
     return _images(str(name_or_path), arrays)
 
@@ -86,10 +82,10 @@ def load(name_or_path, download=False):
 
 def _cifar10(download):
     """The arrays of CIFAR-10 from keras.datasets, out of the archive in data/cifar10 or, if it is there already, ~/.keras."""
-    source, archive = sources.SOURCES["cifar10"], Path.home() / ".keras" / sources.SOURCES["cifar10"].files["archive"]
-    if sources.is_here("cifar10") or not archive.is_file():
-        sources.provide([("--data", "images", "cifar10")], download)
-        archive = sources.locate("cifar10", "--data")["archive"]
+    source, archive = SOURCES["cifar10"], Path.home() / ".keras" / SOURCES["cifar10"].files["archive"]
+    if fetching.is_here("cifar10") or not archive.is_file():
+        fetching.ensure_available([("--data", "images", "cifar10")], download)
+        archive = fetching.locate("cifar10", "--data")["archive"]
     check_sha256(archive, source.downloads[0].sha256)
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(archive.parents[1]))
@@ -189,7 +185,7 @@ def _images(name, arrays):
         notes.append(f"values of x_train go up to {pixels['train'].max():g} only and are taken to be of 255")
     pixels = {part: np.ascontiguousarray(pixels[part], np.float32) / scale for part in parts}
     if len(parts) == 1:
-        rest, test = draw(np.arange(len(labels["train"])), labels["train"], len(labels["train"]) // 3, seed=0)
+        rest, test = stratified_sample(np.arange(len(labels["train"])), labels["train"], len(labels["train"]) // 3, seed=0)
         pixels = {"train": pixels["train"][rest], "test": pixels["train"][test]}
         labels = {"train": labels["train"][rest], "test": labels["train"][test]}
         notes.append("a third of the images is the test part")
@@ -251,7 +247,7 @@ def _labels(array, images, where):
 def _classes(train, names, path):
     """(label values in the order of their class numbers, class names)."""
     if names is None:
-        values = in_order(np.unique(train).tolist())
+        values = sort_labels(np.unique(train).tolist())
         return values, [str(value) for value in values]
     names = np.asarray(names)
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < max(2, len(names)):

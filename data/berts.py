@@ -1,8 +1,8 @@
 """A BERT by name or folder: its configuration, its weights under Google's variable names, and its tokenizer.
 
 A checkpoint is here a plain dict {Google variable name: array}, which bert4keras loads as it is. So a Google checkpoint, a
-Hugging Face one, the first layers of either and a fine-tuned teacher are all the same thing. Building the classifier on top
-is the scripts' work, not this module's.
+Hugging Face one, the first layers of either and a fine-tuned teacher are all the same thing. Building a model of it is the
+work of `common.bert`.
 """
 
 import json
@@ -12,16 +12,20 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_tensors
 from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
-import data
 from common import InputError
-from common.backend import LayerNormalization, build_transformer_model, keras, tf
-from common.files import check_sha256
+from common.backend import tf
+from common.files import write_atomic, write_json, write_text
+from data import fetching
+from data.downloading import check_sha256
+from data.sources import SOURCES
 
-_ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
-_CONFIG_KEYS = (
+POOLER_SCALE = 2.0**-12  # a power of two, so that dividing by it loses nothing; narrow floats can still hold both factors
+ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+CONFIG_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "max_position_embeddings",
 )
@@ -31,8 +35,11 @@ _CONFIG_KEYS = (
 class Bert:
     """A BERT encoder that is not built yet.
 
-    config: the entries of its config.json. weights: {Google variable name: float32 array}. tokenizer: token ids with the
-    special tokens that the model was trained with. pad_id: the id it pads with. source: name or folder.
+    config: the entries of its config.json
+    weights: {Google variable name: float32 array}
+    tokenizer: makes token ids, with the special tokens that the model was trained with
+    pad_id: the id it pads with
+    source: name or folder
     """
 
     config: dict
@@ -47,20 +54,23 @@ class Bert:
 
 
 def load(name_or_folder, maxlen=0):
-    """Read a BERT: a name in `data.SOURCES`, or a folder in Google's or Hugging Face's format.
+    """Read a BERT.
+
+    name_or_folder: a name in `data.sources`, or a folder in Google's or Hugging Face's format
+    maxlen: tokens of the texts it is to read; 0 asks for no number of them
 
     Raises InputError if it cannot be read, does not fit its own configuration, or has fewer positions than `maxlen`.
     """
-    if name_or_folder in data.SOURCES and data.SOURCES[name_or_folder].kind == "bert":
-        source = data.SOURCES[name_or_folder]
-        paths = data.locate(name_or_folder, "--bert")
+    if name_or_folder in SOURCES and SOURCES[name_or_folder].kind == "bert":
+        source = SOURCES[name_or_folder]
+        paths = fetching.locate(name_or_folder, "--bert")
         for role, digest in source.sha256.items():
             check_sha256(paths[role], digest)
         folder = paths["config"].parent
     else:
         folder = Path(name_or_folder)
         if not folder.is_dir():
-            names = ", ".join(name for name, source in data.SOURCES.items() if source.kind == "bert")
+            names = ", ".join(name for name, source in SOURCES.items() if source.kind == "bert")
             raise InputError(f"--bert {name_or_folder}: neither a folder nor one of {names}")
     config = _read_config(folder)
     if maxlen > config["max_position_embeddings"]:
@@ -72,83 +82,78 @@ def load(name_or_folder, maxlen=0):
     return Bert(config, weights, tokenizer, pad_id, str(name_or_folder))
 
 
-def take_layers(layers, count, spread):
-    """Which `count` of `layers` layers a student starts from.
+def layers_to_keep(layers, count, spread):
+    """Which layers a student starts from, as a list of numbers.
 
-    The first ones, or (`spread`) an even choice that ends with the last layer: 3 of 12 -> 3, 7, 11.
+    layers: how many there are
+    count: how many to keep
+    spread: an even choice that ends with the last layer (3 of 12: 3, 7, 11), instead of the first ones
     """
     return [(i + 1) * layers // count - 1 for i in range(count)] if spread else list(range(count))
 
 
-def shallow(bert, kept):
-    """`bert` reduced to the layers whose numbers stand in `kept`, in that order."""
+def keep_layers(bert, layers):
+    """`bert` reduced to the layers with these numbers, in their order."""
     weights = {name: value for name, value in bert.weights.items() if "/layer_" not in name}
-    for new, old in enumerate(kept):
+    for new, old in enumerate(layers):
         prefix = f"bert/encoder/layer_{old}/"
         weights |= {
             name.replace(prefix, f"bert/encoder/layer_{new}/"): value
             for name, value in bert.weights.items()
             if name.startswith(prefix)
         }
-    return replace(bert, config=bert.config | {"num_hidden_layers": len(kept)}, weights=weights)
+    return replace(bert, config=bert.config | {"num_hidden_layers": len(layers)}, weights=weights)
 
 
-def build_encoder(bert, dropout):
-    """The bert4keras transformer of `bert` with its weights loaded.
+def save(folder, bert, classes, head=None, **config):
+    """Write config.json, model.safetensors and the tokenizer of a text classifier, as Hugging Face lays them out.
 
-    Its `.model` maps token ids and segment ids (batch, tokens) to hidden states (batch, tokens, hidden_size); id 0 is
-    padding. `dropout` is the rate for hidden states and attention alike.
+    BertForSequenceClassification puts a pooler between, tanh(P h_[CLS] + p). With P = ε I, p = 0 and kernel / ε it hands on
+    h but for ε² h³ / 3, which is less than a hundred-thousandth of h while |h| < 22.
+
+    folder: Path
+    bert: with the trained weights
+    classes: names
+    head: (kernel (hidden, classes), bias (classes,)) of logits = h_[CLS] · kernel + bias; without one only the encoder is
+        written
+    config: further entries of config.json
     """
-    config = {key: bert.config[key] for key in _CONFIG_KEYS}
-    config["hidden_act"] = _ACTIVATIONS[config["hidden_act"]]
-    transformer = build_transformer_model(
-        model="bert",
-        return_keras_model=False,
-        segment_vocab_size=bert.config.get("type_vocab_size", 2),
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        **config,
-    )
-    transformer.load_weights_from_checkpoint(_swap_padding(bert.weights, bert.pad_id))
-    for layer in transformer.layers.values():
-        if isinstance(layer, LayerNormalization):
-            layer.epsilon = bert.config.get("layer_norm_eps", 1e-12)  # bert4keras knows 1e-12 only
-    return transformer
+    tensors = {hugging_face_name(name): value.T if name.endswith("/kernel") else value
+               for name, value in bert.weights.items()}
+    if head:
+        hidden = bert.config["hidden_size"]
+        tensors |= {
+            "bert.pooler.dense.weight": POOLER_SCALE * np.eye(hidden, dtype=np.float32),
+            "bert.pooler.dense.bias": np.zeros(hidden, np.float32),
+            "classifier.weight": head[0].T / POOLER_SCALE, "classifier.bias": head[1],
+        }
+    tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    write_atomic(folder / "model.safetensors", lambda file: file.write(save_tensors(tensors, {"format": "pt"})))
+    write_json(folder / "config.json", bert.config | {
+        "model_type": "bert", "architectures": ["BertForSequenceClassification" if head else "BertModel"],
+        "problem_type": "single_label_classification", "torch_dtype": "float32", "pad_token_id": bert.pad_id,
+        "id2label": {str(i): name for i, name in enumerate(classes)}, "label2id": {name: i for i, name in enumerate(classes)},
+    } | config)
+    _write_tokenizer(folder, bert, config.get("maxlen"))
 
 
-def embeddings_of(transformer):
-    """The embeddings of a built transformer as a model of (token ids, segment ids); weights are shared."""
-    return keras.Model(transformer.model.inputs, transformer.apply_embeddings(transformer.model.inputs))
-
-
-def layers_of(transformer, numbers):
-    """These layers of a built transformer as a model of hidden states (batch, tokens, hidden); weights are shared.
-
-    It is called with the texts' mask beside the hidden states: (batch, tokens), True where there is a token.
-    """
-    hidden = states = keras.Input((None, transformer.hidden_size))
-    for number in numbers:
-        states = transformer.apply_main_layers(states, number)
-    return keras.Model(hidden, states)
-
-
-def read_encoder(transformer, bert):
-    """`bert` with the present weights of its built `transformer` (the reverse of `build_encoder`)."""
-    weights = {}
-    for name, variables in transformer.variable_mapping().items():
-        if name in transformer.layers:
-            values = keras.backend.batch_get_value(transformer.layers[name].weights)
-            weights |= dict(zip(variables, values, strict=True))
-    return replace(bert, weights=_swap_padding(weights, bert.pad_id))
-
-
-def _swap_padding(weights, pad_id):
-    """bert4keras masks id 0, so a vocabulary that pads with another id changes places with it (see `data.encode`)."""
-    if pad_id == 0:
-        return weights
-    words = weights["bert/embeddings/word_embeddings"].copy()
-    words[[0, pad_id]] = words[[pad_id, 0]]
-    return weights | {"bert/embeddings/word_embeddings": words}
+def _write_tokenizer(folder, bert, maxlen):
+    """Write tokenizer.json, tokenizer_config.json and, for a WordPiece, vocab.txt. maxlen: tokens a text is to be cut to."""
+    tokenizer = Tokenizer.from_str(bert.tokenizer.to_str())
+    tokenizer.no_truncation()  # the cut is the user's: tokenizer_config.json says how long texts were in training
+    write_text(folder / "tokenizer.json", tokenizer.to_str())
+    model, empty = json.loads(tokenizer.to_str())["model"], tokenizer.encode("").tokens
+    unknown = model.get("unk_token") or (tokenizer.id_to_token(model["unk_id"]) if model.get("unk_id") is not None else None)
+    named = {"cls_token": empty[0], "sep_token": empty[-1], "pad_token": tokenizer.id_to_token(bert.pad_id),
+             "unk_token": unknown, "mask_token": next(filter(tokenizer.token_to_id, ("[MASK]", "<mask>")), None)}
+    write_json(folder / "tokenizer_config.json", {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": maxlen,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        **{name: token for name, token in named.items() if token},
+    })
+    words = sorted(model["vocab"], key=model["vocab"].get) if model["type"] == "WordPiece" else []
+    if words and model["vocab"][words[-1]] == len(words) - 1:  # a file of lines can have no holes
+        write_text(folder / "vocab.txt", "\n".join(words) + "\n")
 
 
 def _read_config(folder):
@@ -159,12 +164,12 @@ def _read_config(folder):
         raise InputError(f"{folder}: neither config.json nor bert_config.json in it, so this is not a BERT's folder")
     try:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
-        missing = [key for key in _CONFIG_KEYS if key not in config]
+        missing = [key for key in CONFIG_KEYS if key not in config]
     except (ValueError, TypeError) as error:
         raise InputError(f"{folder / name}: not a JSON object ({error})") from None
     if missing:
         raise InputError(f"{folder / name}: {missing[0]} is missing")
-    for key in (*_CONFIG_KEYS, "type_vocab_size"):
+    for key in (*CONFIG_KEYS, "type_vocab_size"):
         value = config.get(key, 1)
         if key != "hidden_act" and not (isinstance(value, int) and value >= 1):
             raise InputError(f"{folder / name}: {key} must be a whole number from 1, found {value!r}")
@@ -177,8 +182,8 @@ def _read_config(folder):
     for key, value in wanted.items():
         if config.get(key, value) != value:
             raise InputError(f"{folder / name}: {key} is {config[key]}; only {value} can be read")
-    if str(config["hidden_act"]) not in _ACTIVATIONS:
-        raise InputError(f"{folder / name}: hidden_act {config['hidden_act']} is none of {', '.join(_ACTIVATIONS)}")
+    if str(config["hidden_act"]) not in ACTIVATIONS:
+        raise InputError(f"{folder / name}: hidden_act {config['hidden_act']} is none of {', '.join(ACTIVATIONS)}")
     return config
 
 
@@ -267,10 +272,7 @@ def _read_tokenizer(folder, config):
     """
     pad_id = None
     if (folder / "tokenizer.json").is_file():
-        try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise InputError(f"{folder / 'tokenizer.json'}: not a tokenizer ({error})") from None
+        tokenizer = read_tokenizer_file(folder / "tokenizer.json")
         if tokenizer.padding:
             pad_id = tokenizer.padding["pad_id"]
         tokenizer.no_padding()
@@ -289,6 +291,14 @@ def _read_tokenizer(folder, config):
     if not (isinstance(pad_id, int) and 0 <= pad_id < config["vocab_size"]):
         raise InputError(f"{folder}: pad_token_id must be a token's id, found {pad_id!r}")
     return tokenizer, pad_id
+
+
+def read_tokenizer_file(path):
+    """The tokenizer in a tokenizer.json. Raises InputError if there is none in it."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{path}: not a tokenizer ({error})") from None
 
 
 def _word_piece(folder):

@@ -1,0 +1,123 @@
+"""A BERT as Keras models, built by bert4keras: the encoder, its pieces, and a classifier on top of [CLS].
+
+Reading one from disk is the work of `data.berts`.
+"""
+
+from dataclasses import dataclass, replace
+
+from common.backend import Lambda, LayerNormalization, build_transformer_model, keras, tf
+from data.berts import ACTIVATIONS, CONFIG_KEYS, Bert
+
+TEXT_SIGNATURE = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
+
+
+def build_encoder(bert, dropout):
+    """The bert4keras transformer of a `data.berts.Bert` with its weights loaded.
+
+    Its `.model` maps token ids and segment ids (batch, tokens) to hidden states (batch, tokens, hidden); id 0 is padding.
+
+    bert: configuration and weights
+    dropout: rate in hidden states and attention
+    """
+    config = {key: bert.config[key] for key in CONFIG_KEYS}
+    config["hidden_act"] = ACTIVATIONS[config["hidden_act"]]
+    transformer = build_transformer_model(
+        model="bert",
+        return_keras_model=False,
+        segment_vocab_size=bert.config.get("type_vocab_size", 2),
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        **config,
+    )
+    transformer.load_weights_from_checkpoint(_swap_pad_embedding(bert.weights, bert.pad_id))
+    for layer in transformer.layers.values():
+        if isinstance(layer, LayerNormalization):
+            layer.epsilon = bert.config.get("layer_norm_eps", 1e-12)  # bert4keras knows 1e-12 only
+    return transformer
+
+
+def read_encoder(transformer, bert):
+    """`bert` with the present weights of its built `transformer` (the reverse of `build_encoder`)."""
+    weights = {}
+    for name, variables in transformer.variable_mapping().items():
+        if name in transformer.layers:
+            values = keras.backend.batch_get_value(transformer.layers[name].weights)
+            weights |= dict(zip(variables, values, strict=True))
+    return replace(bert, weights=_swap_pad_embedding(weights, bert.pad_id))
+
+
+def _swap_pad_embedding(weights, pad_id):
+    """The embeddings of ids 0 and pad_id change places: bert4keras takes id 0 for padding (see `texts.tokenize`)."""
+    if pad_id == 0:
+        return weights
+    words = weights["bert/embeddings/word_embeddings"].copy()
+    words[[0, pad_id]] = words[[pad_id, 0]]
+    return weights | {"bert/embeddings/word_embeddings": words}
+
+
+def swap_pad_id(token_ids, pad_id):
+    """Token ids as the tokenizer makes them -> as bert4keras takes them: pad_id and 0 change places. A tensor of int32."""
+    return tf.where(token_ids == 0, pad_id, tf.where(token_ids == pad_id, 0, token_ids)) if pad_id else token_ids
+
+
+def embeddings_of(transformer):
+    """The embeddings of a built transformer as a model of (token ids, segment ids); weights are shared."""
+    return keras.Model(transformer.model.inputs, transformer.apply_embeddings(transformer.model.inputs))
+
+
+def layers_of(transformer, numbers):
+    """These layers of a built transformer as a model of hidden states (batch, tokens, hidden); weights are shared.
+
+    It is called with the texts' mask beside the hidden states: (batch, tokens), True where there is a token.
+    """
+    hidden = states = keras.Input((None, transformer.hidden_size))
+    for number in numbers:
+        states = transformer.apply_main_layers(states, number)
+    return keras.Model(hidden, states)
+
+
+def inputs_and_mask():
+    """([token ids, segment ids], mask of the tokens that are not padding) of a model that is put together of parts."""
+    inputs = [keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "segment_ids")]
+    return inputs, Lambda(lambda ids: tf.not_equal(ids, 0), name="mask")(inputs[0])
+
+
+def cls(hidden):
+    """The first token's hidden state: (batch, tokens, hidden) -> (batch, hidden)."""
+    return Lambda(lambda states: states[:, 0], name="CLS")(hidden)
+
+
+def build_head(classes, initializer):
+    """The linear layer from a text's hidden state to its logits."""
+    return keras.layers.Dense(classes, kernel_initializer=initializer, dtype="float32", name="Classifier")
+
+
+@dataclass(frozen=True)
+class BertClassifier:
+    """BERT + [CLS] + Dense."""
+
+    start: Bert  # that it was built from
+    encoder: object  # its bert4keras transformer
+    model: keras.Model  # (token ids, segment ids) -> logits (batch, classes) float32
+
+    @property
+    def bert(self):
+        """The `data.berts.Bert` with the present weights."""
+        return read_encoder(self.encoder, self.start)
+
+    @property
+    def head(self):
+        """The linear layer."""
+        return self.model.get_layer("Classifier")
+
+
+def build_classifier(bert, classes, dropout):
+    """The BertClassifier of a BERT, its linear layer drawn at random.
+
+    bert: the `data.berts.Bert` that it starts from
+    classes: how many
+    dropout: rate in hidden states and attention
+    """
+    encoder = build_encoder(bert, dropout)
+    logits = build_head(classes, encoder.initializer)(cls(encoder.model.output))
+    return BertClassifier(bert, encoder, keras.Model(encoder.model.inputs, logits))

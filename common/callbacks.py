@@ -1,0 +1,160 @@
+"""What happens around the epochs of a stage: the best one is kept, all is backed up, a bar shows how far it is."""
+
+import json
+import time
+import zipfile
+import zlib
+
+import numpy as np
+from tqdm import tqdm
+
+from common.backend import keras
+from common.devices import is_chief
+from common.evaluation import predict, prediction_graph, scores
+from common.files import write_atomic
+
+
+class KeepBest(keras.callbacks.Callback):
+    """After each epoch the accuracy on the validation part is measured; at the end the best epoch's weights are back.
+
+    An epoch whose loss or logits are not finite is the last, and counts for nothing.
+    """
+
+    def __init__(self, classifier, examples, indices, labels, measure=scores):
+        """Keep the best epoch of a model.
+
+        classifier: the model whose logits are measured
+        examples: TokenizedTexts or Pixels
+        indices: (examples,) int, the validation part
+        labels: (examples,) int, its labels
+        measure: (labels, logits) -> scores, "accuracy" among them
+        """
+        super().__init__()
+        self.classifier, self.examples, self.indices, self.labels, self.measure = classifier, examples, indices, labels, measure
+        self.graph = prediction_graph(classifier, examples)
+        self.history = []  # a dict per epoch of losses and scores
+        self.best = -1.0  # accuracy of the best epoch; best_weights and best_logits are its model's
+        self.diverged = None  # the number of the epoch that was not finite
+
+    def predict(self, indices):
+        """The classifier's logits for some examples."""
+        return predict(self.classifier, self.examples, indices, graph=self.graph)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logits = self.predict(self.indices)
+        if not (np.isfinite(logs["loss"]) and np.isfinite(logits).all()):
+            self.diverged, self.model.stop_training = epoch + 1, True
+            return
+        measured = self.measure(self.labels, logits)
+        logs |= {f"val_{name}": value for name, value in measured.items()}  # for the callbacks that come after this one
+        numbers = {name: float(value) if np.isfinite(value) else None for name, value in logs.items()}  # JSON has no NaN
+        self.history.append({"epoch": epoch + 1} | numbers)
+        if measured["accuracy"] > self.best:
+            self.best, self.best_weights, self.best_logits = measured["accuracy"], self.model.get_weights(), logits
+
+    def on_train_end(self, logs=None):
+        if self.history:
+            self.model.set_weights(self.best_weights)
+
+
+class Backup(keras.callbacks.Callback):
+    """After each epoch all that the next one needs is written to a file, atomically, and read by a later start.
+
+    That is the weights, the optimizer's state, and what `keep_best` has kept (tf_keras's BackupAndRestore knows nothing of
+    the latter, and the two would not be written at once).
+    """
+
+    def __init__(self, path, keep_best, model):
+        """Restore what the file holds, if there is one.
+
+        path: of the file
+        keep_best: the KeepBest of the stage
+        model: the compiled model
+        """
+        super().__init__()
+        self.path, self.keep_best = path, keep_best
+        self.epoch, self.seconds = 0, 0.0  # finished before this start, and how long they took
+        if is_chief():
+            for file in path.parent.glob(".*"):  # half-written by a process that was killed
+                file.unlink()
+        model.optimizer.build(model.trainable_variables)
+        arrays, metadata = self.read()
+        if arrays:
+            model.set_weights(arrays["weights"])
+            for variable, value in zip(state_of(model.optimizer), arrays["optimizer"], strict=True):
+                variable.assign(value)
+            self.epoch, self.seconds = metadata["epoch"], metadata["seconds"]
+            keep_best.history, keep_best.best = metadata["history"], metadata["best"]
+            keep_best.best_weights, keep_best.best_logits = arrays["best_weights"], arrays["best_logits"][0]
+        self.start = time.perf_counter() - self.seconds
+
+    def read(self):
+        """(arrays, metadata) that an earlier start left; both empty if there is nothing, or nothing whole."""
+        if not self.path.is_file():
+            return {}, {}
+        try:
+            with np.load(self.path) as stored:
+                metadata = json.loads(str(stored["metadata"]))
+                arrays = {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in metadata["counts"].items()}
+                return arrays, metadata
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+            print(f"  {self.path} is damaged: the stage begins anew")
+            return {}, {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        keep = self.keep_best
+        if keep.diverged or not is_chief():
+            return
+        arrays = {
+            "weights": self.model.get_weights(), "optimizer": [v.numpy() for v in state_of(self.model.optimizer)],
+            "best_weights": keep.best_weights, "best_logits": [keep.best_logits],
+        }
+        metadata = {
+            "epoch": epoch + 1, "seconds": time.perf_counter() - self.start, "history": keep.history, "best": keep.best,
+            "counts": {name: len(values) for name, values in arrays.items()},
+        }
+        numbered = {f"{name}{i}": value for name, values in arrays.items() for i, value in enumerate(values)}
+        write_atomic(self.path, lambda file: np.savez(file, metadata=json.dumps(metadata), **numbered))
+
+
+def state_of(optimizer):
+    """The variables that an optimizer has beside the model's own; with mixed_float16 those of the loss scale, too."""
+    scale = getattr(optimizer, "_loss_scale", None)  # which `variables` leaves out
+    return [*optimizer.variables, *([scale.current_loss_scale, scale.counter] if scale else [])]
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One bar for a whole stage, gone when the stage is done; none where standard error is not a terminal."""
+
+    def __init__(self, title, first):
+        """title: what stands before the bar. first: epochs that are done already."""
+        super().__init__()
+        self.title, self.first = title, first
+
+    def on_train_begin(self, logs=None):
+        steps = self.params["steps"]
+        self.bar = tqdm(
+            total=self.params["epochs"] * steps, initial=self.first * steps, desc=self.title, unit="batch", leave=False,
+            disable=None, dynamic_ncols=True,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.set_postfix_str(f"epoch {epoch + 1}: validation {logs.get('val_accuracy', np.nan):.1%}")
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+class LogValue(keras.callbacks.Callback):
+    """Puts a value that changes during training into the logs of each epoch, as it is when the epoch ends."""
+
+    def __init__(self, name, value):
+        """name: what the logs call it. value: () -> number."""
+        super().__init__()
+        self.name, self.value = name, value
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs[self.name] = float(self.value())

@@ -1,0 +1,271 @@
+"""A BERT that may stop after any of its layers: its pieces, the graph that really stops, what it answers, costs and takes.
+
+How sure a branch is of a text, what a branch looks like and how it is taught is the script's story.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.backend import inference_graph, keras, tf
+from common.bert import TEXT_SIGNATURE, inputs_and_mask, swap_pad_id
+from common.cost import wall_clock
+from common.evaluation import pack_bits, scores
+
+EXIT_SIGNATURE = (*TEXT_SIGNATURE, tf.TensorSpec((), tf.float32, name="speed"))
+
+
+@dataclass(frozen=True)
+class ExitModel:
+    """The pieces of a BERT with exits, in their order. A branch stands after each layer; after the last, the teacher's head."""
+
+    embeddings: keras.Model  # of (token ids, segment ids)
+    layers: list  # Keras models of hidden states with their mask
+    branches: list  # as many, to logits
+    encoder: object = None  # the bert4keras transformer that embeddings and layers are pieces of
+
+
+def all_exits(pieces):
+    """The model that computes every layer and every branch: (token ids, segment ids) -> logits (batch, layers, classes)."""
+    inputs, mask = inputs_and_mask()
+    hidden, logits = pieces.embeddings(inputs), []
+    for layer, branch in zip(pieces.layers, pieces.branches, strict=True):
+        hidden = layer(hidden, mask=mask)
+        logits.append(branch(hidden, mask=mask))  # a branch reads its layer's OUTPUT
+    return keras.Model(inputs, keras.layers.Lambda(lambda z: tf.stack(z, axis=1), dtype="float32")(logits))
+
+
+def branches_alone(pieces):
+    """The branches as one model, without the teacher and its head: what self-distillation trains, and a stage's file holds."""
+    hidden = keras.Input(pieces.branches[0].input_shape[1:])
+    return keras.Model(hidden, [branch(hidden) for branch in pieces.branches[:-1]])
+
+
+# The graph -------------------------------------------------------------------------------------------------------------
+
+
+def early_exit_graph(pieces, uncertainty, pad_id=0, flat=False):
+    """One graph: (token ids, segment ids, speed) -> {"probabilities", "layers_used", "uncertainty"} of each text.
+
+    token ids, segment ids: (texts, tokens) int32, padded with pad_id. speed: a float32; a text leaves after the first layer
+    whose branch has u < speed, so that at 0 every text has the teacher's answer. probabilities: (texts, classes) float32.
+    layers_used: (texts,) int32, how many were computed. uncertainty: (texts,) float32, of the answer. After each layer the
+    batch shrinks to the texts that are undecided; when none is left, nothing above is computed.
+
+    pieces: the ExitModel
+    uncertainty: probabilities (texts, classes) -> u (texts,), from 0 to 1
+    pad_id: for a graph that is given away: it takes ids as the tokenizer makes them (see `bert.swap_pad_id`)
+    flat: a graph for tf2onnx, slower in TensorFlow
+    """
+    depth, classes = len(pieces.layers), pieces.branches[-1].output_shape[-1]
+
+    def step(number, hidden, mask, places, answers, speed):
+        """Layer `number` and its branch, for the undecided: (hidden, mask, places) of those who still are, and the answers.
+
+        places: which text of the batch each is. answers: of the whole batch, (texts, classes + 2): probabilities, u, layers.
+        """
+        hidden = pieces.layers[number - 1](hidden, mask=mask, training=False)  # (undecided, tokens, hidden)
+        p = tf.nn.softmax(pieces.branches[number - 1](hidden, mask=mask, training=False))  # (undecided, classes)
+        u = uncertainty(p)  # (undecided,)
+        update = tf.concat([p, tf.stack([u, tf.fill(tf.shape(u), float(number))], axis=1)], axis=1)
+        answers = tf.tensor_scatter_nd_update(answers, places[:, None], update)  # a later layer may write over them
+        # Not ~(u < speed), which TensorFlow's optimizer turns into u >= speed, and so lets NaN go.
+        staying = tf.where((u >= speed) | tf.math.is_nan(u - speed))[:, 0]
+        return *(tf.gather(x, staying) for x in (hidden, mask, places)), answers
+
+    def rest_from(number):
+        """The model from layer `number` on: (hidden, mask, places, answers, speed) -> answers."""
+        deeper = rest_from(number + 1) if number < depth else None
+
+        # Not inlined: TensorFlow would walk through every layer, if only to find that it is not to be computed.
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        def rest(hidden, mask, places, answers, speed):
+            hidden, mask, places, answers = step(number, hidden, mask, places, answers, speed)
+            if not deeper:
+                return answers
+            return tf.cond(tf.size(places) > 0, lambda: deeper(hidden, mask, places, answers, speed), lambda: answers)
+
+        return rest
+
+    def one_after_another(hidden, mask, places, answers, speed):
+        """The same without nesting, which tf2onnx would take minutes to unfold."""
+        state = hidden, mask, places, answers
+        for number in range(1, depth + 1):
+            state = tf.cond(tf.size(state[2]) > 0, lambda: step(number, *state, speed), lambda: state)  # noqa: B023
+        return state[-1]
+
+    whole = one_after_another if flat else rest_from(1)
+
+    def answer(token_ids, segment_ids, speed):
+        token_ids = swap_pad_id(token_ids, pad_id)
+        hidden, mask = pieces.embeddings([token_ids, segment_ids], training=False), tf.not_equal(token_ids, 0)
+        count = tf.shape(token_ids)[0]
+        answers = whole(hidden, mask, tf.range(count), tf.zeros((count, classes + 2)), speed)
+        p, u, layers = tf.split(answers, [classes, 1, 1], axis=1)
+        return {"probabilities": p, "layers_used": tf.cast(layers[:, 0], tf.int32), "uncertainty": u[:, 0]}
+
+    return inference_graph(answer, *EXIT_SIGNATURE)
+
+
+def teacher_graph(pieces):
+    """The teacher of an ExitModel as a graph: all layers, no branch, (token ids, segment ids) -> logits (batch, classes)."""
+    inputs, mask = inputs_and_mask()
+    hidden = pieces.embeddings(inputs)
+    for layer in pieces.layers:
+        hidden = layer(hidden, mask=mask)
+    return graph_of(keras.Model(inputs, pieces.branches[-1](hidden, mask=mask)))
+
+
+def graph_of(model):
+    """A model as a graph for texts of any number and length, as that of `early_exit_graph` is."""
+    return inference_graph(lambda token_ids, segment_ids: model([token_ids, segment_ids], training=False), *TEXT_SIGNATURE)
+
+
+# What it answers: `exits` are (logits (texts, layers, classes), uncertainty (texts, layers)) of all exits ---------------------
+
+
+def exit_layers(u, speed):
+    """After how many layers each text leaves: the first whose uncertainty is below `speed`, else the last; NaN is never below.
+
+    u: the uncertainty of all exits, (texts, layers)
+    speed: from 0 to 1
+
+    Returns (texts,) int, from 1.
+    """
+    leaving = u < speed
+    leaving[:, -1] = True
+    return leaving.argmax(axis=1) + 1
+
+
+def exit_outputs(exits, speed):
+    """(layers (texts,), logits (texts, classes) there, uncertainty (texts,) there) at a speed from 0 to 1."""
+    logits, u = exits
+    layers, texts = exit_layers(u, speed), np.arange(len(u))
+    return layers, logits[texts, layers - 1], u[texts, layers - 1]
+
+
+def exit_curve(exits, labels, speeds, flops):
+    """What each speed gives: [{"speed", "accuracy", "macro_f1", "mean_layers", "flops_speedup"}].
+
+    exits: see above
+    labels: (texts,) int
+    speeds: from 0 to 1
+    flops: (the teacher's, (layers,) those of leaving after each layer) for one text
+    """
+    teacher_flops, flops_through = flops
+    points = []
+    for speed in speeds:
+        layers, logits, _ = exit_outputs(exits, speed)
+        points.append({
+            "speed": speed,
+            **scores(labels, logits),
+            "mean_layers": float(layers.mean()),
+            "flops_speedup": float(teacher_flops / flops_through[layers - 1].mean()),
+        })
+    return points
+
+
+def choose_speed(points, timed, teacher_accuracy, accuracy_drop, latency_budget):
+    """(which speed to use, judged on the validation part; in words, why).
+
+    points: `exit_curve` of the validation part, speeds ascending
+    timed: what `time_exits` measured of the same speeds, on other texts: from it come the ms per layer
+    teacher_accuracy: on the validation part, as a fraction
+    accuracy_drop: points of accuracy that may be lost; the highest speed that keeps to it
+    latency_budget: above 0, instead: ms that a text by itself may take; the lowest speed that keeps to it
+    """
+    if latency_budget:  # a text by itself takes the ms per layer of those that were timed, times its layers
+        ms = [point["mean_layers"] * at["1"]["ms"] / at["1"]["mean_layers"] for point, at in zip(points, timed, strict=True)]
+        fit = [point["speed"] for point, time in zip(points, ms, strict=True) if time <= latency_budget]
+        if fit:
+            return min(fit), f"the lowest within {latency_budget:g} ms a text"
+        fastest = points[int(np.argmin(ms))]["speed"]
+        return fastest, f"the fastest, though none keeps within {latency_budget:g} ms a text"
+    wanted = teacher_accuracy - accuracy_drop / 100 - 1e-9
+    fit = [point["speed"] for point in points if point["accuracy"] >= wanted]
+    if fit:
+        return max(fit), f"the highest that loses at most {accuracy_drop:g} points"
+    best = max(points, key=lambda point: (point["accuracy"], point["speed"]))
+    return best["speed"], f"the most accurate, though none loses only {accuracy_drop:g} points"
+
+
+def exit_record(validation, test, labels, settings, flops, timed, teacher):
+    """(what a record says of a model that stops early, its test logits (texts, classes) at the speed chosen).
+
+    validation: its exits on the validation part
+    test: its exits on the test part
+    labels: of either part, a pair
+    settings: with speeds, accuracy_drop and latency_budget
+    flops: as `exit_curve` takes them
+    timed: what `time_exits` measured of each speed
+    teacher: its record
+    """
+    points = exit_curve(validation, labels[0], settings.speeds, flops)
+    given = teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget
+    speed, why = choose_speed(points, timed, *given)
+    exits = [
+        point | {
+            "wall_speedup": {size: teacher["latency_ms"][size] / at[size]["ms"] for size in at}, "timed": at,
+            "correct": pack_bits(exit_outputs(test, point["speed"])[1].argmax(-1) == labels[1]),
+        }
+        for point, at in zip(exit_curve(test, labels[1], settings.speeds, flops), timed, strict=True)
+    ]
+    place, (layers, logits, _) = settings.speeds.index(speed), exit_outputs(test, speed)
+    return {
+        "speed": speed, "chosen": why, "validation_accuracy": points[place]["accuracy"],
+        "accuracy": exits[place]["accuracy"], "macro_f1": exits[place]["macro_f1"],
+        "layers": exits[place]["mean_layers"], "flops": float(flops[1][layers - 1].mean()),
+        "latency_ms": {size: at["ms"] for size, at in timed[place].items()},
+        "exits": exits, "leaving": np.bincount(layers - 1, minlength=len(flops[1])).tolist(),
+        "branch_accuracy": [scores(labels[1], branch)["accuracy"] for branch in test[0].swapaxes(0, 1)],
+        "median_uncertainty": np.median(test[1], axis=0).tolist(),
+    }, logits
+
+
+# By the clock ----------------------------------------------------------------------------------------------------------
+
+
+def time_exits(plain, stopping, speeds, examples, indices, flops):
+    """Time models on some texts, taking turns: a quarter of them by themselves ("1"), all in batches of 32 ("32").
+
+    plain: {name: graph of (token ids, segment ids)}
+    stopping: {name: graph that takes a speed too}
+    speeds: from 0 to 1
+    examples: TokenizedTexts
+    indices: (texts,) int, which of them
+    flops: tokens of a text -> as `exit_curve` takes them
+
+    Returns {name of a plain one: {"1": ms, "32": ms}, name of a stopping one: [{"1": {"ms", "flops_speedup", "mean_layers"},
+    "32": …} of each speed]}. ms are the mean over batches of the median over rounds; the other two are computed for the very
+    texts and lengths that were timed: what the time is to be held against.
+    """
+    functions = {(name, None): lambda batch, graph=graph: graph(*batch) for name, graph in plain.items()}
+    tensors = {speed: tf.constant(speed, tf.float32) for speed in speeds}
+    for name, graph in stopping.items():
+        functions |= {(name, speed): lambda batch, graph=graph, speed=speed: graph(*batch, tensors[speed]) for speed in speeds}
+    times = {name: {} for name in plain} | {name: [{} for _ in speeds] for name in stopping}
+    for size, some in ((1, indices[: -(-len(indices) // 4)]), (32, np.resize(indices, -(-len(indices) // 32) * 32))):
+        batches = [tuple(map(tf.constant, examples.inputs(some[i : i + size]))) for i in range(0, len(some), size)]
+        ms = {key: 1000 * float(seconds.mean()) for key, seconds in wall_clock(functions, batches, rounds=3).items()}
+        for name in plain:
+            times[name][str(size)] = ms[name, None]
+        for name in stopping:
+            for speed, at_speed in zip(speeds, times[name], strict=True):
+                at_speed[str(size)] = {"ms": ms[name, speed]} | expected_speedup(batches, functions[name, speed], flops)
+    return times
+
+
+def expected_speedup(batches, answer, flops):
+    """{"flops_speedup", "mean_layers"} of these batches, at the lengths that they are padded to.
+
+    batches: [(token ids, segment ids)]
+    answer: batch -> {"layers_used"}
+    flops: tokens of a text -> as `exit_curve` takes them
+    """
+    teacher_flops, exit_flops, layers = 0, 0, []
+    for batch in batches:
+        whole, through = flops(batch[0].shape[1])
+        layers.append(answer(batch)["layers_used"].numpy())
+        teacher_flops += whole * len(layers[-1])
+        exit_flops += through[layers[-1] - 1].sum()
+    return {"flops_speedup": float(teacher_flops / exit_flops), "mean_layers": float(np.concatenate(layers).mean())}

@@ -1,0 +1,202 @@
+"""results.json, log.csv and report.md of a run, and what is printed at its end."""
+
+import csv
+import io
+import platform
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from common.command import as_dict, command_line
+from common.evaluation import compare, pack_bits
+from common.files import fingerprint, write_json, write_text
+from common.report.plots import plot_curves, plot_tradeoff
+from common.report.tables import aligned, comparisons_table, markdown, models_table
+from common.training import ADVICE
+
+PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report beside what every report has: a table under a title, and a note on it."""
+
+    title: str
+    table: list
+    note: str
+
+
+def describe(record):
+    """A finished stage in one line."""
+    more = f", soft labels {record['soft_label_accuracy']:.1%} right" if "soft_label_accuracy" in record else ""
+    more += f", {record['measured']}" if "measured" in record else ""
+    if "diverged_in_epoch" in record:
+        more += f"\n    its loss was not finite in epoch {record['diverged_in_epoch']}: the best one before is kept; {ADVICE}"
+    return (
+        f"  seed {record['seed']}  {record['name']:<29}  {record['epochs']:>2} epochs in {record['train_seconds']:>4.0f} s"
+        f"   validation {record['validation_accuracy']:.1%}   test {record['accuracy']:.1%}{more}"
+    )
+
+
+def environment():
+    """Versions of what the figures depend on, and the processor they were measured on."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | versions | {"machine": _processor()}
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            file.seek(0)
+            return f"{name}, {sum(line.startswith('processor') for line in file)} cores"
+    except (OSError, StopIteration):
+        return f"{platform.system()} {platform.machine()}"
+
+
+def correct_answers(run, name):
+    """Which test examples the stage `name` of this run's seed got right: (examples,) bool."""
+    return np.load(run.stage(name) / "test_logits.npy").argmax(-1) == run.corpus.labels[run.parts.test]
+
+
+def comparisons(run, records, pairs, correct=correct_answers):
+    """A - B for each pair whose models were trained, over all seeds, on the same test examples.
+
+    run: of any seed
+    records: of the finished stages
+    pairs: [(A, B)], names
+    correct: (run of one seed, name) -> (examples,) what to compare the means of
+    """
+    names, seeds = {record["name"] for record in records}, run.settings.seeds
+
+    def of_seeds(name):
+        return np.stack([correct(replace(run, seed=seed), name) for seed in seeds])
+
+    return [
+        {"a": a, "b": b, **compare(of_seeds(a), of_seeds(b)), "seeds": list(seeds)} for a, b in pairs if {a, b} <= names
+    ]
+
+
+def results_of(run, script, preset, default, records, pairs):
+    """results.json of a run, with its command, and with each model which test examples it got right (see `pack_bits`).
+
+    run: of any seed
+    script: its name
+    preset: the same
+    default: the preset's settings
+    records: of the finished stages, with their cost
+    pairs: [(A, B)], names of the models to compare
+    """
+    corpus, parts = run.corpus, run.parts
+    return {
+        "schema": 1,
+        "script": script,
+        "preset": preset,
+        "command": command_line(script, preset, default, run.settings),
+        "settings": as_dict(run.settings),
+        "environment": environment(),
+        "data": {
+            "name": corpus.name, "classes": len(corpus.classes), "train": len(parts.train),
+            "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
+            "chosen_on": "test" if parts.validation is parts.test else "validation",
+            "test_fingerprint": fingerprint(corpus.labels[parts.test]),
+            "notes": corpus.notes, "descriptions": corpus.descriptions,
+        },
+        "models": [
+            {key: value for key, value in record.items() if key != "history"}
+            | {"correct": pack_bits(correct_answers(replace(run, seed=record["seed"]), record["name"]))}
+            for record in records
+        ],
+        "comparisons": comparisons(run, records, pairs),
+    }
+
+
+def write_report(folder, results, records, example, student, measure="macro_f1", sections=(), plots=(), plotted=None):
+    """Write log.csv, curves.png, tradeoff.png, results.json and report.md, and print the tables and where they are.
+
+    folder: the run's
+    results: what `results_of` says of it
+    records: of the finished stages, with their histories
+    example: what one example is, for which costs are told
+    student: what `student/` holds, in words
+    measure: what stands beside accuracy, see `models_table`
+    sections: further `Section`s
+    plots: names of further plots in the folder, already there
+    plotted: names of the models in the first two plots; None takes all
+    """
+    write_log(folder / "log.csv", records)
+    shown = [record for record in records if plotted is None or record["name"] in plotted]
+    plot_curves(folder / "curves.png", shown)
+    plot_tradeoff(folder / "tradeoff.png", shown)
+    write_json(folder / "results.json", results)
+    write_text(folder / "report.md", document(results, example, student, measure, sections, plots))
+    print(summary(results, measure))
+    for section in sections:
+        print(f"\n{section.title}\n\n{aligned(section.table)}")
+    files = "  ".join(["report.md", "results.json", "curves.png", "tradeoff.png", *plots])
+    print(f"\n{folder}/  {files}  student/ ({student})")
+
+
+def write_log(path, records):
+    """log.csv: a line per model, seed and epoch, from the histories in the records."""
+    lines = [{"model": record["name"], "seed": record["seed"]} | epoch for record in records for epoch in record["history"]]
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_text(path, text.getvalue())
+
+
+def summary(results, measure="macro_f1"):
+    """The two tables as they are printed."""
+    tables = [models_table(results["models"], measure)]
+    if results["comparisons"]:
+        tables.append(comparisons_table(results["comparisons"]))
+    return "\n" + "\n\n".join(map(aligned, tables))
+
+
+def document(results, example, student, measure="macro_f1", sections=(), plots=()):
+    """report.md: what was run, the tables, the plots, the settings and the environment (see `write_report`)."""
+    counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int) and value)
+    seeds = len(results["settings"]["seeds"])
+    blocks = [
+        f"# {results['script']}, preset {results['preset']}",
+        f"{results['data']['name']}: {counts}.",
+        *results["data"]["notes"],
+        f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
+        f"{example}; \"ms @32\" is the latency of 32 of them together, in float32. "
+        + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
+        markdown(models_table(results["models"], measure)),
+        *(f"Not finite: the loss of {m['name']}, seed {m['seed']}, in epoch {m['diverged_in_epoch']}; the best before is kept."
+          for m in results["models"] if "diverged_in_epoch" in m),
+    ]
+    if results["comparisons"]:
+        test = (
+            "The interval and the two-sided p count the draw of the test part and of the seeds as chance."
+            if seeds > 1
+            else "p is McNemar's exact test on the same examples."
+        )
+        blocks += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
+    for section in sections:
+        blocks += [f"## {section.title}", section.note, markdown(section.table)]
+    blocks += [
+        "![training curves](curves.png)",
+        "![accuracy against latency and size](tradeoff.png)",
+        *(f"![{Path(plot).stem}]({plot})" for plot in plots),
+        f"`student/` holds {student}.",
+        *_classes(results["data"]["descriptions"]),
+        "## Settings",
+        "\n".join(f"- {name}: {value}" for name, value in results["settings"].items()),
+        "## Environment",
+        "\n".join(f"- {name}: {value}" for name, value in results["environment"].items()),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _classes(descriptions):
+    """A section on what the classes mean, if the data says."""
+    lines = "\n".join(f"- {name}: {meaning}" for name, meaning in descriptions.items())
+    return ["## Classes", lines] if lines else []

@@ -1,0 +1,136 @@
+"""Tables and a plot of a model that stops early: what each speed gives, each exit by itself, who leaves first and last."""
+
+import numpy as np
+
+from common.report.document import Section
+from common.report.plots import figure
+from common.report.tables import by_name, comparisons_table, count, mean_and_deviation
+
+SPEEDS_NOTE = (
+    "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
+    "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
+    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
+)
+FIRST_AND_LAST_NOTE = (
+    "Test texts in the order of their layers and, where these are equal, of their uncertainty: first and last three."
+)
+
+
+def exit_sections(results, records, top_k, run, outputs):
+    """The sections of the report on models that stop early.
+
+    results: of the run, as `document.results_of` makes them, with "branch_comparisons" and "costs"
+    records: of these models
+    top_k: the settings' uncertainty_top_k
+    run: of the first record's seed
+    outputs: what `early_exit.exit_outputs` returns of the first model's test part, at its speed
+    """
+    part, costs, sections = results["data"]["chosen_on"], results["costs"], []
+    for name, group in by_name(records):
+        chosen = "; ".join(f"seed {record['seed']}: {record['speed']:g}, {record['chosen']}" for record in group)
+        note = f"Chosen on the {part} part: {chosen}. {SPEEDS_NOTE}"
+        sections.append(Section(f"{name}: speeds", speeds_table(group), note))
+    sections.append(Section("Each branch by itself", branches_table(records, top_k), (
+        f"A layer takes {count(costs['layer'])}FLOPs, a branch {count(costs['branch'])}FLOPs "
+        f"({costs['branch'] / costs['layer']:.1%} of a layer), the teacher's own classifier {count(costs['head'])}FLOPs."
+    )))
+    if results["branch_comparisons"]:
+        sections.append(Section("Mean accuracy of the branches", comparisons_table(results["branch_comparisons"]), (
+            "So rows of different speeds are compared at the same cost; p is that of a sign test if there is one seed."
+        )))
+    tested, corpus = run.parts.test, run.corpus
+    table = first_and_last_exits([corpus.texts[index] for index in tested], corpus.labels[tested], corpus.classes, outputs)
+    title = f"First and last to leave, {records[0]['name']}, seed {records[0]['seed']}"
+    return [*sections, Section(title, table, FIRST_AND_LAST_NOTE)]
+
+
+def speeds_table(group):
+    """What each speed costs and gives, over the seeds. group: records of a model that stops early."""
+    rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32"]]
+    for points in zip(*(record["exits"] for record in group), strict=True):  # of each seed at one speed
+        wall = {size: np.array([point["wall_speedup"][size] for point in points]) for size in ("1", "32")}
+        share = {size: wall[size] / [point["timed"][size]["flops_speedup"] for point in points] for size in wall}
+        reached = [[point[key] for point in points] for key in ("mean_layers", "flops_speedup")]
+        accuracy = mean_and_deviation([point["accuracy"] for point in points], 100)
+        means = (f"{np.mean(values):.2f}" for values in (*reached, *wall.values(), *share.values()))
+        rows.append([f"{points[0]['speed']:g}", accuracy, *means])
+    return rows
+
+
+def branches_table(records, top_k):
+    """Accuracy and median uncertainty of every branch on all test texts.
+
+    records: of models that stop early
+    top_k: the settings' uncertainty_top_k; above 0 the plain entropy's median stands beside
+    """
+    columns = {"median_uncertainty": "median u"}
+    if top_k:
+        columns["median_entropy"] = "of all classes"
+    groups, last = by_name(records), len(records[0]["branch_accuracy"])
+    rows = [["branch after layer", *(cell for name, _ in groups for cell in (f"{name} %", *columns.values()))]]
+    for i in range(last):
+        row = [str(i + 1) if i + 1 < last else f"{last}, the last"]
+        for _, group in groups:
+            row.append(mean_and_deviation([record["branch_accuracy"][i] for record in group], 100))
+            row += [f"{np.mean([record[key][i] for record in group]):.3f}" for key in columns]
+        rows.append(row)
+    return rows
+
+
+def first_and_last_exits(texts, labels, classes, outputs, count=3, width=60):
+    """The table of the texts that leave first, and of those that leave last.
+
+    texts: strings
+    labels: (texts,) class numbers
+    classes: their names
+    outputs: what `early_exit.exit_outputs` returns of these texts
+    count: how many of either
+    width: characters of a text that are shown
+    """
+    layers, logits, u = outputs
+    order = np.lexsort((u, layers))
+    rows = [["text", "class", "answer", "layers", "u"]]
+    for i in [*order[:count], *order[-count:]] if len(order) > 2 * count else order:
+        text = " ".join(texts[i].split())
+        text = text if len(text) <= width else f"{text[: width - 1]}…"
+        rows.append([text.replace("|", "/"), classes[labels[i]], classes[logits[i].argmax()], str(layers[i]), f"{u[i]:.3f}"])
+    return rows
+
+
+def plot_exits(path, records):
+    """Accuracy against speed-up, with teacher and shallow models; the layers texts leave after; each branch's accuracy.
+
+    path: of the PNG
+    records: over the seeds, teacher first; those that stop early have "exits", "leaving" and "branch_accuracy"
+    """
+    with figure(path, 13, 4) as drawn:
+        tradeoff, leaving, branches = drawn.subplots(1, 3, width_ratios=(1.4, 1, 1))
+        groups = by_name(records)
+        teacher = np.mean([record["latency_ms"]["32"] for record in groups[0][1]])
+        stopping = [name for name, group in groups if "exits" in group[0]]
+        for number, (name, group) in enumerate(groups):
+            colour = f"C{number}"
+            if name not in stopping:
+                speedup = teacher / np.mean([record["latency_ms"]["32"] for record in group])
+                accuracy = 100 * np.mean([record["accuracy"] for record in group])
+                tradeoff.plot(speedup, accuracy, "s" if number else "*", color=colour, label=name)
+                continue
+            curve = 100 * np.mean([[point["accuracy"] for point in record["exits"]] for record in group], axis=0)
+            wall = np.mean([[point["wall_speedup"]["32"] for point in record["exits"]] for record in group], axis=0)
+            flops = np.mean([[point["flops_speedup"] for point in record["exits"]] for record in group], axis=0)
+            for speedups, style, measure in ((wall, "-", "by the clock, batch 32"), (flops, ":", "by FLOPs")):
+                label = f"{name}, {measure}"
+                tradeoff.plot(speedups, curve, style, marker="o", markersize=3, color=colour, label=label)
+            share = np.mean([np.array(record["leaving"]) / sum(record["leaving"]) for record in group], axis=0)
+            layers, width = np.arange(1, len(share) + 1), 0.8 / len(stopping)
+            leaving.bar(layers + (stopping.index(name) + 0.5) * width - 0.4, 100 * share, width, color=colour)
+            alone = np.mean([record["branch_accuracy"] for record in group], axis=0)
+            branches.plot(layers, 100 * alone, marker="o", markersize=3, color=colour)
+        tradeoff.set(xlabel="times as fast as the teacher", ylabel="test accuracy, %")
+        leaving.set(xlabel="layers computed", ylabel="test texts at the chosen speed, %")
+        branches.set(xlabel="branch after layer", ylabel="its accuracy on all test texts, %")
+        for panel in (tradeoff, leaving, branches):
+            panel.grid(alpha=0.3)
+        for panel in (leaving, branches):
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        drawn.legend(*tradeoff.get_legend_handles_labels(), fontsize=8, loc="outside right upper")

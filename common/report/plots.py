@@ -1,0 +1,80 @@
+"""Plots of every run: training curves, and accuracy against cost. They are made from records."""
+
+import contextlib
+import warnings
+from itertools import cycle
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from common.files import write_atomic
+from common.report.tables import by_name
+
+MARKERS = "os^DvPX*"
+# Class names may be Chinese: a font that has the characters, where there is one; boxes without a word otherwise.
+CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "SimHei", "PingFang SC", "WenQuanYi Zen Hei")
+
+
+@contextlib.contextmanager
+def figure(path, width, height):
+    """A block that draws a figure of so many inches, which is then written to `path` as PNG."""
+    fonts = ["DejaVu Sans", *(set(CHINESE) & set(font_manager.get_font_names()))]
+    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        drawn = Figure(figsize=(width, height), layout="constrained")
+        yield drawn
+        write_atomic(path, lambda file: drawn.savefig(file, format="png", dpi=130))
+
+
+def by_epoch(records, key):
+    """A figure out of the records' histories: (records, epochs) float, NaN where there is none, as after one that diverged."""
+    histories = [[epoch.get(key) for epoch in record["history"]] for record in records]
+    longest = max(map(len, histories))
+    return np.array([history + [None] * (longest - len(history)) for history in histories], float)
+
+
+def plot_curves(path, records):
+    """Training loss and validation accuracy against the epoch: a line per model, the mean over seeds, and their range."""
+    with figure(path, 10, 3.6) as drawn:
+        panels = drawn.subplots(1, 2)
+        for panel, key, title, scale in zip(
+            panels, ("loss", "val_accuracy"), ("training loss", "validation accuracy, %"), (1, 100), strict=True
+        ):
+            for (name, group), marker in zip(by_name(records), cycle(MARKERS), strict=False):
+                values = scale * by_epoch(group, key)
+                epochs = np.arange(1, values.shape[1] + 1)
+                panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, label=name)
+                panel.fill_between(epochs, values.min(axis=0), values.max(axis=0), alpha=0.15, linewidth=0)
+            panel.set(xlabel="epoch", title=title)
+            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.grid(alpha=0.3)
+        panels[0].set_yscale("log")
+        drawn.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+
+
+def plot_tradeoff(path, records):
+    """Test accuracy against latency at batch 32 and against the number of parameters; bars are the seeds' range.
+
+    Models of the same cost stand side by side, a little apart.
+    """
+    with figure(path, 10, 3.6) as drawn:
+        panels = drawn.subplots(1, 2, sharey=True)
+        groups = by_name(records)
+        costs = np.array([(group[0]["latency_ms"]["32"], group[0]["parameters"] / 1e6) for _, group in groups])
+        for place, ((name, group), marker) in enumerate(zip(groups, cycle(MARKERS), strict=False)):
+            accuracy = 100 * np.array([record["accuracy"] for record in group])
+            reach = [[accuracy.mean() - accuracy.min()], [accuracy.max() - accuracy.mean()]]
+            for panel, x in zip(panels, costs.T, strict=True):
+                apart = 0.02 * x.max() * (x[:place] == x[place]).sum()
+                panel.errorbar(
+                    x[place] + apart, accuracy.mean(), reach, marker=marker, linestyle="none", capsize=3, label=name
+                )
+        panels[0].set(xlabel="latency of 32 together, ms", ylabel="test accuracy, %")
+        panels[1].set(xlabel="parameters, millions")
+        for panel in panels:
+            panel.set_xlim(0, 1.15 * panel.get_xlim()[1])
+            panel.margins(y=0.1)
+            panel.grid(alpha=0.3)
+        drawn.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")

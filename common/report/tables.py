@@ -1,0 +1,100 @@
+"""Tables as rows of strings, the header first, and the two ways to show them: aligned, and in Markdown."""
+
+from itertools import groupby
+
+import numpy as np
+from matplotlib.ticker import EngFormatter
+
+MEASURES = {"macro_f1": "macro-F1 %", "ece": "ECE %"}  # that may stand beside accuracy
+
+count = EngFormatter(places=2)  # 22570000 -> "22.57 M"
+
+
+def by_name(records):
+    """[(name, its records over the seeds)], in the order of first appearance."""
+    order = {name: i for i, name in enumerate(dict.fromkeys(record["name"] for record in records))}
+    ordered = sorted(records, key=lambda record: order[record["name"]])
+    return [(name, list(group)) for name, group in groupby(ordered, lambda record: record["name"])]
+
+
+def mean_and_deviation(values, scale=1.0, decimals=2):
+    """The mean as text, and with several values ± their standard deviation.
+
+    values: floats, one per seed
+    scale: what they are multiplied by; 100 makes fractions per cent
+    decimals: places after the point
+    """
+    values = np.asarray(values) * scale
+    mean = f"{values.mean():.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{decimals}f}"
+
+
+def models_table(records, measure="macro_f1"):
+    """What each model is, costs and reaches, over the seeds.
+
+    records: of finished stages, with their cost
+    measure: one of MEASURES, which stands beside accuracy
+    """
+    rows = [["model", "layers", "params", "FLOPs", "ms @1", "ms @32", "accuracy %", MEASURES[measure], "train s"]]
+    for name, group in by_name(records):
+        rows.append([
+            name,
+            f"{np.mean([record['layers'] for record in group]):.3g}",
+            count(group[0]["parameters"]),
+            count(np.mean([record["flops"] for record in group])),
+            f"{np.mean([record['latency_ms']['1'] for record in group]):.3g}",
+            f"{np.mean([record['latency_ms']['32'] for record in group]):.3g}",
+            mean_and_deviation([record["accuracy"] for record in group], 100),
+            mean_and_deviation([record[measure] for record in group], 100),
+            f"{np.mean([record['train_seconds'] for record in group]):.0f}",
+        ])
+    return rows
+
+
+def comparisons_table(comparisons):
+    """Differences A - B in points, with 95 % interval and p-value. comparisons: of `evaluation.compare`, with a and b."""
+    rows = [["A - B", "points", "95 % interval", "p"]]
+    return rows + [[f"{each['a']} - {each['b']}", *difference_cells(each)] for each in comparisons]
+
+
+def difference_cells(comparison):
+    """Points, interval and p-value of a comparison as cells; empty ones if it is None."""
+    if comparison is None:
+        return ["", "", ""]
+    low, high = (100 * bound for bound in comparison["ci95"])
+    p = "< 0.0001" if comparison["p_value"] < 0.0001 else f"{comparison['p_value']:.4f}"
+    return [f"{100 * comparison['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", p]
+
+
+def student_table(teacher, student, sizes):
+    """What the student costs and reaches, and that as a share of its teacher.
+
+    teacher: record of the teacher
+    student: record of the student
+    sizes: bytes on disk of their weights, (teacher's, student's)
+    """
+    rows = [["model", "accuracy %", "MB on disk", "params", "ms @1", "ms @32"]]
+    for role, record, size in zip(("teacher", "student"), (teacher, student), sizes, strict=True):
+        latencies = (f"{record['latency_ms'][batch]:.3g}" for batch in ("1", "32"))
+        rows.append([f"{role}: {record['name']}" if record["name"] != role else role, f"{100 * record['accuracy']:.2f}",
+                     f"{size / 1e6:.3g}", count(record["parameters"]), *latencies])
+    faster = (f"{teacher['latency_ms'][batch] / student['latency_ms'][batch]:.1f} x faster" for batch in ("1", "32"))
+    rows.append(["", f"{100 * (student['accuracy'] - teacher['accuracy']):+.2f}", f"{sizes[0] / sizes[1]:.1f} x smaller",
+                 f"{teacher['parameters'] / student['parameters']:.1f} x fewer", *faster])
+    return rows
+
+
+def aligned(rows):
+    """Rows of strings as lines of text: first column left, the others right, a rule under the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown(rows):
+    """The same rows as a Markdown table."""
+    rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])

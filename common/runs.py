@@ -1,0 +1,140 @@
+"""From settings to runs: data and BERT read and held against the settings, the parts drawn, the run's folder opened."""
+
+import json
+from pathlib import Path
+
+from common import InputError
+from common.backend import precision_remarks, set_precision
+from common.batches import Pixels, TokenizedTexts
+from common.command import run_identity
+from common.devices import barrier, is_chief
+from common.files import fingerprint, wait_for, write_json
+from common.training import Run
+from data import berts, fetching, images, texts
+from data.parts import check_parts, remarks, split
+
+EXTENSIBLE = ("experiments", "seeds", "export")  # settings of a finished run that may differ in a later start
+
+
+def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
+    """Make the run's folder, or resume in one with the same settings.
+
+    folder: Path
+    settings: as JSON
+    inputs: {what: fingerprint} of the data and the model, so that changed files are noticed too
+    extensible: settings that may differ, because they only say which stages there are: more seeds or experiments join those
+        that are finished
+
+    Raises InputError if the folder holds another run or something else, or cannot be written to.
+    """
+    path = folder / "settings.json"
+    if not is_chief():
+        barrier()  # the chief has made it
+        wait_for(path)
+    wanted = {"settings": settings, "inputs": inputs}
+    if path.is_file():
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            pairs = [(stored[group], wanted[group]) for group in wanted]
+            changed = [key for old, new in pairs for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}: not the settings of a run; give another folder with --output") from None
+        changed = [key for key in changed if key not in extensible or not is_chief()]  # whose settings these are, just written
+        if changed:
+            raise InputError(
+                f"{folder} holds a run with another {changed[0].replace('_', ' ')}; "
+                "give another folder with --output, or delete this one"
+            )
+    elif folder.exists() and not (folder.is_dir() and {file.name[:15] for file in folder.iterdir()} <= {".settings.json."}):
+        raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
+    if is_chief():
+        write_json(path, wanted)
+        barrier()
+
+
+def open_text_runs(
+    script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
+    extensible=EXTENSIBLE,
+):
+    """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
+
+    script: its name, of which the default folder is made
+    preset: the same
+    settings: the script's
+    unlabelled: texts without labels wanted beside the training texts
+    unlabelled_needed: refuse if none is left for them
+    depths: names of the settings that say how many layers of the BERT a model is to have
+    min_layers: how many the BERT must have
+    extensible: see `open_folder`
+
+    Raises InputError before anything is written.
+    """
+    fetching.ensure_available([("--bert", "bert", settings.bert), ("--data", "texts", settings.data)], settings.download)
+    bert = berts.load(settings.bert, settings.maxlen)
+    if bert.layers < min_layers:
+        raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")
+    for name in depths:
+        wanted = getattr(settings, name)
+        for depth in wanted if isinstance(wanted, tuple) else (wanted,):
+            if depth > bert.layers:
+                flag = f"--{name.replace('_', '-')} {depth}"
+                raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
+    corpus = texts.load(settings.data)
+    counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples
+    all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
+    for parts in all_parts.values():
+        check_parts(corpus, parts, settings.batch_size)
+        if unlabelled and unlabelled_needed and not len(parts.unlabelled):
+            raise InputError(
+                f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
+                "--train-examples, add a file of unlabelled texts, or leave their experiment out of --experiments"
+            )
+    inputs = {
+        "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
+        "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
+    }
+    folder = _open(script, preset, settings, inputs, extensible)
+    _print_parts(settings, corpus, all_parts, f"texts of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers")
+    examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
+    return [Run(settings, seed, corpus, examples, parts, folder, bert) for seed, parts in all_parts.items()]
+
+
+def open_image_runs(script, preset, settings, check, extensible=EXTENSIBLE):
+    """Read images, refuse what does not fit, make the run's folder, say what there is: a Run for each seed.
+
+    script: its name, of which the default folder is made
+    preset: the same
+    settings: the script's
+    check: (settings, corpus, parts) -> None, which raises InputError for what the script cannot use
+    extensible: see `open_folder`
+
+    Raises InputError before anything is written.
+    """
+    corpus = images.load(settings.data, settings.download)
+    counts = settings.train_examples, 0, settings.validation_examples, settings.test_examples
+    all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
+    for parts in all_parts.values():
+        check_parts(corpus, parts, settings.batch_size)
+        check(settings, corpus, parts)
+    inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
+    folder = _open(script, preset, settings, inputs, extensible)
+    _print_parts(settings, corpus, all_parts, f"images of {corpus.size}")
+    return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
+
+
+def _open(script, preset, settings, inputs, extensible):
+    """The run's folder, opened."""
+    folder = Path(settings.output or f"runs/{script}-{preset}")
+    open_folder(folder, run_identity(settings), inputs, extensible)
+    set_precision(settings.precision)
+    return folder
+
+
+def _print_parts(settings, corpus, all_parts, kind):
+    """Say what there is, and what a user should know of it, a line each. kind: of the examples, in words."""
+    parts = next(iter(all_parts.values()))
+    spare = f"{len(parts.unlabelled):,} unlabelled, " if len(parts.unlabelled) else ""
+    print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}{len(parts.validation):,} "
+          f"validation, {len(parts.test):,} test {kind}")
+    for remark in [*precision_remarks(settings.precision), *remarks(corpus, parts)]:
+        print(remark)

@@ -1,0 +1,86 @@
+"""Drawing the parts of a data set that a run uses: training, unlabelled, validation, test. Texts and images alike."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common import InputError
+
+UNLABELLED = -1  # the label of a text that has none
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one run uses: indices into a corpus. The labels of `unlabelled` are never looked at."""
+
+    train: np.ndarray
+    unlabelled: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
+    """Draw the Parts of one run. Counts are upper bounds: a small data set gives what it has.
+
+    corpus: `texts.Corpus` or `images.Images`
+    seed: of the draws; the test part is the same for every seed
+    train: labelled training examples; 0 takes all there are
+    unlabelled: examples drawn from what training leaves over, labels ignored
+    validation: examples of the corpus's own dev part, or else of the training pool, of which it takes a fifth at most; 0
+        takes all of the dev part, or without one the test part, as the original programs did
+    test: examples of the test part; 0 takes all there are
+    """
+    labels = corpus.labels
+    labelled = corpus.pool[labels[corpus.pool] != UNLABELLED]
+    if len(corpus.dev):
+        held_out = stratified_sample(corpus.dev, labels, validation or len(corpus.dev), seed)[1]
+    else:
+        labelled, held_out = stratified_sample(labelled, labels, min(validation, len(labelled) // 5), seed)
+    rest, chosen = stratified_sample(labelled, labels, train or len(labelled), seed)
+    without_label = corpus.pool[labels[corpus.pool] == UNLABELLED]
+    spare = np.concatenate([np.random.default_rng(seed).permutation(indices) for indices in (without_label, rest)])
+    tested = stratified_sample(corpus.test, labels, test or len(corpus.test), seed=0)[1]
+    tested = np.sort(tested)  # in the order of the file
+    return Parts(chosen, spare[:unlabelled], held_out if validation or len(corpus.dev) else tested, tested)
+
+
+def stratified_sample(indices, labels, count, seed):
+    """(rest, sample): at most `count` of `indices`, each class in its share.
+
+    indices: (examples,) int, to draw from
+    labels: class numbers of all examples, indexed by `indices`
+    count: how many to draw at most
+    seed: of the draw
+    """
+    shuffled = np.random.default_rng(seed).permutation(indices)
+    # An example's place within its class, over the size of the class: the lowest places are the same share of every class.
+    _, labels, sizes = np.unique(np.asarray(labels)[shuffled], return_inverse=True, return_counts=True)
+    by_class = np.argsort(labels, kind="stable")
+    place = np.empty(len(indices))
+    place[by_class] = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes]) if len(indices) else 0
+    order = np.argsort(place, kind="stable")
+    return np.sort(shuffled[order[count:]]), shuffled[order[:count]]
+
+
+def remarks(corpus, parts):
+    """What a user should know of the data: a line each."""
+    taught = len(np.unique(corpus.labels[parts.train]))
+    return corpus.notes + ([f"only {taught} of the classes occur in training"] if taught < len(corpus.classes) else [])
+
+
+def check_parts(corpus, parts, batch_size):
+    """Raise InputError if there are too few examples to train on, to choose epochs by, or to compare models with."""
+    if len(parts.train) < batch_size:
+        raise InputError(
+            f"{corpus.name}: {len(parts.train)} training examples are fewer than a batch; lower --batch-size {batch_size}"
+        )
+    if len(parts.validation) == 0:
+        raise InputError(f"{corpus.name}: too few to hold some out; --validation-examples 0 chooses on the test part")
+    if len(parts.test) < 2:
+        raise InputError(f"{corpus.name}: {len(parts.test)} in the test part; at least 2 are needed to compare models")
+
+
+def sort_labels(labels):
+    """Class labels in the order of their numbers: by value if all are numbers, else by name."""
+    numbers = all(isinstance(label, int) or (label.isdecimal() and len(label) < 10) for label in labels)
+    return sorted(sorted(labels), key=int if numbers else None)
