@@ -103,7 +103,7 @@ PRESETS = {
     ),
 }
 
-THESEUS = {  # a row of each: what of the settings is another there
+THESEUS = {  # what of the settings is another in each
     "theseus": {},
     "theseus-additive": {"replacing": "additive", "replacing_schedule": "constant", "replacing_base": 0.5},
     "theseus-random": {"replacing": "random", "replacing_schedule": "constant", "replacing_base": 0.5},
@@ -181,7 +181,7 @@ def mix(predecessor, successor, head, settings, rate):
     predecessor: bert4keras transformer
     successor: bert4keras transformer
     head: the classifier's last layer, shared
-    settings: of the row
+    settings: of the experiment
     rate: () -> p, a float32 scalar
     """
     inputs, mask = inputs_and_mask()
@@ -196,7 +196,7 @@ def mix(predecessor, successor, head, settings, rate):
 
 
 def build(run, name):
-    """The BertClassifier of a row, not trained yet."""
+    """The BertClassifier of an experiment, not trained yet."""
     settings, classes = run.settings, len(run.corpus.classes)
     if name == "predecessor":
         return build_classifier(run.bert, classes, settings.predecessor_dropout)
@@ -222,7 +222,7 @@ def successor_start(run, predecessor):
 
 
 def train(run, name):
-    """Train one row of the table, or read what an earlier start left of it. Returns the records of its stages, in order."""
+    """Run one experiment, or read what an earlier start left of it. Returns the records of its stages, in order."""
     settings = settings_of(run.settings, name)
     run = replace(run, settings=settings)
     stages = (f"{name}-mixed", name) if name in THESEUS and settings.successor_epochs else (name,)
@@ -239,7 +239,7 @@ def train(run, name):
 
 
 def settings_of(settings, name):
-    """The settings of the row `name`."""
+    """The settings of the experiment `name`."""
     if name == UNMIXED:
         return replace(settings, mixed_epochs=0, successor_epochs=settings.mixed_epochs + settings.successor_epochs)
     return replace(settings, **THESEUS.get(name, {}))
@@ -289,7 +289,7 @@ def train_mixed(run, name, predecessor, successor, classifier):
 
 
 def main(preset, settings):
-    """Read settings and data, train every row for every seed, report."""
+    """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
     runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"))
     modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
@@ -306,7 +306,7 @@ def main(preset, settings):
 
 
 def check(settings):
-    """Refuse settings that cannot be together. Returns the rows to train, dependencies included."""
+    """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
     check_packages(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     return [name for name in EXPERIMENTS if name in ("predecessor", *settings.experiments)]
@@ -318,7 +318,7 @@ def span(layers):
 
 
 def joined(stages):
-    """One record of a row's stages: the last one's figures, the time and the epochs of all."""
+    """One record of the stages of an experiment: the last one's figures, the time and the epochs of all."""
     history = [epoch for stage in stages for epoch in stage["history"]]
     diverged = [stage["diverged_in_epoch"] for stage in stages if "diverged_in_epoch" in stage]
     return stages[-1] | ({"diverged_in_epoch": diverged[0]} if diverged else {}) | {

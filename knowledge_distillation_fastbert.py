@@ -113,7 +113,7 @@ PRESETS = {
 }
 
 JOINT = "fastbert-joint"  # no self-distillation: teacher and branches are fine-tuned together, on the labels
-FASTBERT = {  # a row of each: what of the settings is another there
+EXPERIMENTS = {  # what of the settings is another in each
     "fastbert": {},
     "fastbert-plain": {"soft_weight": 1.0, "hard_weight": 0.0, "shuffle_sentences": False},
     "fastbert-labels": {"soft_weight": 1.0, "hard_weight": 1.0},
@@ -189,7 +189,7 @@ def depths_of(run):
 
 
 def trained_fastbert(run, name):
-    """The ExitModel of a finished row, with its best weights."""
+    """The ExitModel of a finished experiment, with its best weights."""
     fastbert, joint = build_fastbert(run, name == JOINT), name == JOINT
     training.load_stage(run, f"{name}-branches", all_exits(fastbert) if joint else branches_alone(fastbert))
     return fastbert
@@ -259,7 +259,7 @@ def train_alone(run, name):
 
 
 def train_branches(run, name):
-    """Train the branches of the row `name`, or read what an earlier start left. Returns the record of the stage."""
+    """Train the branches of the experiment `name`, or read what an earlier start left. Returns the record of the stage."""
     stage = f"{name}-branches"
     if record := run.record(stage):
         return record
@@ -273,7 +273,7 @@ def self_distil(run, stage):
     fastbert = build_fastbert(run)
     model = all_exits(fastbert)
     indices = np.concatenate([parts.train, parts.unlabelled])
-    steps = run.steps(indices)  # in every row as many, whatever it learns from
+    steps = run.steps(indices)  # in every experiment as many, whatever it learns from
     if not settings.soft_weight:
         indices = parts.train
     labels = np.where(np.isin(indices, parts.unlabelled), UNLABELLED, run.corpus.labels[indices])
@@ -335,30 +335,30 @@ def main(preset, settings):
         for name in depths_of(run):
             print(describe(train_alone(run, name)))
         for name in wanted:
-            print(describe(train_branches(row_of(run, name), name)))
+            print(describe(train_branches(run_of(run, name), name)))
     exit_unless_chief()
     report(preset, settings, runs, wanted)
 
 
-def row_of(run, name):
-    """The run with the settings of the row `name`."""
-    return replace(run, settings=replace(run.settings, **FASTBERT[name]))
+def run_of(run, name):
+    """The run with the settings of the experiment `name`."""
+    return replace(run, settings=replace(run.settings, **EXPERIMENTS[name]))
 
 
 def check(settings):
-    """Refuse settings that cannot be together. Returns the rows to train."""
+    """Refuse settings that cannot be together. Returns the experiments to run."""
     check_packages(settings)
-    command.check_known("--experiments", settings.experiments, FASTBERT)
+    command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher_layers == 1:
         raise InputError("--teacher-layers 1: a teacher of one layer has no branches; 2 or more, or 0 for all")
     if settings.uncertainty_top_k == 1:
         raise InputError("--uncertainty-top-k 1: one probability has no entropy; 2 or more, or 0 for all")
-    wanted = [name for name in FASTBERT if name in settings.experiments]
-    rows = {name: replace(settings, **FASTBERT[name]) for name in wanted if name != JOINT}
-    for place, (name, row) in enumerate(rows.items()):
-        command.check_loss_weights(row)
-        for other in [*rows][:place]:
-            if rows[other] == row:
+    wanted = [name for name in EXPERIMENTS if name in settings.experiments]
+    varied = {name: replace(settings, **EXPERIMENTS[name]) for name in wanted if name != JOINT}
+    for place, (name, its_settings) in enumerate(varied.items()):
+        command.check_loss_weights(its_settings)
+        for other in [*varied][:place]:
+            if varied[other] == its_settings:
                 raise InputError(f"--experiments {name}: with these settings it is the same as {other}; leave one out")
     return wanted
 
@@ -381,7 +381,7 @@ def exit_flops(run, tokens):
 
 
 def load_exit_logits(run, name, part):
-    """(logits (texts, layers, classes), uncertainty (texts, layers)) of all exits of a finished row, on a part."""
+    """(logits (texts, layers, classes), uncertainty (texts, layers)) of all exits of a finished experiment, on a part."""
     logits = np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy")
     return logits, uncertainty(tf.nn.softmax(logits), run.settings.uncertainty_top_k).numpy()
 
@@ -397,7 +397,7 @@ def time_models(run, names):
     with in_float32(run.settings.precision):
         set_seed(run.seed)
         for name in names:
-            fastbert = trained_fastbert(row_of(run, name), name)
+            fastbert = trained_fastbert(run_of(run, name), name)
             plain.setdefault("teacher", early_exit.teacher_graph(fastbert))
             stopping[name] = graph_that_stops(run, fastbert)
         alone = {name: depth for name, depth in depths_of(run).items() if name != "teacher"}
@@ -408,7 +408,7 @@ def time_models(run, names):
 
 
 def measure(run, names):
-    """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT row with its exits."""
+    """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT with its exits."""
     settings, parts, labels = run.settings, run.parts, run.corpus.labels
     asked = [settings.speeds, settings.uncertainty_top_k, settings.timed_examples, settings.student_layers, names]
     path = run.folder / f"seed-{run.seed}" / f"clock-{fingerprint(*asked)}.json"  # with others they are timed together anew
@@ -459,7 +459,7 @@ def branches_correct(run, name):
 
 def student_model(run, best):
     """The TextModel of a FastBERT, given its record."""
-    run = row_of(run, best["name"])
+    run = run_of(run, best["name"])
     fastbert = trained_fastbert(run, best["name"])
     bert = read_encoder(fastbert.encoder, keep_layers(run.bert, range(depths_of(run)["teacher"])))
     graph, flat = (partial(graph_that_stops, run, fastbert, pad_id=bert.pad_id, flat=flat) for flat in (False, True))

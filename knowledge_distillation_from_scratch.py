@@ -110,14 +110,14 @@ class Experiment:
 def experiments(settings, classes):
     """({name: Experiment} of all that the settings ask for, teacher first; [(A, B)] to compare). classes: their names."""
     temperature = settings.temperature
-    rows = {
+    known = {
         "teacher": Experiment(None),
         "alone": Experiment(None),
         "distilled": Experiment("teacher", temperature),
         "label-smoothing": Experiment("smoothing", temperature),
         "teacher-decisions": Experiment("decisions"),
     }
-    wanted = {name: experiment for name, experiment in rows.items() if name in ("teacher", *settings.experiments)}
+    wanted = {name: experiment for name, experiment in known.items() if name in ("teacher", *settings.experiments)}
     pairs = [
         ("distilled", "alone"), ("label-smoothing", "alone"), ("teacher-decisions", "alone"),
         ("distilled", "label-smoothing"), ("distilled", "teacher-decisions"),

@@ -33,7 +33,8 @@ def errors_in_one_line(stopped):
         try:
             yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout:  # which may be closed
+                sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -27,7 +27,7 @@ DESCRIPTION_COLUMNS = ("label_des", "label_desc")  # what the class means; IFLYT
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
 UNPACKED = 100  # times its own size that a .gz may unpack to
-MEMORY = 50  # bytes that reading takes at most for each byte of the (unpacked) files; tests/test_data.py tries to exceed it
+MEMORY = 50  # bytes that reading takes at most for each byte of the unpacked files; tests/data/test_texts.py tries to exceed it
 SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
 
 

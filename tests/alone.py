@@ -6,7 +6,9 @@ import sys
 import numpy as np
 from scipy.special import softmax
 
-from common import data, export, pretrained
+from common.export import hugging_face_answer
+from data import berts, texts
+from tests import tiny
 
 _ASK = """
 import sys, numpy as np, tensorflow as tf
@@ -33,13 +35,13 @@ def name_of_student(run):
     return (run / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
 
 
-def check_student(run, folder):
+def check_student(run, folder, layers):
     """The student of a run's folder is the model that was tested: with TensorFlow alone, and by Hugging Face's formula."""
     expected = softmax(np.load(run / "seed-0" / name_of_student(run) / "test_logits.npy")[:20], axis=-1)
-    corpus, bert = data.load(str(run.parent / "data")), pretrained.load(str(run / "student"))
-    encoded = data.encode([corpus.texts[row] for row in corpus.test[:20]], bert.tokenizer, 16, bert.pad_id)
-    token_ids, segment_ids = encoded.inputs(np.arange(20))
+    corpus, bert = texts.load(str(run.parent / "data")), berts.load(str(run / "student"))
+    examples = tiny.tokenized([corpus.texts[index] for index in corpus.test[:20]], bert)
+    token_ids, segment_ids = examples.inputs(np.arange(20))
     alone = ask_alone(run / "student" / "saved_model", folder, token_ids=token_ids, segment_ids=segment_ids)
-    for found in (alone["probabilities"], export.hugging_face_answer(run / "student", bert, token_ids, segment_ids)):
+    for found in (alone["probabilities"], hugging_face_answer(run / "student", bert, token_ids, segment_ids)):
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert bert.layers == 2  # as --bert takes it
+    assert bert.layers == layers  # as --bert takes it

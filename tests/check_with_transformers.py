@@ -18,13 +18,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 if __name__ == "__main__":
     folder, texts, answers = sys.argv[1:]
     lines = Path(texts).read_text(encoding="utf-8").splitlines()
-    told = [json.loads(line)["labels"] for line in Path(answers).read_text(encoding="utf-8").splitlines()]
+    expected = [json.loads(line)["labels"] for line in Path(answers).read_text(encoding="utf-8").splitlines()]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model, loading = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
     print(f"{type(model).__name__}, {type(tokenizer).__name__}, {loading}")
     model.eval()
     greatest = 0.0
-    for line, labels in zip(lines, told, strict=True):
+    for line, labels in zip(lines, expected, strict=True):
         batch = tokenizer(line, truncation=True, return_tensors="pt")
         with torch.no_grad():
             found = torch.softmax(model(**batch).logits[0], dim=-1)

@@ -1,55 +1,14 @@
-"""Fixtures: a tiny BERT in each layout and a folder of texts, written once for the whole session; two devices to train on."""
+"""Loads the fixtures where tests run; the process that only hands them out to others need not wait for TensorFlow."""
 
-import os
-
-import pytest
-from hypothesis import settings
-
-from common import backend
-from common.backend import set_precision, tf
-from tests import tiny
-
-for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-    del os.environ[name]  # the tests' servers are on this machine
-
-# The processor as two devices, for --strategy mirrored; everything else takes the first of them.
-processor = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(processor, 2 * [tf.config.LogicalDeviceConfiguration()])
-
-settings.register_profile("project", deadline=None, max_examples=50)
-settings.load_profile("project")
+from collections import Counter
 
 
-@pytest.fixture(scope="session")
-def bert_folder(tmp_path_factory):
-    return tiny.write_bert(tmp_path_factory.mktemp("bert") / "hugging-face")
+def pytest_configure(config):
+    if hasattr(config, "workerinput") or config.option.collectonly or not getattr(config.option, "numprocesses", None):
+        config.pluginmanager.import_plugin("tests.fixtures")
 
 
-@pytest.fixture(scope="session")
-def google_folder(tmp_path_factory):
-    return tiny.write_bert(tmp_path_factory.mktemp("bert") / "google", layout="google")
-
-
-@pytest.fixture(scope="session")
-def data_folder(tmp_path_factory):
-    return tiny.write_data(tmp_path_factory.mktemp("data") / "texts")
-
-
-@pytest.fixture(scope="session")
-def both():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
-@pytest.fixture
-def devices(monkeypatch, both):
-    """set_devices for one test; one device again after it. In one process there can be one MirroredStrategy only."""
-    monkeypatch.setattr(backend, "_devices", {"strategy": None})
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: both)
-    return backend.set_devices
-
-
-@pytest.fixture
-def precision():
-    """set_precision for one test; float32 again after it."""
-    yield set_precision
-    set_precision("float32")
+def pytest_collection_modifyitems(items):
+    """Files that take long come first, so that no worker is left alone with one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])  # stable: a file stays together

@@ -1,5 +1,7 @@
-"""Starting a script: in this process for its errors, in one of its own as a user does."""
+"""Starting a script: in this process, which is fast, or in one of its own as a user does."""
 
+import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -7,29 +9,38 @@ from pathlib import Path
 import pytest
 
 from common import command
+from common.backend import set_precision
 
 ROOT = Path(__file__).parent.parent
 
 
-def start(script, capsys, monkeypatch, *words):
-    """Start the main of the module `script` in this process, where it must end itself; (exit status, standard error)."""
-    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        command.start(script.main, script.PRESETS, "")
-    return stop.value.code, capsys.readouterr().err
+def start(script, *words):
+    """Start the module `script` in this process. Returns what `run_script` does."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    status, words = 0, [f"{script.__name__}.py", *map(str, words)]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", words)
+        try:
+            command.start(script.main, script.PRESETS, script.__doc__.split("\n\n")[0])
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            set_precision("float32")
+    printed = (file.buffer.getvalue().decode("utf-8") for file in (out, err))
+    return subprocess.CompletedProcess(words, status, *printed)
 
 
-def refused(script, capsys, monkeypatch, output, sane, words):
+def refused(script, output, sane, words):
     """What the module `script` says when it refuses `words`, flags after others that are `sane`; the first may be a preset.
 
     It must end with status 2 and one line, before there is a folder `output`.
     """
     preset, flags = ([], words) if words[0].startswith("-") else (words[:1], words[1:])
-    status, error = start(script, capsys, monkeypatch, *preset, *sane, "--output", output, *flags)
-    assert status == 2
-    assert error.startswith("error: ") and error.count("\n") == 1
+    done = start(script, *preset, *sane, "--output", output, *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not output.exists()
-    return error
+    return done.stderr
 
 
 def run_script(name, *words, timeout=300):

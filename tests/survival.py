@@ -3,6 +3,7 @@
     python -m tests.survival [KILLS]      # every script, on tiny models; 20 kills each unless told otherwise
 """
 
+import importlib
 import json
 import random
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import tiny
-from tests.starting import ROOT
+from tests.starting import ROOT, start
 
 TIMINGS = {"latency_ms", "train_seconds", "wall_speedup", "timed", "environment", "output"}
 STAGES = {
@@ -41,33 +42,34 @@ STAGES = {
 }
 
 
-def command(script, folder, output):
-    """How a user would start the script on what `folder` holds."""
-    words = [sys.executable, ROOT / f"{script}.py", "--output", folder / output, *STAGES[script]]
+def flags(script, folder, output, more=()):
+    """Those with which the script is started on what `folder` holds. more: further ones, which override those of STAGES."""
+    words = ["--output", folder / output, *STAGES[script], *more]
     if script != "knowledge_distillation_from_scratch":
         words += ["--data", folder / "data", "--bert", folder / "bert", "--maxlen", 16]
     return list(map(str, words))
 
 
-def prepare(folder):
-    """The texts and the tiny BERT that `command` names."""
-    tiny.write_bert(folder / "bert")
+def prepare(folder, config=tiny.CONFIG):
+    """The texts and the tiny BERT that `flags` names."""
+    tiny.write_bert(folder / "bert", config=config)
     tiny.write_data(folder / "data")
 
 
-def left_alone(script, folder):
-    """A run that nobody disturbs."""
-    subprocess.run(command(script, folder, "alone"), check=True, capture_output=True, cwd=ROOT)
+def left_alone(script, folder, more=(), output="alone"):
+    """A run, or the rest of one, that nobody disturbs."""
+    done = start(importlib.import_module(script), *flags(script, folder, output, more))
+    assert done.returncode == 0, done.stderr
 
 
-def killed(script, folder, kills, seed=0):
+def killed(script, folder, kills, seed=0, more=()):
     """A run that is killed `kills` times, each time after a few more files have changed and a moment more, and then finished.
 
     Returns how many times it was killed, which is less if it was finished before.
     """
     rng = random.Random(seed)
     for count in range(kills):
-        words = command(script, folder, "killed")
+        words = [sys.executable, str(ROOT / f"{script}.py"), *flags(script, folder, "killed", more)]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
         wanted, seen = rng.randint(1, 2), changes(folder / "killed")
         while process.poll() is None and len(changes(folder / "killed") - seen) < wanted:
@@ -78,34 +80,37 @@ def killed(script, folder, kills, seed=0):
             return count
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(command(script, folder, "killed"), check=True, capture_output=True, cwd=ROOT)
+    left_alone(script, folder, more, output="killed")
     return kills
 
 
 def changes(folder):
     """What has been written in the folders of the seeds, file by file."""
-    found = set()
+    seen = set()
     for path in folder.glob("seed-*/**/*"):
         try:
-            found.add((path, path.stat().st_mtime_ns))
+            seen.add((path, path.stat().st_mtime_ns))
         except FileNotFoundError:
             continue
-    return found
+    return seen
 
 
-def differences(folder):
-    """What the killed run left otherwise than the one left alone: names of files; results.json but for timings."""
-    found = []
-    for path in sorted((folder / "alone").glob("seed-*/**/*.np[yz]")):
-        other = folder / "killed" / path.relative_to(folder / "alone")
+def differences(expected, actual):
+    """What one run left otherwise than another: names of files; results.json but for timings; and what is half-written.
+
+    expected: Path, the folder of the run to hold it against
+    actual: Path, the folder of the run
+    """
+    different = []
+    for path in sorted(expected.glob("seed-*/**/*.np[yz]")):
+        other = actual / path.relative_to(expected)
         if not other.is_file() or not same_arrays(path, other):
-            found.append(str(path.relative_to(folder / "alone")))
-    results = [json.loads((folder / run / "results.json").read_text()) for run in ("alone", "killed")]
+            different.append(str(path.relative_to(expected)))
+    results = [json.loads((folder / "results.json").read_text()) for folder in (expected, actual)]
     if without_timings(results[0]) != without_timings(results[1]):
-        found.append("results.json")
-    found += [str(path.relative_to(folder)) for path in (folder / "killed").rglob("unfinished.npz")]
-    found += [str(path.relative_to(folder)) for path in (folder / "killed" / "seed-0").rglob(".*")]
-    return found
+        different.append("results.json")
+    left = [path for name in ("unfinished.npz", ".*") for path in actual.glob(f"seed-*/**/{name}")]
+    return different + [str(path.relative_to(actual)) for path in left]
 
 
 def same_arrays(path, other):
@@ -128,10 +133,10 @@ if __name__ == "__main__":
             place = Path(temporary)
             prepare(place)
             left_alone(name, place)
-            count, found = 0, []
-            while count < wanted and not found:  # a run that is finished before is begun anew, to be killed at other moments
+            count, different = 0, []
+            while count < wanted and not different:  # one that is finished before is begun anew
                 shutil.rmtree(place / "killed", ignore_errors=True)
                 count += killed(name, place, wanted - count, seed=count)
-                found = differences(place)
-            told = ", ".join(found) or "the same in every weight and figure"
-            print(f"{name:<40}  killed {count} times: {told}", flush=True)
+                different = differences(place / "alone", place / "killed")
+            outcome = ", ".join(different) or "the same in every weight and figure"
+            print(f"{name:<40}  killed {count} times: {outcome}", flush=True)

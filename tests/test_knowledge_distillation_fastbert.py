@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,17 +14,22 @@ from scipy import stats
 from scipy.special import log_softmax, softmax
 
 import knowledge_distillation_fastbert as script
-from common import InputError, data, exits, pretrained, texts, training
+from common import InputError, training
 from common.backend import keras, set_seed, tf
+from common.bert import build_encoder, read_encoder
+from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_graph, exit_layers, teacher_graph
 from common.evaluation import predict
 from common.predict import predict as ask
+from common.training import Run
+from data import berts, texts
+from data.parts import UNLABELLED, split
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
-from tests.starting import refused, run_script
+from tests.starting import refused, run_script, start
 
 DEMO = replace(
     script.PRESETS["demo"], maxlen=16, train_examples=96, unlabelled_examples=32, validation_examples=30, batch_size=16,
-    teacher_epochs=10, branch_epochs=4, student_layers=(1,), teacher_learning_rate=2e-3, branch_learning_rate=3e-3,
+    teacher_epochs=6, branch_epochs=4, student_layers=(1,), teacher_learning_rate=2e-3, branch_learning_rate=3e-3,
 )
 
 
@@ -88,7 +94,7 @@ def test_the_matrices_of_a_branch_start_apart():
 @given(st.integers(0, 10**6), st.sampled_from(["student-teacher", "teacher-student"]), st.floats(0, 2), st.floats(0, 2))
 def test_the_loss_is_the_equation(seed, direction, soft_weight, hard_weight):
     rng = np.random.default_rng(seed)
-    logits, labels = rng.normal(0, 3, (5, 4, 3)).astype(np.float32), np.array([0, 2, data.UNLABELLED, 1, data.UNLABELLED])
+    logits, labels = rng.normal(0, 3, (5, 4, 3)).astype(np.float32), np.array([0, 2, UNLABELLED, 1, UNLABELLED])
     found = script.self_distillation_loss(direction, soft_weight, hard_weight)(labels[:, None], logits).numpy()
     logs = log_softmax(logits.astype(np.float64), axis=-1)
     for text, label in enumerate(labels):
@@ -118,7 +124,7 @@ SENTENCES = st.lists(st.text("ab 一二", min_size=1).map(str.strip).filter(bool
 @given(SENTENCES, st.sampled_from("。！.?\n"))
 def test_shuffled_text_has_every_sentence_twice(sentences, end):
     text = "".join(f"{sentence}{end}{' ' if end in '.?' else ''}" for sentence in sentences)
-    shuffled = script.shuffle_sentences(text, np.random.default_rng(0))
+    shuffled = texts.shuffle_sentences(text, np.random.default_rng(0))
     assert sorted(shuffled.replace(" ", "").replace("\n", "")) == sorted(2 * text.replace(" ", "").replace("\n", ""))
     for sentence in sentences:
         assert shuffled.count(sentence) >= 2
@@ -126,7 +132,7 @@ def test_shuffled_text_has_every_sentence_twice(sentences, end):
 
 def test_sentences_are_shuffled_whole():
     text = "Version 3.5 is out. 很好用！Is it? Yes"
-    found = {script.shuffle_sentences(text, np.random.default_rng(seed)) for seed in range(20)}
+    found = {texts.shuffle_sentences(text, np.random.default_rng(seed)) for seed in range(20)}
     assert len(found) > 10
     for shuffled in found:
         for sentence in ("Version 3.5 is out.", "很好用！", "Is it?", "Yes"):
@@ -136,14 +142,17 @@ def test_sentences_are_shuffled_whole():
 # The models
 
 
+def write_bert(folder, layout="hugging-face"):
+    return tiny.write_bert(folder, layout, tiny.CONFIG | {"num_hidden_layers": 3})
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, bert_folder, data_folder):
+def run(tmp_path_factory, data_folder):
     """A run of one seed with its teacher and its branches trained."""
-    changed = replace(DEMO, data=str(data_folder), bert=str(bert_folder))
-    bert, corpus = pretrained.load(changed.bert), data.load(changed.data)
-    encoded = data.encode(corpus.texts, bert.tokenizer, 16)
-    parts = data.split(corpus, 0, changed.train_examples, changed.unlabelled_examples, changed.validation_examples)
-    made = texts.Run(changed, 0, corpus, encoded, parts, tmp_path_factory.mktemp("fastbert"), bert)
+    changed = replace(DEMO, data=str(data_folder), bert=str(write_bert(tmp_path_factory.mktemp("bert") / "shallow")))
+    bert, corpus = berts.load(changed.bert), texts.load(changed.data)
+    parts = split(corpus, 0, changed.train_examples, changed.unlabelled_examples, changed.validation_examples)
+    made = Run(changed, 0, corpus, tiny.tokenized(corpus.texts, bert), parts, tmp_path_factory.mktemp("fastbert"), bert)
     script.train_alone(made, "teacher")
     script.train_branches(made, "fastbert")
     return made
@@ -151,13 +160,13 @@ def run(tmp_path_factory, bert_folder, data_folder):
 
 @pytest.fixture(scope="module")
 def fast(run):
-    return script.trained(run, "fastbert")
+    return script.trained_fastbert(run, "fastbert")
 
 
 @pytest.fixture(scope="module")
 def answers(fast):
     """The graph that stops early, by the number of classes that its uncertainty looks at."""
-    return {top_k: script.early_exit(fast, top_k) for top_k in (0, 2)}
+    return {top_k: early_exit_graph(fast, partial(script.uncertainty, top_k=top_k)) for top_k in (0, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -168,28 +177,36 @@ def answer(answers):
 @pytest.fixture(scope="module")
 def plain(run, fast):
     """Logits (texts, layers, classes) of the test texts, each exit computed the plain way."""
-    return predict(script.all_exits(fast), run.examples, run.parts.test)
+    return predict(all_exits(fast), run.examples, run.parts.test)
 
 
+def uncertainties(logits, top_k=0):
+    """Of logits (…, classes)."""
+    return script.uncertainty(tf.nn.softmax(logits), top_k).numpy()
+
+
+@pytest.mark.slow
 def test_the_last_exit_is_the_teacher(run, plain):
     np.testing.assert_allclose(plain[:, -1], np.load(run.stage("teacher") / "test_logits.npy"), atol=1e-5)
     np.testing.assert_allclose(plain, np.load(run.stage("fastbert-branches") / "test_logits.npy"), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_row_keeps_its_branches_alone(run, fast):
     """The teacher lies in its own stage already."""
     with np.load(run.stage("fastbert-branches") / "weights.npz") as stored:
         assert len(stored.files) == sum(len(branch.weights) for branch in fast.branches[:-1])
 
 
+@pytest.mark.slow
 def test_a_branch_reads_the_output_of_its_layer(run, fast, plain):
     """The original's branches read the input."""
     encoder, _, teacher = script.build_teacher(run, 4, 0.0)
-    training.load_weights(teacher, run.stage("teacher") / "weights.npz")
-    tuned = pretrained.read_encoder(encoder, run.bert)
+    training.load_stage(run, "teacher", teacher)
+    tuned = read_encoder(encoder, run.bert)
     inputs = run.examples.inputs(run.parts.test[:9])
-    for depth in (1, 2, 3):
-        hidden = pretrained.build_encoder(pretrained.shallow(tuned, range(depth)), 0.0).model(inputs)
+    for depth in (1, 2):
+        hidden = build_encoder(berts.keep_layers(tuned, range(depth)), 0.0).model(inputs)
         logits = fast.branches[depth - 1](hidden, mask=tf.constant(inputs[0] != 0))
         np.testing.assert_allclose(logits, plain[:9, depth - 1], atol=1e-4)
 
@@ -202,6 +219,7 @@ def near(u, speed):
     return (np.abs(u - speed) < 1e-4).any(axis=1)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(SPEEDS), st.integers(1, 40), st.integers(0, 10**6), st.sampled_from((0, 2)))
 @settings(max_examples=40)
 def test_each_answer_is_that_of_its_exit_branch(run, answers, plain, speed, batch_size, seed, top_k):
@@ -209,30 +227,32 @@ def test_each_answer_is_that_of_its_exit_branch(run, answers, plain, speed, batc
     chosen = np.random.default_rng(seed).permutation(len(run.parts.test))[:batch_size]
     answer = answers[top_k]
     found = {key: value.numpy() for key, value in answer(*run.examples.inputs(run.parts.test[chosen]), speed).items()}
-    u = script.uncertainties(plain[chosen], top_k)
-    layers = exits.exits_at(u, speed)
+    u = uncertainties(plain[chosen], top_k)
+    layers = exit_layers(u, speed)
     assert (found["layers_used"] == layers)[~near(u, speed)].all()
     rows = np.arange(batch_size)
     np.testing.assert_allclose(found["probabilities"], softmax(plain[chosen][rows, found["layers_used"] - 1], -1), atol=1e-5)
     np.testing.assert_allclose(found["uncertainty"], u[rows, found["layers_used"] - 1], atol=1e-4)
     if speed == 0:
-        assert (found["layers_used"] == 4).all()
+        assert (found["layers_used"] == 3).all()
 
 
+@pytest.mark.slow
 def test_the_teacher_that_is_timed_is_the_last_exit(run, fast, plain):
     inputs = run.examples.inputs(run.parts.test[:20])
-    np.testing.assert_allclose(script.straight(fast)(*inputs), plain[:20, -1], atol=1e-5)
+    np.testing.assert_allclose(teacher_graph(fast)(*inputs), plain[:20, -1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_texts_do_leave_at_different_layers(plain):
     """Else the tests above would show little; and where only two classes are looked at, they leave elsewhere."""
-    layers = [exits.exits_at(script.uncertainties(plain, top_k), 0.5) for top_k in (0, 2)]
+    layers = [exit_layers(uncertainties(plain, top_k), 0.5) for top_k in (0, 2)]
     assert (layers[0] != layers[1]).any()
-    assert max(len(set(exits.exits_at(script.uncertainties(plain, 0), speed))) for speed in SPEEDS) >= 3
+    assert max(len(set(exit_layers(uncertainties(plain, 0), speed))) for speed in SPEEDS) >= 3
 
 
 def counting(counts, doubt):
-    """A FastBert of three layers on 'hidden states' that are token ids; `counts` gets (piece, rows) of all it computes.
+    """An ExitModel of three layers on 'hidden states' that are token ids; `counts` gets (piece, rows) of all it computes.
 
     A text with first token i is sure after layer i; doubt: the logits of a branch that is not sure.
     """
@@ -253,14 +273,14 @@ def counting(counts, doubt):
     branches = [
         piece(f"branch {i}", lambda x, i=i: tf.where(x[:, 0] <= i, [[99.0, 0.0]], tf.constant([doubt]))) for i in (1, 2, 3)
     ]
-    return script.FastBert(embeddings, layers, branches)
+    return ExitModel(embeddings, layers, branches)
 
 
 @pytest.mark.parametrize("doubt", [[0.0, 0.0], [np.nan, np.nan]])
 def test_what_has_left_is_not_computed(doubt):
     """The batch shrinks layer by layer, and when it is empty nothing runs; a branch that says NaN lets nobody go."""
     counts = []
-    answer = script.early_exit(counting(counts, doubt))
+    answer = early_exit_graph(counting(counts, doubt), script.uncertainty)
     ids = np.array([[2, 9], [1, 9], [1, 9], [3, 9], [2, 0]], np.int32)
     found = answer(ids, ids, 0.5)
     assert found["layers_used"].numpy().tolist() == [2, 1, 1, 3, 2]
@@ -272,35 +292,41 @@ def test_what_has_left_is_not_computed(doubt):
 
 def test_a_speed_of_nan_lets_nobody_leave():
     ids = np.array([[1, 9], [2, 9]])
-    assert script.early_exit(counting([], [0.0, 0.0]))(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
+    answer = early_exit_graph(counting([], [0.0, 0.0]), script.uncertainty)
+    assert answer(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
+    assert answer(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
 
 
 def test_an_answer_of_nan_leaves_last():
-    answer = script.early_exit(counting([], [np.nan, np.nan]))
+    answer = early_exit_graph(counting([], [np.nan, np.nan]), script.uncertainty)
     found = answer(np.array([[7, 7]]), np.array([[7, 7]]), 1.0)
     assert found["layers_used"].numpy() == [3] and np.isnan(found["probabilities"].numpy()).all()
 
 
+@pytest.mark.slow
 def test_a_graph_to_give_away_takes_the_tokenizers_own_padding(run, fast, answer):
     """Where the vocabulary pads with 7, ids 0 and 7 have changed places within the project, and change back in the graph."""
     token_ids, segment_ids = run.examples.inputs(run.parts.test[:9])
     theirs = np.select([token_ids == 0, token_ids == 7], [7, 0], token_ids)
-    ours, given_away = answer(token_ids, segment_ids, 0.5), script.early_exit(fast, pad_id=7)(theirs, segment_ids, 0.5)
+    ours = answer(token_ids, segment_ids, 0.5)
+    given_away = script.graph_that_stops(run, fast, pad_id=7)(theirs, segment_ids, 0.5)
     np.testing.assert_array_equal(ours["probabilities"], given_away["probabilities"])
 
 
+@pytest.mark.slow
 def test_no_text_no_answer(answer):
     found = answer(np.zeros((0, 8), np.int32), np.zeros((0, 8), np.int32), 0.5)
     assert found["probabilities"].shape == (0, 4) and found["layers_used"].shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("narrow", ["mixed_bfloat16", "mixed_float16"])
 def test_in_narrow_precision(run, precision, narrow):
     precision(narrow)
-    fast = script.trained(run, "fastbert")
+    fast = script.trained_fastbert(run, "fastbert")
     inputs = run.examples.inputs(run.parts.test[:20])
-    logits = script.all_exits(fast).predict_on_batch(inputs)
-    found = {key: value.numpy() for key, value in script.early_exit(fast)(*inputs, 0.5).items()}
+    logits = all_exits(fast)(inputs, training=False).numpy()
+    found = {key: value.numpy() for key, value in script.graph_that_stops(run, fast)(*inputs, 0.5).items()}
     assert logits.dtype == found["probabilities"].dtype == np.float32
     expected = softmax(logits[np.arange(20), found["layers_used"] - 1], -1)
     np.testing.assert_allclose(found["probabilities"], expected, atol=0.05)
@@ -322,7 +348,7 @@ def moved(taught, monkeypatch):
     train_stage, found = training.train_stage, {"teacher": [], "branches": []}
 
     def watched(run, stage, classifier, *given, **named):
-        own = {id(weight) for i in (1, 2, 3) for weight in classifier.get_layer(f"branch_{i}").weights}
+        own = {id(weight) for i in (1, 2) for weight in classifier.get_layer(f"branch_{i}").weights}
         before = classifier.get_weights()
         record = train_stage(run, stage, classifier, *given, **named)
         for weight, old, new in zip(classifier.weights, before, classifier.get_weights(), strict=True):
@@ -332,22 +358,24 @@ def moved(taught, monkeypatch):
     def train(name):
         monkeypatch.setattr(training, "train_stage", watched)
         short = replace(taught, settings=replace(taught.settings, teacher_epochs=1, branch_epochs=1))
-        script.train_branches(script.row_of(short, name), name)
+        script.train_branches(script.run_of(short, name), name)
         return found
 
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fastbert-labels", "fastbert-shuffled"])
 def test_the_teacher_stays_as_it_is(moved, name):
     found = moved(name)
-    assert not any(found["teacher"]) and sum(found["branches"]) >= len(found["branches"]) - 3  # the biases of the keys cancel
+    assert not any(found["teacher"]) and sum(found["branches"]) >= len(found["branches"]) - 2  # the biases of the keys cancel
 
 
+@pytest.mark.slow
 def test_joint_training_moves_everything_and_is_read_as_it_was(moved, taught):
     found = moved("fastbert-joint")
     assert np.mean(found["teacher"]) > 0.85 and np.mean(found["branches"]) > 0.85  # but for biases of keys, unused positions
-    logits = predict(script.all_exits(script.trained(taught, "fastbert-joint")), taught.examples, taught.parts.test)
+    logits = predict(all_exits(script.trained_fastbert(taught, "fastbert-joint")), taught.examples, taught.parts.test)
     np.testing.assert_allclose(logits, np.load(taught.stage("fastbert-joint-branches") / "test_logits.npy"), atol=1e-5)
 
 
@@ -376,24 +404,37 @@ def test_what_the_presets_teach(preset, soft, hard, direction, shuffled):
     assert chosen.shuffle_sentences == shuffled
 
 
-@pytest.mark.parametrize("name", script.FASTBERT)
-def test_what_branches_learn_from(taught, monkeypatch, name):
+@pytest.fixture(scope="module")
+def built():
+    """What `build_fastbert` and `all_exits` have built for rows of which nothing is trained; the joint row has its own."""
+    return {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", script.EXPERIMENTS)
+def test_what_branches_learn_from(taught, monkeypatch, built, name):
     """Labelled and unlabelled texts, whose labels are never seen; but for the joint one, rows have as many steps."""
-    seen = []
+    seen, joint = [], name == "fastbert-joint"
+    if joint not in built:
+        fastbert = script.build_fastbert(taught, joint)
+        built[joint] = fastbert, all_exits(fastbert)
+    monkeypatch.setattr(script, "build_fastbert", lambda run, joint=False: built[joint][0])
+    monkeypatch.setattr(script, "all_exits", lambda fastbert: built[joint][1])
     monkeypatch.setattr(training, "train_stage", lambda *given, **named: seen.append(given))
-    script.train_branches(script.row_of(taught, name), name)
-    (run, _, _, model, rows, (labels,), epochs, steps), parts = seen[0], taught.parts
+    script.train_branches(script.run_of(taught, name), name)
+    (run, _, model, loss, _, indices, labels, epochs, *steps), parts = seen[0], taught.parts
     inputs = run.examples.inputs(parts.train[:8])
     same = np.allclose(model(inputs, training=True), model(inputs, training=False))
-    assert same == (name != "fastbert-joint")  # but for the joint one, no dropout anywhere
-    check_loss(name, model.loss)
-    own, copies = rows[rows < len(run.corpus.texts)], rows[rows >= len(run.corpus.texts)]
+    assert same == (not joint)  # but for the joint one, no dropout anywhere
+    check_loss(name, loss)
+    own, copies = indices[indices < len(run.corpus.texts)], indices[indices >= len(run.corpus.texts)]
     labelled_only = name in ("fastbert-joint", "fastbert-labels-only")
     assert set(own) == set(parts.train) | (set() if labelled_only else set(parts.unlabelled))
     assert len(copies) == (len(own) if name == "fastbert-shuffled" else 0)
-    assert (epochs, steps) == ((10 + 4, 96 // 16) if name == "fastbert-joint" else (4, (96 + 32) // 16))
+    steps = steps[0] if steps else run.steps(indices)
+    assert (epochs, steps) == ((6 + 4, 96 // 16) if joint else (4, (96 + 32) // 16))
     hidden = np.isin(np.concatenate([own, own[: len(copies)]]), parts.unlabelled)
-    assert (labels[hidden] == data.UNLABELLED).all()
+    assert (labels[hidden] == UNLABELLED).all()
     np.testing.assert_array_equal(labels[: len(own)][~hidden[: len(own)]], run.corpus.labels[parts.train])
     for row, original in zip(copies[:5], own, strict=False):
         words = [taught.bert.tokenizer.decode(run.examples.example(i)).split() for i in (row, original)]
@@ -406,8 +447,8 @@ def test_what_branches_learn_from(taught, monkeypatch, name):
 @pytest.fixture(scope="module")
 def untrained(bert_folder):
     """A run of which nothing is there but its settings, its BERT and its classes."""
-    corpus = data.Corpus("", [], np.zeros(0), list("abcd"), {}, *[np.zeros(0, int)] * 3, [])
-    return texts.Run(DEMO, 0, corpus, None, None, None, pretrained.load(str(bert_folder)))
+    corpus = texts.Corpus("", [], np.zeros(0), list("abcd"), {}, *[np.zeros(0, int)] * 3, [])
+    return Run(DEMO, 0, corpus, None, None, None, berts.load(str(bert_folder)))
 
 
 def test_flops_are_those_of_the_matrix_products(untrained):
@@ -429,9 +470,9 @@ def test_flops_are_those_of_the_matrix_products(untrained):
     assert through.tolist() == [found["layer"] * k + found["branch"] * k for k in (1, 2, 3)] + [whole + 3 * found["branch"]]
 
 
-ROWS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.899, "mean_layers": 3.0},
-        {"speed": 0.5, "accuracy": 0.89, "mean_layers": 1.5}, {"speed": 1.0, "accuracy": 0.8, "mean_layers": 1.0}]
-CLOCK = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 4.0, 1.5, 1.0)]
+POINTS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.899, "mean_layers": 3.0},
+          {"speed": 0.5, "accuracy": 0.89, "mean_layers": 1.5}, {"speed": 1.0, "accuracy": 0.8, "mean_layers": 1.0}]
+TIMED = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 4.0, 1.5, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -447,13 +488,14 @@ CLOCK = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 
     ],
 )
 def test_which_speed_is_chosen(changed, teacher, speed, why):
-    assert script.choose_speed(replace(DEMO, **changed), ROWS, CLOCK, teacher) == (speed, why)
+    settings = replace(DEMO, **changed)
+    assert choose_speed(POINTS, TIMED, teacher, settings.accuracy_drop, settings.latency_budget) == (speed, why)
 
 
 def test_of_speeds_that_are_as_accurate_the_fastest_is_chosen():
     """Where none keeps what is wanted, as of a row with a teacher of its own."""
-    rows = [row | {"accuracy": 0.8} for row in ROWS]
-    assert script.choose_speed(DEMO, rows, CLOCK, 0.9)[0] == 1.0
+    points = [point | {"accuracy": 0.8} for point in POINTS]
+    assert choose_speed(points, TIMED, 0.9, DEMO.accuracy_drop, DEMO.latency_budget)[0] == 1.0
 
 
 # Errors
@@ -480,23 +522,23 @@ def test_of_speeds_that_are_as_accurate_the_fastest_is_chosen():
         (["paper", "--data", "iflytek"], "iflytek is not here"),
     ],
 )
-def test_bad_settings_end_in_one_line(capsys, monkeypatch, bert_folder, data_folder, tmp_path, words, message):
+def test_bad_settings_end_in_one_line(bert_folder, data_folder, tmp_path, words, message):
     sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16]
-    assert message in refused(script, capsys, monkeypatch, tmp_path / "run", sane, words)
+    assert message in refused(script, tmp_path / "run", sane, words)
 
 
 # The script as a user starts it
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, bert_folder):
+def finished(tmp_path_factory):
     """One run; returns (the words it was started with, its folder, what it printed)."""
     folder = tmp_path_factory.mktemp("smoke")
     tiny.write_data(folder / "data", train=400, test=200)
     words = [
-        "--data", folder / "data", "--bert", bert_folder, "--output", folder / "run", "--maxlen", 16,
+        "--data", folder / "data", "--bert", write_bert(folder / "bert"), "--output", folder / "run", "--maxlen", 16,
         "--train-examples", 256, "--unlabelled-examples", 64, "--validation-examples", 64, "--student-layers", 1,
-        "--teacher-epochs", 6, "--branch-epochs", 4, "--student-epochs", 3, "--teacher-learning-rate", 2e-3,
+        "--teacher-epochs", 4, "--branch-epochs", 3, "--student-epochs", 3, "--teacher-learning-rate", 2e-3,
         "--branch-learning-rate", 2e-3, "--student-learning-rate", 2e-3, "--speeds", 0, 0.1, 0.5, 1, "--timed-examples", 40,
         "--experiments", "fastbert", "fastbert-joint",
     ]
@@ -505,6 +547,7 @@ def finished(tmp_path_factory, bert_folder):
     return words, folder / "run", done
 
 
+@pytest.mark.slow
 def test_smoke_results(finished):
     _, folder, done = finished
     assert done.stderr == ""
@@ -518,17 +561,17 @@ def test_smoke_results(finished):
         assert model["accuracy"] > 0.4 and set(model["latency_ms"]) == {"1", "32"}
     for name in ("fastbert", "fastbert-joint"):
         rows, logits = models[name]["exits"], np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")
-        assert [row["speed"] for row in rows] == [0, 0.1, 0.5, 1] and logits.shape == (200, 4, 4)
-        assert rows[0]["accuracy"] == (logits[:, 3].argmax(-1) == right).mean() and rows[0]["mean_layers"] == 4
+        assert [row["speed"] for row in rows] == [0, 0.1, 0.5, 1] and logits.shape == (200, 3, 4)
+        assert rows[0]["accuracy"] == (logits[:, 2].argmax(-1) == right).mean() and rows[0]["mean_layers"] == 3
         assert rows[3]["accuracy"] == (logits[:, 0].argmax(-1) == right).mean() and rows[3]["mean_layers"] == 1
         assert rows[1]["mean_layers"] >= rows[2]["mean_layers"] > 1
         for row in rows:
             for size, timed in row["timed"].items():
                 speedup = models["teacher"]["latency_ms"][size] / timed["ms"]
                 assert row["wall_speedup"][size] == pytest.approx(speedup) and timed["flops_speedup"] > 0
-        assert [[timed["mean_layers"] for timed in rows[i]["timed"].values()] for i in (0, 3)] == [[4, 4], [1, 1]]
+        assert [[timed["mean_layers"] for timed in rows[i]["timed"].values()] for i in (0, 3)] == [[3, 3], [1, 1]]
         assert models[name]["accuracy"] == next(r["accuracy"] for r in rows if r["speed"] == models[name]["speed"])
-        assert models[name]["layers"] == pytest.approx(np.dot(models[name]["leaving"], [1, 2, 3, 4]) / 200)
+        assert models[name]["layers"] == pytest.approx(np.dot(models[name]["leaving"], [1, 2, 3]) / 200)
     assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
         ("fastbert", "teacher"), ("fastbert-joint", "teacher"), ("fastbert", "alone-1"), ("fastbert-joint", "alone-1")]
     assert results["branch_comparisons"][0]["a"] == "fastbert-joint"
@@ -540,46 +583,48 @@ def test_smoke_results(finished):
         assert heading in document and heading in done.stdout
 
 
+@pytest.mark.slow
 def test_smoke_the_student_answers_with_tensorflow_alone(finished, tmp_path):
     """In a process that knows neither this project nor Keras: the probabilities and layers of the run, from one graph."""
     _, folder, done = finished
     config = json.loads((folder / "student" / "config.json").read_text())
     name = done.stdout.split("student/ (")[1].split(",")[0]
-    corpus, bert = data.load(str(folder.parent / "data")), pretrained.load(str(folder / "student"))
-    assert bert.layers == config["num_hidden_layers"] == 4 and config["architectures"] == ["BertModel"]
-    encoded = data.encode([corpus.texts[row] for row in corpus.test[:40]], bert.tokenizer, 16)
-    token_ids, segment_ids = encoded.inputs(np.arange(40))
+    corpus, bert = texts.load(str(folder.parent / "data")), berts.load(str(folder / "student"))
+    assert bert.layers == config["num_hidden_layers"] == 3 and config["architectures"] == ["BertModel"]
+    token_ids, segment_ids = tiny.tokenized([corpus.texts[index] for index in corpus.test[:40]], bert).inputs(np.arange(40))
     speed = np.array(config["speed"], np.float32)
     found = ask_alone(folder / "student" / "saved_model", tmp_path, token_ids=token_ids, segment_ids=segment_ids, speed=speed)
     logits = np.load(folder / "seed-0" / name / "test_logits.npy")[:40]
     plain = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40]
     np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
-    u = script.uncertainties(plain, 0)
-    assert (found["layers_used"] == exits.exits_at(u, config["speed"]))[~near(u, config["speed"])].all()
+    u = uncertainties(plain, 0)
+    assert (found["layers_used"] == exit_layers(u, config["speed"]))[~near(u, config["speed"])].all()
 
 
+@pytest.mark.slow
 def test_smoke_predict_tells_the_layers(finished, capsys):
     _, folder, _ = finished
-    corpus = data.load(str(folder.parent / "data"))
-    lines = tuple(corpus.texts[row] for row in corpus.test[:40])
+    corpus = texts.load(str(folder.parent / "data"))
+    lines = tuple(corpus.texts[index] for index in corpus.test[:40])
     told = {}
     for speed in (0.0, None, 1.0):
         ask(str(folder), lines, json=True, speed=speed)
         told[speed] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [row["text"] for row in told[speed]] == [*lines]
         assert all(0 <= row["uncertainty"] <= 1 for row in told[speed])
-    assert {row["layers_used"] for row in told[0.0]} == {4} and {row["layers_used"] for row in told[1.0]} == {1}
+    assert {row["layers_used"] for row in told[0.0]} == {3} and {row["layers_used"] for row in told[1.0]} == {1}
     last = np.load(folder / "seed-0" / f"{name_of_student(folder)}-branches" / "test_logits.npy")[:40, -1].argmax(-1)
     assert [row["labels"][0]["label"] for row in told[0.0]] == [corpus.classes[label] for label in last]
     ask(str(folder), lines[:1], speed=1.0)
-    assert "  layer  1 of 4  " in capsys.readouterr().out
+    assert "  layer  1 of 3  " in capsys.readouterr().out
     with pytest.raises(InputError, match="--speed 2: must be from 0 to 1"):
         ask(str(folder), lines, speed=2.0)
 
 
+@pytest.mark.slow
 def test_the_flat_graph_for_onnx_answers_alike(run, fast, answers):
     """That onnxruntime does, too, the script checks whenever it writes model.onnx (see the smoke test of the presets)."""
-    flat, inputs = script.early_exit(fast, flat=True), run.examples.inputs(run.parts.test[:30])
+    flat, inputs = script.graph_that_stops(run, fast, flat=True), run.examples.inputs(run.parts.test[:30])
     for speed in SPEEDS:
         found, expected = (graph(*inputs, speed) for graph in (flat, answers[0]))
         np.testing.assert_array_equal(found["layers_used"], expected["layers_used"])
@@ -590,33 +635,36 @@ def modified(folder, pattern):
     return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
 
 
+@pytest.mark.slow
 def test_smoke_other_speeds_train_nothing(finished):
     """What only says how to look at a finished run may be changed; what would train other weights is refused."""
     words, folder, _ = finished
     stages, clocks = modified(folder, "seed-0/*/record.json"), modified(folder, "seed-0/clock-*.json")
-    chosen = run_script(script.__name__, *words, "--accuracy-drop", 50)  # the same speeds: nothing is timed again
+    chosen = start(script, *words, "--accuracy-drop", 50)  # the same speeds: nothing is timed again
     assert chosen.returncode == 0 and "the highest that loses at most 50 points" in chosen.stdout
     assert modified(folder, "seed-0/clock-*.json") == clocks
-    again = run_script(script.__name__, *words, "--accuracy-drop", 50, "--speeds", 0, 0.3, 1, "--uncertainty-top-k", 2)
+    again = start(script, *words, "--accuracy-drop", 50, "--speeds", 0, 0.3, 1, "--uncertainty-top-k", 2)
     assert again.returncode == 0, again.stderr
     assert modified(folder, "seed-0/*/record.json") == stages
     assert "of all classes" in again.stdout and len(modified(folder, "seed-0/clock-*.json")) == len(clocks) + 1
     told = json.loads((folder / "results.json").read_text())["models"][2]
-    u = script.uncertainties(np.load(folder / "seed-0" / "fastbert-branches" / "test_logits.npy"), 2)
-    assert told["exits"][1]["mean_layers"] == pytest.approx(exits.exits_at(u, 0.3).mean())
+    u = uncertainties(np.load(folder / "seed-0" / "fastbert-branches" / "test_logits.npy"), 2)
+    assert told["exits"][1]["mean_layers"] == pytest.approx(exit_layers(u, 0.3).mean())
     models = json.loads((folder / "results.json").read_text())["models"]
     assert models[2]["speed"] == 1 and [row["speed"] for row in models[2]["exits"]] == [0, 0.3, 1]
     assert "speed 1 chosen on the validation part: the highest that loses at most 50 points" in again.stdout
-    other = run_script(script.__name__, *words, "--branch-epochs", 5)
+    other = start(script, *words, "--branch-epochs", 4)
     assert other.returncode == 2 and "holds a run with another branch epochs" in other.stderr and other.stderr.count("\n") == 1
 
 
-def test_smoke_paper(tmp_path, google_folder):
+@pytest.mark.slow
+def test_smoke_paper(tmp_path):
     """On a BERT in Google's layout, with the paper's head; as ONNX, which the script checks, too."""
     tiny.write_data(tmp_path / "data", train=96, test=60)
+    google_folder = write_bert(tmp_path / "google", "google")
     words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,
              "--teacher-layers", 2, "--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--speeds", 0, 0.5]
-    done = run_script(script.__name__, "paper", *words, "--export", "onnx")
+    done = start(script, "paper", *words, "--export", "onnx")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["costs"]["head"] == results["costs"]["branch"]

@@ -1,22 +1,33 @@
-"""Runs that are killed and go on: the weights and figures of runs left alone. Every script, and oftener: tests/survival.py."""
+"""Runs that are killed and resume: the weights and figures of runs left alone. Every script, and oftener: tests/survival.py."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import knowledge_distillation_bert_of_theseus as theseus
-from common import data, pretrained, texts, training
-from common.backend import keras, set_seed
-from tests import survival
+from common import training
+from common.backend import drawn_by_step, keras, set_seed, tf
+from data import berts, parts, texts
+from tests import survival, tiny
+
+SHALLOW = tiny.CONFIG | {"num_hidden_layers": 2}
 
 
-@pytest.mark.parametrize("script", ["knowledge_distillation_from_scratch", "knowledge_distillation_bert"])
-def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, script):
-    survival.prepare(tmp_path)
-    survival.left_alone(script, tmp_path)
-    assert survival.killed(script, tmp_path, kills=2) == 2
-    assert survival.differences(tmp_path) == []
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "more"),
+    [
+        ("knowledge_distillation_from_scratch", ["--experiments", "alone", "distilled", "--train-examples-sweep"]),
+        ("knowledge_distillation_bert", ["--experiments", "distilled", "--student-layers", 1]),
+    ],
+)
+def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, script, more):
+    survival.prepare(tmp_path, SHALLOW)
+    survival.left_alone(script, tmp_path, more)
+    assert survival.killed(script, tmp_path, kills=2, more=more) == 2
+    assert survival.differences(tmp_path / "alone", tmp_path / "killed") == []
 
 
 class Broken(Exception):
@@ -50,22 +61,27 @@ class Break(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def run(bert_folder, data_folder, tmp_path_factory):
-    bert, corpus = pretrained.load(str(bert_folder)), data.load(str(data_folder))
+def run(data_folder, tmp_path_factory):
+    """A run of one seed with its predecessor trained."""
+    folder = tmp_path_factory.mktemp("run")
+    bert, corpus = berts.load(str(tiny.write_bert(folder / "bert", config=SHALLOW))), texts.load(str(data_folder))
     settings = replace(
-        theseus.PRESETS["demo"], student_layers=2, batch_size=16, replacing="random", replacing_schedule="linear",
+        theseus.PRESETS["demo"], student_layers=1, batch_size=16, replacing="random", replacing_schedule="linear",
         replacing_base=0.3, predecessor_epochs=1, mixed_epochs=4, successor_epochs=2, successor_dropout=0.2,
         successor_learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0,
     )
-    parts = data.split(corpus, 5, train=96, validation=16)
-    encoded = data.encode(corpus.texts, bert.tokenizer, 16)
-    return texts.Run(settings, 5, corpus, encoded, parts, tmp_path_factory.mktemp("run"), bert)
+    drawn = parts.split(corpus, 5, train=96, validation=16)
+    run = training.Run(settings, 5, corpus, tiny.tokenized(corpus.texts, bert), drawn, folder, bert)
+    theseus.train(run, "predecessor")
+    return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epoch", "narrow"), [(0, "float32"), (3, "mixed_float16")])
-def test_a_stage_goes_on_after_its_last_whole_epoch(run, tmp_path, monkeypatch, precision, epoch, narrow):
+def test_a_stage_resumes_after_its_last_whole_epoch(run, tmp_path, monkeypatch, precision, epoch, narrow):
     """Dropout, draws, order of texts, learning rate, AdamW's state, loss scale, the best epoch: as if nothing had been."""
     precision(narrow)
+
     def train(folder, callbacks):
         keras.backend.clear_session()
         whole = training.train_stage
@@ -74,14 +90,13 @@ def test_a_stage_goes_on_after_its_last_whole_epoch(run, tmp_path, monkeypatch, 
             more["callbacks"] = [*more.get("callbacks", ()), *callbacks]
             return whole(*words, **more)
 
-        monkeypatch.setattr(training, "train_stage", with_more)
-        try:
+        with monkeypatch.context() as patch:
+            for module in (training, theseus):  # fine_tune calls the one, the mixed stage the other
+                patch.setattr(module, "train_stage", with_more)
             return theseus.train(replace(run, folder=folder), "theseus")
-        finally:
-            monkeypatch.setattr(training, "train_stage", whole)
 
-    for folder in (tmp_path / "alone", tmp_path / "broken"):
-        theseus.train(replace(run, folder=folder), "predecessor")
+    for name in ("alone", "broken"):
+        shutil.copytree(run.folder / "seed-5", tmp_path / name / "seed-5")
     alone = train(tmp_path / "alone", [])
     with pytest.raises(Broken):
         train(tmp_path / "broken", [Break(epoch)])
@@ -99,8 +114,6 @@ def test_a_stage_goes_on_after_its_last_whole_epoch(run, tmp_path, monkeypatch, 
 
 
 def test_dropout_differs_between_steps_places_and_seeds_and_repeats_otherwise():
-    from common.backend import drawn_by_step, tf
-
     def masks(seed, steps):
         step = tf.Variable(0, dtype=tf.int64)
         layers = [keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)]
@@ -127,7 +140,8 @@ def test_dropout_differs_between_steps_places_and_seeds_and_repeats_otherwise():
             assert 0.4 < (one == other).mean() < 0.6
 
 
-def test_what_cannot_be_read_is_begun_anew(run, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_stage_whose_backup_is_damaged_begins_anew(run, tmp_path, capsys):
     here = replace(run, folder=tmp_path)
     stage = here.stage("predecessor")
     stage.mkdir(parents=True)

@@ -1,12 +1,15 @@
 """What the tests make for themselves: a tiny random BERT on disk, in each format, and texts with a pattern to learn."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from common import pretrained
 from common.backend import tf
+from common.batches import TokenizedTexts
+from data import berts
+from data.texts import tokenize
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CONFIG = {
@@ -15,6 +18,7 @@ CONFIG = {
     "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
 }
 CLASSES = 4
+CHINESE_CONFIG = CONFIG | {"hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 128}
 WORDS = [f"w{i}" for i in range(CONFIG["vocab_size"] - len(SPECIAL))]
 CHINESE = [*"，。", *map(chr, range(0x4E00, 0x4E00 + len(WORDS) - 2))]  # as many characters
 
@@ -24,7 +28,7 @@ def weights(config=CONFIG, seed=0):
     rng = np.random.default_rng(seed)
     return {
         name: (rng.normal(0, 0.1, shape) + name.endswith("gamma")).astype(np.float32)
-        for name, shape in pretrained.expected_shapes(config).items()
+        for name, shape in berts.expected_shapes(config).items()
     }
 
 
@@ -44,7 +48,7 @@ def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32, w
     else:
         (folder / "config.json").write_text(json.dumps(config))
         tensors = {
-            pretrained.hugging_face_name(name): np.ascontiguousarray((v.T if name.endswith("/kernel") else v).astype(dtype))
+            berts.hugging_face_name(name): np.ascontiguousarray((v.T if name.endswith("/kernel") else v).astype(dtype))
             for name, v in arrays.items()
         }
         save_file(tensors | {"bert.pooler.dense.weight": np.zeros((32, 32), dtype)}, folder / "model.safetensors")
@@ -64,6 +68,16 @@ def texts(count, seed=0, classes=CLASSES):
     return made
 
 
+def tokenized(lines, bert, maxlen=16):
+    """Texts as examples for a `berts.Bert`."""
+    return TokenizedTexts(*tokenize(lines, bert.tokenizer, maxlen, bert.pad_id))
+
+
+def minilm_reference():
+    """minilm-l6.json: a few of the numbers that PyTorch transformers computes for minilm-l6, with what it was asked."""
+    return json.loads(Path(__file__).with_name("minilm-l6.json").read_text(encoding="utf-8"))
+
+
 def write_jsonl(path, pairs):
     """Write (text, label) pairs as JSON lines."""
     lines = [json.dumps({"text": text, "label": label}) for text, label in pairs]
@@ -78,10 +92,9 @@ def write_data(folder, train=160, test=80):
     return folder
 
 
-def write_chinese_bert(folder):
-    """A tiny BERT of 12 layers that reads CHINESE, with the positions that 128 tokens need, as Google lays it out."""
-    config = CONFIG | {"num_hidden_layers": 12, "max_position_embeddings": 128}
-    return write_bert(folder, layout="google", config=config, words=CHINESE)
+def write_chinese_bert(folder, layers):
+    """A tiny BERT that reads CHINESE, with the positions that 128 tokens need, as Google lays it out."""
+    return write_bert(folder, layout="google", config=CHINESE_CONFIG | {"num_hidden_layers": layers}, words=CHINESE)
 
 
 def write_iflytek(folder, classes=119, each=3):
@@ -90,13 +103,13 @@ def write_iflytek(folder, classes=119, each=3):
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(name, count, labelled):
-        rows = []
+        records = []
         for i in range(classes * count):
             own = CHINESE[2 + i % classes % 100] + CHINESE[2 + i % classes // 100]
             sentences = ["".join(rng.choice(CHINESE[2:], rng.integers(3, 12))) + own for _ in range(rng.integers(2, 12))]
             label = {"label": str(i % classes), "label_des": f"类{own}"} if labelled else {"id": i}
-            rows.append(label | {"sentence": "，".join(sentences) + "。"})
-        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+            records.append(label | {"sentence": "，".join(sentences) + "。"})
+        lines = (json.dumps(record, ensure_ascii=False) for record in records)
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     write("train.json", each, labelled=True)

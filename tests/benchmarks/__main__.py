@@ -2,7 +2,7 @@
 
 import sys
 
-from common.report import aligned
+from common.report.tables import aligned
 from tests.benchmarks import bucketing, early_exit, predicting, reading, replacing, soft_labels, tokenizing, training
 
 BENCHMARKS = {

@@ -2,8 +2,13 @@
 
 import numpy as np
 
-from common import data, distillation, pretrained, texts
 from common.backend import keras
+from common.batches import by_length
+from common.bert import build_classifier
+from common.distillation import hard_loss
+from data import berts, texts
+from data.parts import split
+from tests import tiny
 from tests.benchmarks.timing import medians
 
 TITLE = "an epoch of 512 newswires, 128 tokens"
@@ -11,17 +16,17 @@ TITLE = "an epoch of 512 newswires, 128 tokens"
 
 def measure():
     """(unbucketed, bucketed), seconds of an epoch: 512 texts of reuters-r8, up to 128 tokens, a 3-layer student."""
-    corpus = data.load("reuters-r8")
-    bert = pretrained.load("minilm-l6", maxlen=128)
-    rows = data.split(corpus, seed=0, train=512).train
-    encoded = data.encode(corpus.texts, bert.tokenizer, maxlen=128)
-    classifier = texts.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
-    model = distillation.compile_alone(classifier, keras.optimizers.Adam(1e-5))
-    batches = data.by_length(encoded.lengths(rows), 32, np.random.default_rng(0))
-    shuffled = np.split(np.random.default_rng(0).permutation(len(rows)), len(rows) // 32)
+    corpus = texts.load("reuters-r8")
+    bert = berts.load("minilm-l6", maxlen=128)
+    indices = split(corpus, seed=0, train=512).train
+    examples = tiny.tokenized(corpus.texts, bert, maxlen=128)
+    model = build_classifier(berts.keep_layers(bert, range(3)), len(corpus.classes), dropout=0.1).model
+    model.compile(keras.optimizers.Adam(1e-5), loss=hard_loss)
+    batches = by_length(examples.lengths(indices), 32, np.random.default_rng(0))
+    shuffled = np.split(np.random.default_rng(0).permutation(len(indices)), len(indices) // 32)
 
     def epoch(order):
         for chosen in order:
-            model.train_on_batch(encoded.inputs(rows[chosen]), corpus.labels[rows[chosen]])
+            model.train_on_batch(examples.inputs(indices[chosen]), corpus.labels[indices[chosen]])
 
     return medians(lambda: epoch(shuffled), lambda: epoch(batches), rounds=3)

@@ -5,13 +5,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import knowledge_distillation_fastbert as script
-from common import data, exits, pretrained, texts
-from common.backend import inference_graph, keras, set_seed, tf
-from common.evaluation import wall_clock
+from common.backend import forget_models, inference_graph, set_seed, tf
+from common.bert import TEXT_SIGNATURE
+from common.cost import wall_clock
+from common.early_exit import (
+    EXIT_SIGNATURE,
+    ExitModel,
+    all_exits,
+    early_exit_graph,
+    exit_layers,
+    expected_speedup,
+    teacher_graph,
+)
+from common.training import Run
+from data import berts, texts
 from tests import tiny
 
 TITLE = "256 newswires, 64 tokens, leaving after 1.5 of 6 layers"
-SPEED = tf.TensorSpec((), tf.float32, name="speed")
 DEPTHS = (1.0, 1.25, 1.5, 2.0, 3.0, 6.0)  # mean layers
 BASE = {  # of the size of BERT-base, cut to six layers
     "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 6,
@@ -20,13 +30,13 @@ BASE = {  # of the size of BERT-base, cut to six layers
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed. fast: a FastBert with untrained branches, whose doubts are as good as any for the clock.
+    """What is timed. fast: an ExitModel with untrained branches, whose doubts are as good as any for the clock.
 
     batches: {batch size: [(token ids, segment ids)]} of texts of full length. u: {batch size: uncertainty of all exits, (texts,
-    layers)}. flops: tokens -> as `exits.curve` takes them.
+    layers)}. flops: tokens -> as `exit_curve` takes them.
     """
 
-    fast: script.FastBert
+    fast: ExitModel
     batches: dict
     u: dict
     flops: object
@@ -34,31 +44,31 @@ class Case:
     def speed_for(self, size, depth):
         """The speed at which the texts leave after `depth` layers on average, as nearly as there is one; a constant."""
         candidates = [*np.quantile(self.u[size][:, :-1], np.linspace(0, 1, 400)), 1.01]
-        depths = np.array([exits.exits_at(self.u[size], speed).mean() for speed in candidates])
+        depths = np.array([exit_layers(self.u[size], speed).mean() for speed in candidates])
         return tf.constant(candidates[np.abs(depths - depth).argmin()], tf.float32)
 
 
 def prepare(tokens=64, size=None, count=256):
     """A Case of `count` newswires (an eighth of them for batches of 1). size: entries of another config, weights random."""
-    keras.backend.clear_session()
+    forget_models()
     set_seed(0)
     settings = script.PRESETS["demo"]
-    bert, corpus = pretrained.load(settings.bert), data.load(settings.data)
+    bert, corpus = berts.load(settings.bert), texts.load(settings.data)
     if size:
         config = bert.config | size
         bert = replace(bert, config=config, weights=tiny.weights(config))
-    encoded = data.encode([corpus.texts[row] for row in corpus.pool], bert.tokenizer, tokens)
-    full = np.flatnonzero(encoded.lengths(np.arange(len(corpus.pool))) == tokens)[:count]
+    examples = tiny.tokenized([corpus.texts[index] for index in corpus.pool], bert, tokens)
+    full = np.flatnonzero(examples.lengths(np.arange(len(corpus.pool))) == tokens)[:count]
     assert len(full) == count, f"{len(full)} newswires have {tokens} tokens, {count} are needed"
-    run = texts.Run(settings, 0, corpus, encoded, None, None, bert)
+    run = Run(settings, 0, corpus, examples, parts=None, folder=None, bert=bert)
     fast = script.build_fastbert(run, joint=True)  # which needs no teacher that has been trained
     batches = {
-        size: [tuple(map(tf.constant, encoded.inputs(full[i : i + size]))) for i in range(0, some, size)]
+        size: [tuple(map(tf.constant, examples.inputs(full[i : i + size]))) for i in range(0, some, size)]
         for size, some in ((32, count), (1, count // 8))
     }
-    model = script.all_exits(fast)
+    model = all_exits(fast)
     logits = {size: np.concatenate([model.predict_on_batch(list(batch)) for batch in some]) for size, some in batches.items()}
-    u = {size: script.uncertainties(found, 0) for size, found in logits.items()}
+    u = {size: script.uncertainty(tf.nn.softmax(found)).numpy() for size, found in logits.items()}
     return Case(fast, batches, u, lambda tokens: script.exit_flops(run, tokens))
 
 
@@ -76,19 +86,19 @@ def masked(fast):
             undecided &= ~leaving
         return {"probabilities": answers}
 
-    return inference_graph(answer, *script.TEXTS, SPEED)
+    return inference_graph(answer, *EXIT_SIGNATURE)
 
 
 def measure():
     """(masked, early exit), seconds of all batches of 32 at a mean of 1.5 layers."""
     case = prepare()
     speed = case.speed_for(32, 1.5)
-    ways = {"masked": masked(case.fast), "early": script.early_exit(case.fast)}
+    ways = {"masked": masked(case.fast), "early": early_exit_graph(case.fast, script.uncertainty)}
     runs = {name: lambda batch, answer=answer: answer(*batch, speed) for name, answer in ways.items()}
     for batch in case.batches[32]:
         both = (run(batch)["probabilities"] for run in runs.values())
         np.testing.assert_allclose(*both, atol=1e-4)
-    assert abs(exits.promised(case.batches[32], runs["early"], case.flops)["mean_layers"] - 1.5) < 0.05
+    assert abs(expected_speedup(case.batches[32], runs["early"], case.flops)["mean_layers"] - 1.5) < 0.05
     times = wall_clock(runs, case.batches[32], rounds=3)
     return times["masked"].sum(), times["early"].sum()
 
@@ -108,7 +118,7 @@ def detail():
 
 def gains(case, depths=DEPTHS):
     """Rows of strings, header first: times as fast as the teacher, by FLOPs and by the clock, at mean depths."""
-    early, mask, teach = script.early_exit(case.fast), masked(case.fast), script.straight(case.fast)
+    early, mask, teach = early_exit_graph(case.fast, script.uncertainty), masked(case.fast), teacher_graph(case.fast)
     rows = [["batch", "layers", "FLOPs x", "early exit x", "of the promise", "masked x"]]
     for size, batches in case.batches.items():
         for depth in depths:
@@ -119,7 +129,7 @@ def gains(case, depths=DEPTHS):
                 "masked": lambda batch, speed=speed: mask(*batch, speed),
             }
             times = wall_clock(ways, batches, rounds=3 if size == 32 else 9)
-            promise = exits.promised(batches, ways["early"], case.flops)
+            promise = expected_speedup(batches, ways["early"], case.flops)
             ours, theirs = (times["teacher"].sum() / times[way].sum() for way in ("early", "masked"))
             cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"], theirs
             rows.append([str(size), *(f"{cell:.2f}" for cell in cells)])
@@ -146,9 +156,10 @@ def pieces(case):
         return fast.layers[1](layer(token_ids, segment_ids), mask=tf.not_equal(token_ids, 0))
 
     steps = {"a call that computes nothing": call, "and embeddings": embeddings, "and a layer": layer, "and its branch": branch}
-    graphs = {name: inference_graph(step, *script.TEXTS) for name, step in steps.items()}
+    graphs = {name: inference_graph(step, *TEXT_SIGNATURE) for name, step in steps.items()}
     everyone = tf.constant(1.01)
-    early, two, teach = script.early_exit(fast), inference_graph(second_layer, *script.TEXTS), script.straight(fast)
+    early, teach = early_exit_graph(fast, script.uncertainty), teacher_graph(fast)
+    two = inference_graph(second_layer, *TEXT_SIGNATURE)
     ways = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
     ways |= {
         "and leaving there: early exit": lambda batch: early(*batch, everyone),

@@ -3,7 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from common import data, export, predict, pretrained, texts
+from common import export, predict
+from common.bert import build_classifier
+from data import berts, students, texts
 from tests.benchmarks.timing import medians
 
 TITLE = "labelling 512 posts, 64 tokens, 3 layers"
@@ -11,17 +13,16 @@ TITLE = "labelling 512 posts, 64 tokens, 3 layers"
 
 def measure():
     """(one by one, batched), seconds for 512 texts of 20newsgroups of up to 64 tokens, a 3-layer student in float32."""
-    corpus = data.load("20newsgroups")
+    corpus = texts.load("20newsgroups")
     lines = corpus.texts[:512]
-    bert = pretrained.shallow(pretrained.load("minilm-l6"), range(3))
-    classifier = texts.build_classifier(bert, len(corpus.classes), dropout=0.0)[1]
-    head = classifier.get_layer("Classifier").get_weights()
+    bert = berts.keep_layers(berts.load("minilm-l6"), range(3))
+    model = export.text_model(build_classifier(bert, len(corpus.classes), dropout=0.0))
     with tempfile.TemporaryDirectory() as folder:
-        export.write_encoder(Path(folder), bert, corpus.classes, head, maxlen=64)
-        export.write_saved_model(Path(folder), export.classifying_graph(classifier, bert.pad_id))
-        student = export.load(folder)
+        berts.save(Path(folder), model.bert, corpus.classes, model.head, maxlen=64)
+        export.write_saved_model(Path(folder), model.graph)
+        student = students.load(folder)
     return medians(
-        lambda: [export.ask(student, [line]) for line in lines],
+        lambda: [students.ask(student, [line]) for line in lines],
         lambda: predict.answers(student, lines, top=1, speed=None, batch_size=32),
         rounds=3,
     )

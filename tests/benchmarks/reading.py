@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from bert4keras.tokenizers import Tokenizer
 
-import data as sources
-from common import data, pretrained
+from common.batches import TokenizedTexts, training_batches
+from data import berts, fetching, texts
 from tests.benchmarks.timing import medians, peak_memory
 
 TITLE = "an epoch of 10,000 lines from the file"
@@ -26,8 +26,8 @@ def measure():
     """(original's way, this way), seconds from the file to the last batch of an epoch, 10,000 texts of up to 64 tokens."""
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder), SIZES[0])
-        plain = Tokenizer(str(sources.locate("minilm-l6", "--bert")["vocabulary"]), do_lower_case=True)
-        ours = pretrained.load("minilm-l6").tokenizer
+        plain = Tokenizer(str(fetching.locate("minilm-l6", "--bert")["vocabulary"]), do_lower_case=True)
+        ours = berts.load("minilm-l6").tokenizer
         return medians(lambda: originals_way(path, plain), lambda: our_way(path, ours), rounds=3)
 
 
@@ -49,7 +49,7 @@ def detail():
 
 def write(folder, lines):
     """A file of so many JSON lines of 8 to 40 words each from the bundled newsgroups, of 20 classes."""
-    corpus, rng = data.load("20newsgroups"), np.random.default_rng(0)
+    corpus, rng = texts.load("20newsgroups"), np.random.default_rng(0)
     words = " ".join(corpus.texts[:2000]).split()
     path = folder / "train.jsonl"
     with open(path, "w", encoding="utf-8") as file:
@@ -60,27 +60,27 @@ def write(folder, lines):
 
 def originals_way(path, tokenizer):
     with open(path, encoding="utf-8") as file:
-        records = [(row["text"], row["label"]) for row in map(json.loads, file)]
+        records = [(record["text"], record["label"]) for record in map(json.loads, file)]
     for start in range(0, len(records), 32):
         ids = [tokenizer.encode(text, maxlen=MAXLEN)[0] for text, _ in records[start : start + 32]]
         longest = max(map(len, ids))
-        np.array([row + [0] * (longest - len(row)) for row in ids])
+        np.array([text + [0] * (longest - len(text)) for text in ids])
 
 
 def our_way(path, tokenizer):
     """Seconds of reading, tokenizing, and batching an epoch."""
     times = [time.perf_counter()]
-    corpus = data.load(str(path))
+    corpus = texts.load(str(path))
     times.append(time.perf_counter())
-    encoded = data.encode(corpus.texts, tokenizer, MAXLEN)
+    examples = TokenizedTexts(*texts.tokenize(corpus.texts, tokenizer, MAXLEN))
     times.append(time.perf_counter())
-    rows = np.arange(len(corpus.texts))
-    for _ in data.batches(encoded, rows, (corpus.labels,), 32, seed=0).take(-(-len(rows) // 32)):
+    indices = np.arange(len(corpus.texts))
+    for _ in training_batches(examples, indices, corpus.labels, 32, seed=0).take(-(-len(indices) // 32)):
         pass
     times.append(time.perf_counter())
     return np.diff(times).tolist()
 
 
 if __name__ == "__main__":
-    seconds = our_way(Path(sys.argv[1]), pretrained.load("minilm-l6").tokenizer)
+    seconds = our_way(Path(sys.argv[1]), berts.load("minilm-l6").tokenizer)
     print(json.dumps({"seconds": seconds, "peak": peak_memory()}))

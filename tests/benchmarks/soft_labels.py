@@ -3,9 +3,14 @@
 import numpy as np
 
 import knowledge_distillation_bert as script
-from common import data, distillation, pretrained, texts
 from common.backend import keras
+from common.batches import by_length
+from common.bert import build_classifier
+from common.distillation import distillation_loss, distillation_targets, soften
 from common.evaluation import predict
+from data import berts, texts
+from data.parts import split
+from tests import tiny
 from tests.benchmarks.timing import medians
 
 TITLE = "distilling 512 posts, an epoch"
@@ -14,24 +19,23 @@ TITLE = "distilling 512 posts, an epoch"
 def measure():
     """(teacher in every step, cached), seconds of an epoch: 512 texts of 20newsgroups, 64 tokens, 6 layers -> 3."""
     settings = script.PRESETS["demo"]
-    corpus = data.load("20newsgroups")
-    bert = pretrained.load("minilm-l6")
-    rows = data.split(corpus, seed=0, train=512).train
-    encoded = data.encode(corpus.texts, bert.tokenizer, maxlen=64)
-    teacher = texts.build_classifier(bert, len(corpus.classes), dropout=0)[1]
-    student = texts.build_classifier(pretrained.shallow(bert, range(3)), len(corpus.classes), dropout=0.1)[1]
-    model = distillation.compile_distilled(student, keras.optimizers.Adam(1e-5), settings.temperature, 1, 1)
-    cached = distillation.soften(predict(teacher, encoded, rows), settings.temperature)
-    batches = data.by_length(encoded.lengths(rows), 32, np.random.default_rng(0))
+    corpus = texts.load("20newsgroups")
+    bert = berts.load("minilm-l6")
+    indices = split(corpus, seed=0, train=512).train
+    examples = tiny.tokenized(corpus.texts, bert, maxlen=64)
+    teacher = build_classifier(bert, len(corpus.classes), dropout=0).model
+    student = build_classifier(berts.keep_layers(bert, range(3)), len(corpus.classes), dropout=0.1).model
+    student.compile(keras.optimizers.Adam(1e-5), loss=distillation_loss(settings.temperature, 1, 1))
+    cached = soften(predict(teacher, examples, indices), settings.temperature)
+    batches = by_length(examples.lengths(indices), 32, np.random.default_rng(0))
 
     def epoch(soft_labels):
         for chosen in batches:
-            inputs = encoded.inputs(rows[chosen])
-            targets = distillation.distillation_targets(corpus.labels[rows[chosen]], soft_labels(chosen, inputs))
-            model.train_on_batch(inputs, *targets)
+            inputs = examples.inputs(indices[chosen])
+            student.train_on_batch(inputs, distillation_targets(corpus.labels[indices[chosen]], soft_labels(chosen, inputs)))
 
     return medians(
-        lambda: epoch(lambda _, inputs: distillation.soften(teacher.predict_on_batch(inputs), settings.temperature)),
+        lambda: epoch(lambda _, inputs: soften(teacher.predict_on_batch(inputs), settings.temperature)),
         lambda: epoch(lambda chosen, _: cached[chosen]),
         rounds=3,
     )

@@ -2,8 +2,7 @@
 
 from bert4keras.tokenizers import Tokenizer
 
-import data as sources
-from common import data, pretrained
+from data import berts, fetching, texts
 from tests.benchmarks.timing import medians
 
 TITLE = "tokenizing 2,000 posts"
@@ -11,10 +10,10 @@ TITLE = "tokenizing 2,000 posts"
 
 def measure():
     """(bert4keras, tokenizers), seconds for 2,000 texts of 20newsgroups, cut to 64 tokens."""
-    texts = data.load("20newsgroups").texts[:2000]
-    plain = Tokenizer(str(sources.locate("minilm-l6", "--bert")["vocabulary"]), do_lower_case=True)
-    ours = pretrained.load("minilm-l6").tokenizer
+    posts = texts.load("20newsgroups").texts[:2000]
+    plain = Tokenizer(str(fetching.locate("minilm-l6", "--bert")["vocabulary"]), do_lower_case=True)
+    ours = berts.load("minilm-l6").tokenizer
     return medians(
-        lambda: [plain.encode(text, maxlen=64) for text in texts],
-        lambda: data.encode(texts, ours, maxlen=64),
+        lambda: [plain.encode(post, maxlen=64) for post in posts],
+        lambda: texts.tokenize(posts, ours, maxlen=64),
     )

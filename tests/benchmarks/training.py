@@ -11,10 +11,16 @@ import numpy as np
 from bert4keras.snippets import sequence_padding
 from bert4keras.tokenizers import Tokenizer
 
-import data as sources
-from common import data, distillation, pretrained, texts, training
-from common.backend import drawn_by_step, fresh_session, keras, precision_remarks, set_precision, tf
+from common.backend import drawn_by_step, keras, precision_remarks, set_precision, tf
+from common.batches import training_batches
+from common.bert import build_classifier
+from common.devices import fresh_session
+from common.distillation import distillation_loss, distillation_targets, hard_loss, soften
 from common.evaluation import predict
+from common.training import adam
+from data import berts, fetching, texts
+from data.parts import split
+from tests import tiny
 from tests.benchmarks.timing import medians, peak_memory
 from tests.starting import ROOT
 
@@ -27,21 +33,21 @@ class Ground:
     """What all measurements share: 512 labelled posts of 20newsgroups, MiniLM, its first 3 layers for a student."""
 
     def __init__(self):
-        self.corpus, self.bert = data.load("20newsgroups"), pretrained.load("minilm-l6")
-        self.rows = data.split(self.corpus, seed=0, train=EXAMPLES).train
-        self.labels = self.corpus.labels[self.rows]
-        self.encoded = data.encode(self.corpus.texts, self.bert.tokenizer, TOKENS)
-        self.tokenizer = Tokenizer(str(sources.locate("minilm-l6", "--bert")["vocabulary"]), do_lower_case=True)
+        self.corpus, self.bert = texts.load("20newsgroups"), berts.load("minilm-l6")
+        self.indices = split(self.corpus, seed=0, train=EXAMPLES).train
+        self.labels = self.corpus.labels[self.indices]
+        self.examples = tiny.tokenized(self.corpus.texts, self.bert, TOKENS)
+        self.tokenizer = Tokenizer(str(fetching.locate("minilm-l6", "--bert")["vocabulary"]), do_lower_case=True)
 
     def classifier(self, layers, dropout=0.1):
-        bert = pretrained.shallow(self.bert, range(layers))
-        return texts.build_classifier(bert, len(self.corpus.classes), dropout)[1]
+        bert = berts.keep_layers(self.bert, range(layers))
+        return build_classifier(bert, len(self.corpus.classes), dropout).model
 
-    def plain_batches(self, rows):
-        """(indices into rows, inputs): in random order, each text tokenized anew, each batch as long as its longest text."""
-        order = np.random.default_rng(0).permutation(len(rows))
+    def plain_batches(self):
+        """(places in `indices`, inputs): in random order, each text tokenized anew, each batch as long as its longest text."""
+        order = np.random.default_rng(0).permutation(EXAMPLES)
         for chosen in (order[i : i + BATCH] for i in range(0, len(order), BATCH)):
-            ids = [self.tokenizer.encode(self.corpus.texts[row], maxlen=TOKENS)[0] for row in rows[chosen]]
+            ids = [self.tokenizer.encode(self.corpus.texts[index], maxlen=TOKENS)[0] for index in self.indices[chosen]]
             token_ids = sequence_padding(ids)
             yield chosen, [token_ids, np.zeros_like(token_ids)]
 
@@ -53,28 +59,28 @@ def fit(model, batches):
 
 def teacher_epoch(ground):
     """(plain, ours): functions that train a teacher for an epoch."""
-    model = distillation.compile_alone(ground.classifier(6), keras.optimizers.Adam(1e-5))
-    plain = ((inputs, ground.labels[chosen]) for _ in iter(int, 1) for chosen, inputs in ground.plain_batches(ground.rows))
-    ours = data.batches(ground.encoded, ground.rows, (ground.labels,), BATCH, seed=0)
+    model = ground.classifier(6)
+    model.compile(keras.optimizers.Adam(1e-5), loss=hard_loss)
+    plain = ((inputs, ground.labels[chosen]) for _ in iter(int, 1) for chosen, inputs in ground.plain_batches())
+    ours = training_batches(ground.examples, ground.indices, ground.labels, BATCH, seed=0)
     return lambda: fit(model, plain), lambda: fit(model, ours)
 
 
 def student_epoch(ground):
     """(plain, ours): functions that distil a student for an epoch; plain asks the teacher in every step."""
     teacher, student = ground.classifier(6, dropout=0), ground.classifier(3, dropout=0)
-    model = distillation.compile_distilled(student, keras.optimizers.Adam(1e-5), TEMPERATURE, 1, 1)
+    student.compile(keras.optimizers.Adam(1e-5), loss=distillation_loss(TEMPERATURE, 1, 1))
 
     def asked():
         while True:
-            for chosen, inputs in ground.plain_batches(ground.rows):
-                soft_labels = distillation.soften(teacher.predict_on_batch(inputs), TEMPERATURE)
-                yield inputs, *distillation.distillation_targets(ground.labels[chosen], soft_labels)
+            for chosen, inputs in ground.plain_batches():
+                soft_labels = soften(teacher.predict_on_batch(inputs), TEMPERATURE)
+                yield inputs, distillation_targets(ground.labels[chosen], soft_labels)
 
     plain = asked()
-    cached = distillation.soften(predict(teacher, ground.encoded, ground.rows), TEMPERATURE)
-    targets = distillation.distillation_targets(ground.labels, cached)
-    ours = data.batches(ground.encoded, ground.rows, targets, BATCH, seed=0)
-    return lambda: fit(model, plain), lambda: fit(model, ours)
+    cached = soften(predict(teacher, ground.examples, ground.indices), TEMPERATURE)
+    ours = training_batches(ground.examples, ground.indices, distillation_targets(ground.labels, cached), BATCH, seed=0)
+    return lambda: fit(student, plain), lambda: fit(student, ours)
 
 
 def inference(ground):
@@ -82,12 +88,12 @@ def inference(ground):
     student = ground.classifier(3, dropout=0)
 
     def plain():
-        for _, inputs in ground.plain_batches(ground.rows):
+        for _, inputs in ground.plain_batches():
             student.predict_on_batch(inputs)
 
     def ours():
-        encoded = data.encode([ground.corpus.texts[row] for row in ground.rows], ground.bert.tokenizer, TOKENS)
-        predict(student, encoded, np.arange(len(ground.rows)))
+        examples = tiny.tokenized([ground.corpus.texts[index] for index in ground.indices], ground.bert, TOKENS)
+        predict(student, examples, np.arange(EXAMPLES))
 
     return plain, ours
 
@@ -135,11 +141,11 @@ def step_table():
 def step_times(ground, layers):
     """{what is computed: median seconds over an epoch's batches} of training on the labels, with dropout."""
     classifier = ground.classifier(layers)
-    model = distillation.compile_alone(classifier, keras.optimizers.Adam(1e-5))
-    dataset = data.batches(ground.encoded, ground.rows, (ground.labels,), BATCH, seed=0)
+    classifier.compile(keras.optimizers.Adam(1e-5), loss=hard_loss)
+    dataset = training_batches(ground.examples, ground.indices, ground.labels, BATCH, seed=0)
 
     def loss(inputs, labels):
-        return tf.reduce_mean(distillation.hard_loss(labels, classifier(inputs, training=True)))
+        return tf.reduce_mean(hard_loss(labels, classifier(inputs, training=True)))
 
     def gradients(inputs, labels):
         with tf.GradientTape() as tape:
@@ -149,8 +155,8 @@ def step_times(ground, layers):
         return value + tf.add_n([tf.reshape(gradient, [-1])[0] for gradient in found if gradient.dtype.is_floating])
 
     def update(inputs, labels):
-        model.optimizer.minimize(lambda: loss(inputs, labels), classifier.trainable_variables)
-        return model.optimizer.iterations
+        classifier.optimizer.minimize(lambda: loss(inputs, labels), classifier.trainable_variables)
+        return classifier.optimizer.iterations
 
     signature = dataset.element_spec
     parts = {"forward": loss, "and backward": gradients, "and Adam": update}
@@ -163,21 +169,21 @@ def step_times(ground, layers):
         for batch in batches:
             for title, graph in graphs.items():
                 start = time.perf_counter()
-                with drawn_by_step(0, model.optimizer.iterations):
+                with drawn_by_step(0, classifier.optimizer.iterations):
                     graph(*batch).numpy()
                 seconds[title] += [time.perf_counter() - start] * turn
     found |= {title: median(taken) for title, taken in seconds.items()}
-    fit(model, dataset)
+    fit(classifier, dataset)
     start = time.perf_counter()
-    fit(model, dataset)
+    fit(classifier, dataset)
     return found | {"in fit, all told": (time.perf_counter() - start) / STEPS}
 
 
 def precision_table(epochs=6):
-    """Training and inference in each precision that the hardware reckons in, and what a student reaches in it."""
+    """Training and inference in each precision that the hardware computes in, and what a student reaches in it."""
     precisions = [name for name in ("float32", "mixed_bfloat16", "mixed_float16") if not precision_remarks(name)]
     ground, seconds, accuracy = Ground(), {}, {}
-    test = data.split(ground.corpus, seed=0, train=EXAMPLES, test=2000).test
+    test = split(ground.corpus, seed=0, train=EXAMPLES, test=2000).test
     for title, make in WORK.items():
         with fresh_session(0):
             runs = []
@@ -191,12 +197,12 @@ def precision_table(epochs=6):
         set_precision(precision)
         with fresh_session(0):
             classifier = ground.classifier(3, dropout=0)
-            model = distillation.compile_alone(classifier, training.adam(2e-4, epochs * STEPS, "linear"))
-            model.fit(
-                data.batches(ground.encoded, ground.rows, (ground.labels,), BATCH, seed=0),
+            classifier.compile(adam(2e-4, epochs * STEPS, "linear"), loss=hard_loss)
+            classifier.fit(
+                training_batches(ground.examples, ground.indices, ground.labels, BATCH, seed=0),
                 steps_per_epoch=STEPS, epochs=epochs, verbose=0,
             )
-            accuracy[precision] = (predict(classifier, ground.encoded, test).argmax(-1) == ground.corpus.labels[test]).mean()
+            accuracy[precision] = (predict(classifier, ground.examples, test).argmax(-1) == ground.corpus.labels[test]).mean()
     set_precision("float32")
     rows = [["precision", *(f"{title.split(',')[0]} x" for title in WORK), "test accuracy %"]]
     for precision, share in accuracy.items():
@@ -219,14 +225,14 @@ def memory_table():
     """The peak of each demo's memory: models, data, training, report and the student that is written."""
     rows = [["demo", "peak memory MB"]]
     for script, flags in DEMOS.items():
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
             words = [sys.executable, str(ROOT / f"{script}.py"), *flags, "--output", f"{folder}/run"]
-            process, peak = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT), 0
+            process, peak = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT), 0
             while process.poll() is None:
                 with contextlib.suppress(IndexError):  # when it has just ended
                     peak = peak_memory(process.pid)
                 time.sleep(0.05)
-            said.seek(0)
-            assert process.returncode == 0, said.read().decode()
+            output.seek(0)
+            assert process.returncode == 0, output.read().decode()
         rows.append([script, f"{peak:,.0f}"])
     return rows

@@ -1,4 +1,4 @@
-"""Reading images: named, from `.npz` and from folders; and what is said when they cannot be read."""
+"""data.images: named, from `.npz` and from folders; and what is said when they cannot be read."""
 
 import hashlib
 import io
@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import data as sources
-from common import InputError, data, images
+from common import InputError
 from common.backend import keras
-from data import downloading
+from common.batches import Pixels
+from data import downloading, fetching, images
+from data.sources import SOURCES
 from tests import serving
 
 
@@ -44,7 +45,7 @@ def test_digits():
     assert corpus.pixels.min() == 0 and corpus.pixels.max() == 1
     assert corpus.classes == [str(i) for i in range(10)]
     assert len(corpus.test) == 599 and len(corpus.pool) == 1198
-    shares = [np.bincount(corpus.labels[rows]) / len(rows) for rows in (corpus.pool, corpus.test)]
+    shares = [np.bincount(corpus.labels[part]) / len(part) for part in (corpus.pool, corpus.test)]
     np.testing.assert_allclose(*shares, atol=0.005)
 
 
@@ -52,7 +53,7 @@ def test_npz(tmp_path):
     held = arrays()
     corpus = images.load(write(tmp_path / "images.npz"))
     np.testing.assert_allclose(corpus.pixels[corpus.pool], held["x_train"] / 255, atol=1e-6)
-    np.testing.assert_allclose(corpus.inputs(corpus.test), held["x_test"] / 255, atol=1e-6)
+    np.testing.assert_allclose(Pixels(corpus.pixels).inputs(corpus.test), held["x_test"] / 255, atol=1e-6)
     assert corpus.labels[corpus.test].tolist() == held["y_test"].tolist()
     assert corpus.classes == ["0", "1", "2"] and corpus.notes == [] and len(corpus.dev) == 0
 
@@ -128,15 +129,8 @@ def test_grey_images_keep_one_channel(tmp_path):
     assert corpus.pixels.shape == (42, 5, 6, 1)
 
 
-def test_batches_of_images(tmp_path):
-    corpus = images.load(write(tmp_path / "images.npz"))
-    rows = np.arange(5, 30)
-    stream = data.batches(corpus, rows, (corpus.labels[rows],), 8, seed=0)
-    first = list(stream.take(4))
-    assert [len(pixels) for pixels, _ in first].count(8) == 3 and sum(len(pixels) for pixels, _ in first) == 25
-    seen = {pixels.tobytes(): int(label) for pixels, label in zip(corpus.pixels, corpus.labels, strict=True)}
-    for pixels, labels in first:
-        assert [seen[image.tobytes()] for image in pixels.numpy()] == labels.numpy().tolist()
+def test_a_size_in_words(tmp_path):
+    assert images.load(write(tmp_path / "images.npz")).size == "5 x 6 x 3"
 
 
 # What is refused
@@ -206,6 +200,7 @@ def test_an_array_that_is_no_npz(tmp_path):
         images.load(str(tmp_path / "images.npz"))
 
 
+@pytest.mark.slow
 def test_an_npz_with_any_byte_changed_loads_or_ends_in_one_line(tmp_path):
     path = tmp_path / "images.npz"
     np.savez_compressed(path, **arrays(train=6, test=3, shape=(2, 2)))
@@ -293,11 +288,11 @@ def test_a_name_that_is_nothing(tmp_path):
 def archive():
     """A .tar.gz laid out as CIFAR-10's, all images of one colour each."""
     labels = np.arange(10_000) % 10
-    rows = np.repeat(labels[:, None] * 20, 3072, axis=1).astype(np.uint8)
+    pixels = np.repeat(labels[:, None] * 20, 3072, axis=1).astype(np.uint8)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as file:
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-            content = pickle.dumps({b"data": rows + (name == "test_batch"), b"labels": labels.tolist()})
+            content = pickle.dumps({b"data": pixels + (name == "test_batch"), b"labels": labels.tolist()})
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             file.addfile(member, io.BytesIO(content))
@@ -307,24 +302,33 @@ def archive():
 @pytest.fixture
 def server(archive, tmp_path, monkeypatch):
     """A server of `archive` as CIFAR-10's; data/ and ~ are empty folders."""
-    monkeypatch.setattr(sources, "FOLDER", tmp_path / "data")
+    monkeypatch.setattr(fetching, "FOLDER", tmp_path / "data")
     monkeypatch.setattr(downloading, "PAUSE", 0)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    digest, source = hashlib.sha256(archive).hexdigest(), sources.SOURCES["cifar10"]
+    digest, source = hashlib.sha256(archive).hexdigest(), SOURCES["cifar10"]
     get_file = keras.utils.get_file
 
     def unpack(name, origin, untar, file_hash, cache_dir):
         assert file_hash == source.downloads[0].sha256  # keras's own figure, too, is the published one
         return get_file(name, origin="http://127.0.0.1:9/", untar=untar, file_hash=digest, cache_dir=cache_dir)
 
-    monkeypatch.setattr(f"{keras.datasets.cifar10.load_data.__module__}.get_file", unpack)
+    def load_fewer(**named):
+        """What Keras reads, but fewer training images, which take seconds less."""
+        (x_train, y_train), test = load_data(**named)
+        assert len(x_train) == len(y_train) == 50_000
+        return (x_train[:1000], y_train[:1000]), test
+
+    load_data = keras.datasets.cifar10.load_data
+    monkeypatch.setattr(f"{load_data.__module__}.get_file", unpack)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_fewer)
     with serving.serving() as served:
         wanted = replace(source.downloads[0], address=f"{served.address}/cifar", size=len(archive), sha256=digest)
-        monkeypatch.setitem(sources.SOURCES, "cifar10", replace(source, downloads=(wanted,)))
+        monkeypatch.setitem(SOURCES, "cifar10", replace(source, downloads=(wanted,)))
         served.files["/cifar"] = archive
         yield served
 
 
+@pytest.mark.slow
 def test_cifar10_is_fetched_on_request_and_only_once(server, archive):
     with pytest.raises(InputError, match=r"cifar10 is not here: python -m data fetch cifar10, or --download, fetches it \("):
         images.load("cifar10")
@@ -335,6 +339,7 @@ def test_cifar10_is_fetched_on_request_and_only_once(server, archive):
     assert len(images._cifar10(download=False)["x_test"]) == 10_000 and server.asked == []
 
 
+@pytest.mark.slow
 def test_cifar10_that_cannot_be_fetched(server):
     server.behave(serving.status(404))
     with pytest.raises(InputError, match="/cifar: 404 Not Found"):
@@ -348,13 +353,15 @@ def test_cifar10_that_cannot_be_fetched(server):
     assert len(images._cifar10(download=True)["x_test"]) == 10_000  # the second try succeeds
 
 
+@pytest.mark.slow
 def test_cifar10_unpacked_only_half(server):
     images._cifar10(download=True)
-    (sources.FOLDER / "cifar10" / "datasets" / "cifar-10-batches-py" / "data_batch_3").unlink()
+    (fetching.FOLDER / "cifar10" / "datasets" / "cifar-10-batches-py" / "data_batch_3").unlink()
     with pytest.raises(InputError, match="cifar-10-batches-py cannot be read .*: delete this folder and try again"):
         images.load("cifar10")
 
 
+@pytest.mark.slow
 def test_cifar10_that_keras_has_already(server, archive, tmp_path):
     folder = tmp_path / "home" / ".keras" / "datasets"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Scores, paired tests, FLOPs and latency."""
+"""common.evaluation: predictions, scores, calibration, paired tests."""
 
 from itertools import pairwise
 
@@ -9,46 +9,22 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import softmax
 
-from common import data, evaluation, pretrained
-from common.backend import keras, tf
-from common.evaluation import (
-    calibration,
-    compare,
-    encoder_flops,
-    graph_flops,
-    latency,
-    parameters,
-    predict,
-    scores,
-    wall_clock,
-)
+from common.evaluation import calibration, compare, predict, prediction_graph, scores
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def bert(bert_folder):
-    return pretrained.load(str(bert_folder))
-
-
-@pytest.fixture(scope="module")
-def encoded(bert):
-    return data.encode([text for text, _ in tiny.texts(41)], bert.tokenizer, maxlen=16)
-
-
-@pytest.fixture(scope="module")
-def classifier(bert):
-    encoder = pretrained.build_encoder(bert, dropout=0.1)
-    return keras.Model(encoder.model.inputs, keras.layers.Dense(3)(encoder.model.output[:, 0]))
-
-
-def test_predictions_are_in_the_order_of_the_rows_and_do_not_depend_on_the_batch(classifier, encoded):
-    rows = np.random.default_rng(0).permutation(41)
-    whole = predict(classifier, encoded, rows)
-    assert whole.shape == (41, 3)
-    for i, row in enumerate(rows[:5]):
-        one = classifier(encoded.inputs(np.array([row])), training=False).numpy()[0]
+def test_predictions_are_in_the_order_of_the_indices_and_do_not_depend_on_the_batch(taken):
+    classifier, examples = taken.classifier.model, tiny.tokenized([text for text, _ in tiny.texts(41)], taken.bert)
+    indices = np.random.default_rng(0).permutation(41)
+    whole = predict(classifier, examples, indices)
+    assert whole.shape == (41, 4) and whole.dtype == np.float32
+    for i, index in enumerate(indices[:5]):
+        one = classifier(examples.inputs(np.array([index])), training=False).numpy()[0]
         np.testing.assert_allclose(whole[i], one, atol=1e-5)
-    np.testing.assert_allclose(predict(classifier, encoded, rows, batch_size=7), whole, atol=1e-5)
+    graph = prediction_graph(classifier, examples)
+    for _ in range(2):
+        np.testing.assert_allclose(predict(classifier, examples, indices, batch_size=7, graph=graph), whole, atol=1e-5)
+    assert graph.experimental_get_tracing_count() == 1  # whatever the size of a batch and the length of its texts
 
 
 def test_scores():
@@ -78,9 +54,9 @@ def test_a_model_that_can_be_taken_at_its_word_has_no_calibration_error():
 
 
 @given(st.integers(1, 30), st.integers(2, 6), st.floats(0, 1e4), st.integers(0, 99))
-def test_calibration_is_finite_whatever_the_logits(rows, classes, scale, seed):
+def test_calibration_is_finite_whatever_the_logits(examples, classes, scale, seed):
     rng = np.random.default_rng(seed)
-    labels, logits = rng.integers(0, classes, rows), (scale * rng.normal(size=(rows, classes))).astype(np.float32)
+    labels, logits = rng.integers(0, classes, examples), (scale * rng.normal(size=(examples, classes))).astype(np.float32)
     found = calibration(labels, logits)
     assert 0 <= found["ece"] <= 1 and 0 <= found["nll"] < np.inf
     probability = softmax(logits.astype(float), axis=-1).max(axis=-1)
@@ -143,58 +119,3 @@ def test_comparisons_are_antisymmetric(seeds, texts, seed):
 def test_a_model_against_itself():
     a = np.random.default_rng(0).random((3, 50)) < 0.5
     assert compare(a, a) == {"difference": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0}
-
-
-def test_flops_are_those_tensorflow_counts(bert):
-    encoder = pretrained.build_encoder(bert, dropout=0)
-    tokens, config = 24, bert.config
-    graph = tf.function(lambda *x: encoder.model(list(x))).get_concrete_function(*[tf.TensorSpec((1, tokens))] * 2).graph
-    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation() | {"output": "none"}
-    profile = tf.compat.v1.profiler.profile(graph, cmd="op", options=options)
-    while profile.name != "MatMul":
-        profile = profile.children[0]
-    # TensorFlow does not count Einsum, in which bert4keras does the two products of attention.
-    attention = config["num_hidden_layers"] * 2 * 2 * tokens * tokens * config["hidden_size"]
-    assert encoder_flops(config, tokens) == profile.float_ops + attention
-
-
-def test_flops_of_a_network_without_attention():
-    """A product of n x m weights is 2 n m operations; adding the biases and ReLU are one each."""
-    layers = [keras.Input((6,)), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(3)]
-    found = graph_flops(keras.Sequential(layers))
-    assert 2 * (6 * 5 + 5 * 3) + 5 + 3 <= found <= 2 * (6 * 5 + 5 * 3) + 5 + 3 + 5
-
-
-def test_flops_of_bert_base_are_the_published_ones():
-    """FastBERT (2004.02178) gives 21,785 M for BERT-base at 128 tokens, a multiply-add counting as two; with its classifier."""
-    config = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
-    assert encoder_flops(config, 128) == pytest.approx(21_785e6, rel=0.04)
-
-
-def test_parameters(bert, classifier):
-    expected = sum(np.prod(shape) for shape in pretrained.expected_shapes(bert.config).values()) + 32 * 3 + 3
-    assert parameters(classifier) == expected
-
-
-def test_latency_is_measured_for_each_model_and_batch(classifier, encoded):
-    times = latency({"a": classifier, "b": classifier}, lambda n: encoded.inputs(np.arange(n)), batch_sizes=(1, 4), rounds=3)
-    assert times.keys() == {"a", "b"}
-    assert all(time.keys() == {"1", "4"} and min(time.values()) > 0 for time in times.values())
-
-
-def test_wall_clock_takes_turns_in_an_order_of_its_own_and_counts_the_last_rounds(monkeypatch):
-    called, now = [], [0.0]
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: now[0])
-
-    def timed(name, seconds):
-        def run(batch):
-            called.append((name, batch))
-            now[0] += 9 if len(called) <= 8 else seconds[batch] + (len(called) == 12)  # two slow rounds, then a stall
-            return tf.constant(0)
-
-        return run
-
-    found = wall_clock({"slow": timed("slow", {"x": 3, "y": 4}), "quick": timed("quick", {"x": 1, "y": 2})}, ["x", "y"], 3)
-    assert [batch for _, batch in called] == ["x", "x", "y", "y"] * 5
-    assert len({tuple(name for name, _ in called[i : i + 2]) for i in range(0, 20, 2)}) == 2  # both orders occur
-    assert found["slow"].tolist() == [3, 4] and found["quick"].tolist() == [1, 2]

@@ -1,0 +1,29 @@
+"""common.report.exits: the tables of a model that stops early."""
+
+import numpy as np
+
+from common.report.exits import branches_table, first_and_last_exits, speeds_table
+
+
+def record(name, **more):
+    timed = {size: {"flops_speedup": 4.0} for size in ("1", "32")}
+    point = {"speed": 0.5, "accuracy": 0.9, "mean_layers": 1.5, "flops_speedup": 3.8, "wall_speedup": {"1": 2, "32": 3},
+             "timed": timed}
+    return {"name": name, "exits": [point | more], "branch_accuracy": [0.8, 0.9], "median_uncertainty": [0.5, 0.25],
+            "median_entropy": [0.7, 0.6]}
+
+
+def test_the_tables():
+    header, row = speeds_table([record("fast"), record("fast", accuracy=0.8)])
+    assert header[0] == "speed" and row == ["0.5", "85.00 ± 7.07", "1.50", "3.80", "2.00", "3.00", "0.50", "0.75"]
+    header, first, last = branches_table([record("fast")], top_k=3)
+    assert header == ["branch after layer", "fast %", "median u", "of all classes"]
+    assert first == ["1", "80.00", "0.500", "0.700"] and last[0] == "2, the last"
+    assert len(branches_table([record("fast")], top_k=0)[0]) == 3
+
+
+def test_the_first_and_the_last_to_leave():
+    left = np.array([1, 4, 1, 2]), np.eye(2)[[0, 1, 1, 0]], np.array([0.02, 0.9, 0.01, 0.3])
+    rows = first_and_last_exits(["a | b", "long " * 40, "c\nd", "e"], [0, 1, 1, 1], ["x", "y"], left, count=1)
+    assert rows[1:] == [["c d", "y", "y", "1", "0.010"], [("long " * 40)[:59] + "…", "y", "y", "4", "0.900"]]
+    assert [row[0] for row in first_and_last_exits(list("abcd"), [0] * 4, ["x", "y"], left)[1:]] == list("cadb")

@@ -1,0 +1,29 @@
+"""common.report.plots: PNGs of training curves and of accuracy against cost."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from common.report.plots import by_epoch, figure, plot_curves, plot_tradeoff
+from tests.common.report.records import results
+
+
+def test_plots_are_pngs(tmp_path):
+    models = results(seeds=(0, 1))["models"]
+    models[0]["history"][0]["loss"] = None  # a loss that was not finite
+    for plot in (plot_curves, plot_tradeoff):
+        plot(tmp_path / "plot.png", models)
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_a_loss_that_is_missing_is_nan():
+    records = [{"history": [{"loss": 1.0}, {"loss": None}]}, {"history": [{"loss": 2}]}, {"history": [{"val_accuracy": 0.5}]}]
+    np.testing.assert_array_equal(by_epoch(records, "loss"), [[1, np.nan], [2, np.nan], [np.nan, np.nan]])
+
+
+def test_a_figure_leaves_no_settings_behind_and_no_file_if_it_fails(tmp_path):
+    before = dict(matplotlib.rcParams)
+    with pytest.raises(ZeroDivisionError), figure(tmp_path / "plot.png", 4, 3) as drawn:
+        drawn.subplots().set_title("Chinese: 类")
+        1 / 0  # noqa: B018
+    assert dict(matplotlib.rcParams) == before and not [*tmp_path.iterdir()]

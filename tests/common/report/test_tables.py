@@ -1,0 +1,61 @@
+"""common.report.tables: rows of strings, and the two ways to show them."""
+
+import pytest
+
+from common.report.tables import (
+    aligned,
+    by_name,
+    comparisons_table,
+    count,
+    difference_cells,
+    markdown,
+    mean_and_deviation,
+    models_table,
+    student_table,
+)
+from tests.common.report.records import comparison, model
+
+ROWS = [["model", "ms"], ["a", "10.5"], ["longer", "2"]]
+
+
+def test_the_first_column_is_left_and_the_others_right():
+    assert aligned(ROWS).splitlines() == ["model     ms", "-" * 12, "a       10.5", "longer     2"]
+
+
+def test_the_same_in_markdown():
+    assert markdown(ROWS).splitlines() == ["| model | ms |", "| --- | ---: |", "| a | 10.5 |", "| longer | 2 |"]
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "expected"),
+    [([0.5], {}, "0.50"), ([0.5, 0.7], {}, "0.60 ± 0.14"), ([0.5, 0.7], {"scale": 100, "decimals": 1}, "60.0 ± 14.1")],
+)
+def test_a_deviation_stands_beside_a_mean_of_several(values, more, expected):
+    assert mean_and_deviation(values, **more) == expected
+
+
+def test_records_are_grouped_in_the_order_of_first_appearance():
+    records = [model("b"), model("a"), model("b", seed=1), model("a", seed=1)]
+    assert [(name, [record["seed"] for record in group]) for name, group in by_name(records)] == [("b", [0, 1]), ("a", [0, 1])]
+
+
+def test_a_row_of_models_is_the_mean_over_seeds():
+    header, row = models_table([model("alone", accuracy=0.73), model("alone", seed=1, accuracy=0.75)])
+    assert header == ["model", "layers", "params", "FLOPs", "ms @1", "ms @32", "accuracy %", "macro-F1 %", "train s"]
+    assert row == ["alone", "3", "22.57 M", "1.40 G", "5.8", "33.3", "74.00 ± 1.41", "73.00 ± 1.41", "123"]
+    header, row = models_table([model("alone", ece=0.0321)], measure="ece")
+    assert header[7] == "ECE %" and row[7] == "3.21"
+
+
+def test_comparisons_are_in_points():
+    rows = comparisons_table([comparison(), comparison(p_value=1e-9)])
+    assert rows[1] == ["distilled-unlabelled - distilled", "+1.23", "-10.00 to +12.46", "0.0432"] and rows[2][3] == "< 0.0001"
+    assert difference_cells(None) == ["", "", ""]
+
+
+def test_a_student_beside_its_teacher():
+    teacher, student = model("teacher", accuracy=0.8, deep=True), model("alone", accuracy=0.7) | {"parameters": 11_285_000}
+    _, first, second, shares = student_table(teacher, student, (90e6, 45e6))
+    assert first == ["teacher", "80.00", "90", count(22_570_000), "9.8", "64.4"]
+    assert second == ["student: alone", "70.00", "45", count(11_285_000), "5.8", "33.3"]
+    assert shares == ["", "-10.00", "2.0 x smaller", "2.0 x fewer", "1.7 x faster", "1.9 x faster"]

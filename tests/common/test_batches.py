@@ -1,0 +1,85 @@
+"""common.batches: texts of like length together, in an order of seed and epoch, each with its own targets; images too."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.batches import Pixels, TokenizedTexts, by_length, training_batches
+from data import berts
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def bert(bert_folder):
+    return berts.load(str(bert_folder))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=200), st.integers(1, 16), st.booleans())
+def test_every_text_is_in_one_batch(lengths, batch_size, random):
+    lengths = np.array(lengths)
+    batches = by_length(lengths, batch_size, np.random.default_rng(0) if random else None)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // batch_size)
+    assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+def test_batches_by_length_hold_less_padding():
+    lengths = np.random.default_rng(0).integers(3, 65, 2000)
+
+    def padded(batches):
+        return sum(len(batch) * lengths[batch].max() for batch in batches)
+
+    plain = np.split(np.random.default_rng(1).permutation(2000), range(32, 2000, 32))
+    assert padded(by_length(lengths, 32, np.random.default_rng(1))) < 0.6 * padded(plain)
+
+
+def test_batches_carry_their_own_targets_in_an_order_of_seed_and_epoch(bert):
+    examples = tiny.tokenized([text for text, _ in tiny.texts(50)], bert)
+    indices = np.arange(10, 50)
+
+    def epochs(seed):
+        return [list(batch) for batch in training_batches(examples, indices, indices.astype(np.float32), 8, seed).take(10)]
+
+    first = epochs(seed=0)
+    for (token_ids, segment_ids), target in first:
+        assert token_ids.shape[1] % 8 == 0 and not segment_ids.numpy().any()
+        for ids, index in zip(token_ids.numpy(), target.numpy().astype(int), strict=True):
+            expected = examples.ids[examples.offsets[index] : examples.offsets[index + 1]]
+            np.testing.assert_array_equal(ids[ids > 0], expected)
+            np.testing.assert_array_equal(examples.example(index), expected)
+
+    def order(batches):
+        return np.concatenate([batch[1].numpy() for batch in batches])
+
+    assert sorted(order(first[:5])) == sorted(order(first[5:])) == indices.tolist()
+    assert order(first[:5]).tolist() != order(first[5:]).tolist()
+    assert order(first).tolist() == order(epochs(seed=0)).tolist() != order(epochs(seed=1)).tolist()
+
+    for begin in (1, 5, 7):  # the same stream from a later batch on
+        later = training_batches(examples, indices, indices.astype(np.float32), 8, 0, begin).take(10 - begin)
+        assert order(list(later)).tolist() == order(first[begin:]).tolist()
+
+
+def test_nobody_waits_for_a_tuner_when_a_training_ends(bert):
+    examples = tiny.tokenized(["a text"] * 4, bert, maxlen=8)
+    assert not training_batches(examples, np.arange(4), np.zeros(4), 2, 0).options().autotune.enabled
+
+
+def test_texts_can_be_joined(bert):
+    words = [["w1 w2", "w3"], ["w4 w5 w6", "", "w7"]]
+    joined = tiny.tokenized(words[0], bert, maxlen=8).joined(tiny.tokenized(words[1], bert, maxlen=8))
+    whole = tiny.tokenized(words[0] + words[1], bert, maxlen=8)
+    assert isinstance(joined, TokenizedTexts)
+    np.testing.assert_array_equal(joined.ids, whole.ids)
+    np.testing.assert_array_equal(joined.offsets, whole.offsets)
+
+
+def test_batches_of_images():
+    examples, labels = Pixels(np.random.default_rng(0).random((42, 5, 6, 3), np.float32)), np.arange(42) % 3
+    indices = np.arange(5, 30)
+    first = list(training_batches(examples, indices, labels[indices], 8, seed=0).take(4))
+    assert [len(pixels) for pixels, _ in first].count(8) == 3 and sum(len(pixels) for pixels, _ in first) == 25
+    seen = {pixels.tobytes(): int(label) for pixels, label in zip(examples.pixels, labels, strict=True)}
+    for pixels, chosen in first:
+        assert [seen[image.tobytes()] for image in pixels.numpy()] == chosen.numpy().tolist()

@@ -1,0 +1,107 @@
+"""common.bert: the models that are built, against a BERT written in numpy and against PyTorch's figures."""
+
+import numpy as np
+import pytest
+
+from common.backend import keras
+from common.bert import build_encoder, read_encoder, swap_pad_id
+from data import berts
+from tests import tiny
+from tests.numpy_bert import numpy_bert
+
+SHALLOW = tiny.CONFIG | {"num_hidden_layers": 2}
+
+
+def activations(bert, token_ids, encoder=None):
+    """Hidden states after the embeddings and after each layer, from the built model."""
+    encoder = encoder or build_encoder(bert, dropout=0.1)
+    names = ["Embedding-Norm", *(f"Transformer-{i}-FeedForward-Norm" for i in range(bert.layers))]
+    model = keras.Model(encoder.model.inputs, [encoder.layers[name].output for name in names])
+    return [x.numpy() for x in model([token_ids, np.zeros_like(token_ids)], training=False)]
+
+
+def some_ids(config, seed=0):
+    rng = np.random.default_rng(seed)
+    token_ids = rng.integers(1, config["vocab_size"], (4, 16)).astype(np.int32)
+    token_ids[1, 9:] = 0
+    token_ids[2, 2:] = 0
+    return token_ids
+
+
+@pytest.mark.parametrize("layout", ["hugging-face", "google", "float16"])
+def test_activations_are_those_of_numpy(bert_folder, google_folder, tmp_path, layout):
+    if layout == "float16":
+        folder = tiny.write_bert(tmp_path / "half", config=SHALLOW, dtype=np.float16)
+    else:
+        folder = google_folder if layout == "google" else bert_folder
+    bert = berts.load(str(folder))
+    bert = berts.keep_layers(bert, [0, 3]) if layout == "google" else bert  # faster
+    token_ids = some_ids(bert.config)
+    for found, expected in zip(activations(bert, token_ids), numpy_bert(bert.weights, bert.config, token_ids), strict=True):
+        np.testing.assert_allclose(found[token_ids > 0], expected[token_ids > 0], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_minilm_has_the_activations_of_pytorch():
+    reference, bert = tiny.minilm_reference(), berts.load("minilm-l6")
+    states = activations(bert, np.array(reference["token_ids"], np.int32))
+    for where, index in (("embeddings", 0), ("first_layer", 1), ("last_hidden_state", -1)):
+        for row, token, values in reference[where]:
+            np.testing.assert_allclose(states[index][row, token, : len(values)], values, atol=1e-4)
+
+
+def test_layer_norm_epsilon_of_the_config(tmp_path):
+    bert = berts.load(str(tiny.write_bert(tmp_path / "bert", config=SHALLOW | {"layer_norm_eps": 0.5})))
+    token_ids = some_ids(bert.config)
+    expected = numpy_bert(bert.weights, bert.config, token_ids)[-1]
+    np.testing.assert_allclose(activations(bert, token_ids)[-1][token_ids > 0], expected[token_ids > 0], atol=1e-5)
+
+
+def test_padding_with_another_id(tmp_path):
+    """With id 4 for padding and id 0 an ordinary word, hidden states are still those of numpy."""
+    folder = tiny.write_bert(tmp_path / "bert", config=SHALLOW | {"pad_token_id": 0})  # the tokenizer knows better
+    words = (folder / "vocab.txt").read_text().split("\n")
+    words[0], words[4] = words[4], words[0]  # [MASK] is id 0, here a word like others
+    (folder / "vocab.txt").write_text("\n".join(words))
+    bert = berts.load(str(folder))
+    token_ids, _ = tiny.tokenized(["w1 [MASK] w2", "w3"], bert).inputs(np.arange(2))
+    assert token_ids.tolist() == [[2, 6, 4, 7, 3, 0, 0, 0], [2, 8, 3, 0, 0, 0, 0, 0]]
+    states = numpy_bert(bert.weights, bert.config, np.array([[2, 6, 0, 7, 3]]), mask=False)
+    encoder = build_encoder(bert, dropout=0)
+    for found, expected in zip(activations(bert, token_ids, encoder), states, strict=True):
+        np.testing.assert_allclose(found[0, :5], expected[0], atol=1e-5)
+    back = read_encoder(encoder, bert)
+    name = "bert/embeddings/word_embeddings"
+    np.testing.assert_array_equal(back.weights[name], bert.weights[name])
+
+
+def test_kept_layers_compute_what_they_did(bert_folder):
+    small = berts.keep_layers(berts.load(str(bert_folder)), [1, 3])
+    token_ids = some_ids(small.config)
+    states = numpy_bert(small.weights, small.config, token_ids)
+    assert len(states) == 3
+    np.testing.assert_allclose(activations(small, token_ids)[-1][token_ids > 0], states[-1][token_ids > 0], atol=1e-5)
+
+
+def test_read_encoder_gives_back_what_was_built(bert_folder):
+    bert = berts.keep_layers(berts.load(str(bert_folder)), [0, 2])
+    back = read_encoder(build_encoder(bert, dropout=0), bert)
+    assert back.weights.keys() == berts.expected_shapes(bert.config).keys()
+    for name, value in back.weights.items():
+        np.testing.assert_array_equal(value, bert.weights[name])
+
+
+def test_a_classifier_is_its_linear_layer_of_the_first_token(taken):
+    bert, classifier = taken.bert, taken.classifier
+    token_ids = some_ids(bert.config)
+    kernel, bias = classifier.head.get_weights()
+    expected = numpy_bert(bert.weights, bert.config, token_ids)[-1][:, 0] @ kernel + bias
+    np.testing.assert_allclose(classifier.model([token_ids, np.zeros_like(token_ids)], training=False), expected, atol=1e-4)
+    for name, value in classifier.bert.weights.items():
+        np.testing.assert_array_equal(value, bert.weights[name])
+
+
+def test_padding_and_0_change_places():
+    token_ids = np.array([[0, 3, 1], [3, 2, 0]], np.int32)
+    assert np.array(swap_pad_id(token_ids, 3)).tolist() == [[3, 0, 1], [0, 2, 3]]
+    assert swap_pad_id(token_ids, 0) is token_ids

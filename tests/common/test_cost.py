@@ -1,0 +1,70 @@
+"""common.cost: parameters, floating-point operations, latency."""
+
+import numpy as np
+import pytest
+
+from common import cost
+from common.backend import keras, tf
+from common.cost import encoder_flops, graph_flops, latency, parameters, wall_clock
+from data import berts
+
+
+def test_flops_are_those_tensorflow_counts(taken):
+    tokens, config, model = 24, taken.bert.config, taken.classifier.encoder.model
+    graph = tf.function(lambda *x: model(list(x))).get_concrete_function(*[tf.TensorSpec((1, tokens))] * 2).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation() | {"output": "none"}
+    profile = tf.compat.v1.profiler.profile(graph, cmd="op", options=options)
+    while profile.name != "MatMul":
+        profile = profile.children[0]
+    # TensorFlow does not count Einsum, in which bert4keras does the two products of attention.
+    attention = config["num_hidden_layers"] * 2 * 2 * tokens * tokens * config["hidden_size"]
+    assert encoder_flops(config, tokens) == profile.float_ops + attention
+
+
+def test_flops_of_a_network_without_attention():
+    """A product of n x m weights is 2 n m operations; adding the biases and ReLU are one each."""
+    layers = [keras.Input((6,)), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(3)]
+    found = graph_flops(keras.Sequential(layers))
+    assert 2 * (6 * 5 + 5 * 3) + 5 + 3 <= found <= 2 * (6 * 5 + 5 * 3) + 5 + 3 + 5
+
+
+def test_flops_of_bert_base_are_the_published_ones():
+    """FastBERT (2004.02178) gives 21,785 M for BERT-base at 128 tokens, a multiply-add counting as two; with its classifier."""
+    config = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+    assert encoder_flops(config, 128) == pytest.approx(21_785e6, rel=0.04)
+
+
+def test_parameters(taken):
+    expected = sum(np.prod(shape) for shape in berts.expected_shapes(taken.bert.config).values()) + 32 * 4 + 4
+    assert parameters(taken.classifier.model) == expected
+
+
+def test_latency_is_measured_for_each_model_and_batch():
+    models, asked = {name: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]) for name in "ab"}, []
+
+    def inputs(size):
+        asked.append(size)
+        return tf.ones((size, 3))
+
+    times = latency(models, inputs, batch_sizes=(1, 4), rounds=3)
+    assert asked == [1, 4]
+    assert times.keys() == {"a", "b"}
+    assert all(time.keys() == {"1", "4"} and min(time.values()) > 0 for time in times.values())
+
+
+def test_wall_clock_takes_turns_in_an_order_of_its_own_and_counts_the_last_rounds(monkeypatch):
+    called, now = [], [0.0]
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+
+    def timed(name, seconds):
+        def run(batch):
+            called.append((name, batch))
+            now[0] += 9 if len(called) <= 8 else seconds[batch] + (len(called) == 12)  # two slow rounds, then a stall
+            return tf.constant(0)
+
+        return run
+
+    found = wall_clock({"slow": timed("slow", {"x": 3, "y": 4}), "quick": timed("quick", {"x": 1, "y": 2})}, ["x", "y"], 3)
+    assert [batch for _, batch in called] == ["x", "x", "y", "y"] * 5
+    assert len({tuple(name for name, _ in called[i : i + 2]) for i in range(0, 20, 2)}) == 2  # both orders occur
+    assert found["slow"].tolist() == [3, 4] and found["quick"].tolist() == [1, 2]

@@ -1,0 +1,112 @@
+"""common.export: the student to take away, by Hugging Face's formula, with TensorFlow alone, as ONNX; and what is refused."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from scipy.special import softmax
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from common import InputError, export
+from common.bert import TEXT_SIGNATURE, build_classifier
+from data import berts, students
+from tests import tiny
+from tests.alone import ask_alone
+from tests.numpy_bert import numpy_bert
+from tests.taken import LINES
+
+
+def test_its_own_formula_gives_the_probabilities_of_the_classifier(taken):
+    """softmax(W tanh(P h + p) + b), with hidden states from a BERT written in numpy."""
+    folder, bert = taken.folder, taken.bert
+    tensors = load_file(folder / "model.safetensors")
+    again = berts.load(str(folder))  # as --bert takes it
+    for line, expected in zip(LINES, taken.probabilities(LINES), strict=True):
+        ids = np.array([bert.tokenizer.encode(line).ids])
+        hidden = numpy_bert(again.weights, again.config, ids)[-1][:, 0]
+        pooled = np.tanh(hidden @ tensors["bert.pooler.dense.weight"].T + tensors["bert.pooler.dense.bias"])
+        logits = pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"]
+        np.testing.assert_allclose(softmax(logits[0]), expected, atol=export.TOLERANCE)
+
+
+@pytest.mark.slow
+def test_another_padding_and_another_kind_of_tokenizer(tmp_path, bert_folder):
+    """Unigram, <pad> 3, no vocab.txt: ids as this tokenizer makes them go into the graph, and give the same answers."""
+    words = [("<s>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("<pad>", 0.0), *((f"▁w{i}", -1.0 - i / 100) for i in range(60))]
+    tokenizer = Tokenizer(models.Unigram(words, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    bert = replace(berts.keep_layers(berts.load(str(bert_folder)), [0]), tokenizer=tokenizer, pad_id=3)
+    classifier = build_classifier(bert, 3, dropout=0.0)
+    model = export.text_model(classifier)
+    berts.save(tmp_path, model.bert, ["a", "b", "c"], model.head, maxlen=8)
+    export.write_saved_model(tmp_path, model.graph)
+    names = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    named = [names.get(f"{name}_token") for name in ("cls", "sep", "pad", "unk", "mask")]
+    assert named == ["<s>", "</s>", "<pad>", "<unk>", None]
+    assert not (tmp_path / "vocab.txt").exists()
+    inputs = tiny.tokenized(["w1 w2 w3", "w4"], bert, maxlen=8).inputs(np.arange(2))
+    expected = softmax(classifier.model.predict_on_batch(inputs), axis=-1)
+    found = students.ask(students.load(tmp_path), ["w1 w2 w3", "w4"])["probabilities"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    found = export.hugging_face_answer(tmp_path, berts.load(str(tmp_path)), *inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+# Elsewhere
+
+
+@pytest.mark.slow
+def test_tensorflow_alone(taken, tmp_path):
+    tokenizer = Tokenizer.from_file(str(taken.folder / "tokenizer.json"))
+    tokenizer.enable_truncation(16)
+    ids = [tokenizer.encode(line).ids for line in LINES[:4]]
+    longest = max(map(len, ids))
+    ids = np.array([text + [0] * (longest - len(text)) for text in ids], np.int32)
+    found = ask_alone(taken.folder / "saved_model", tmp_path, token_ids=ids, segment_ids=np.zeros_like(ids))
+    assert found.keys() == {"probabilities"}
+    np.testing.assert_allclose(found["probabilities"], taken.probabilities(LINES[:4]), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_onnx(taken, tmp_path):
+    """onnxruntime takes texts of any number and length; without tf2onnx one line says what to install."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    examples, graph = tiny.tokenized(LINES, taken.bert), export.text_model(taken.classifier).graph
+    token_ids, segment_ids = examples.inputs(np.arange(4))
+    export.write_onnx(tmp_path, graph, TEXT_SIGNATURE, {"token_ids": token_ids, "segment_ids": segment_ids})
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    for indices in (np.arange(1), np.arange(len(LINES))):
+        token_ids, segment_ids = examples.inputs(indices)
+        found = session.run(["probabilities"], {"token_ids": token_ids, "segment_ids": segment_ids})[0]
+        np.testing.assert_allclose(found, taken.probabilities([LINES[index] for index in indices]), atol=1e-5)
+
+
+def test_onnx_without_its_packages(tmp_path, monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
+    with pytest.raises(InputError, match="--export onnx needs the package onnxruntime: pip install tf2onnx onnxruntime"):
+        export.check_packages(SimpleNamespace(export=("onnx",)))
+    export.check_packages(SimpleNamespace(export=()))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="--export onnx: model.onnx cannot be made or not be asked") as error:
+        export.write_onnx(tmp_path, lambda *_: 1 / 0, TEXT_SIGNATURE, {})
+    assert "\n" not in str(error.value)
+
+
+def test_what_differs_is_not_called_done():
+    export.check_equal("it", [0.5, 0.5], np.array([0.5, 0.5 + 5e-6]))
+    with pytest.raises(RuntimeError, match="it differs by 1.0e-03 from the trained model; at most 1e-05 was expected"):
+        export.check_equal("it", [0.5], np.array([0.501]))
+    with pytest.raises(RuntimeError, match="differs by nan"):
+        export.check_equal("it", [np.nan], np.array([0.5]))
+
+
+def test_weights_that_are_not_those_of_the_trained_model(taken):
+    bert, read = taken.bert, berts.load(str(taken.folder))
+    export.check_encoder(read, bert)
+    other = bert.weights | {"bert/embeddings/LayerNorm/beta": bert.weights["bert/embeddings/LayerNorm/beta"] + 1}
+    with pytest.raises(RuntimeError, match="does not hold the weights of the trained model"):
+        export.check_encoder(read, replace(bert, weights=other))

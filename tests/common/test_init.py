@@ -1,0 +1,69 @@
+"""common: errors that end in one line, and a reader that has had enough, which is none."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from common import InputError, errors_in_one_line, reason
+from tests.common.test_command import SCRIPTS
+from tests.starting import ROOT
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (InputError("--seeds 0 0: none twice"), 2, "error: --seeds 0 0: none twice\n"),
+        (FileNotFoundError(2, "No such file or directory", "there.txt"), 2, "error: there.txt: No such file or directory\n"),
+        (PermissionError(13, "Permission denied"), 2, "error: a file: Permission denied\n"),
+        (OSError("it broke"), 2, "error: a file: it broke\n"),
+        (KeyboardInterrupt(), 130, "\nstopped here\n"),
+    ],
+)
+def test_errors_end_in_one_line(capsys, error, status, line):
+    with pytest.raises(SystemExit) as stop, errors_in_one_line("stopped here"):
+        raise error
+    assert stop.value.code == status and capsys.readouterr() == ("", line)
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), errors_in_one_line("stopped"):
+        1 / 0  # noqa: B018
+    with pytest.raises(SystemExit) as stop, errors_in_one_line("stopped"):
+        sys.exit(3)
+    assert stop.value.code == 3
+
+
+def test_the_first_line_is_the_reason():
+    assert reason(ValueError("one\ntwo")) == "one" and reason(ValueError()) == "ValueError"
+
+
+def piped(words, reader):
+    """What is left of python with these words when `reader` has its output: (status, standard output, standard error)."""
+    line = f"set -o pipefail; {sys.executable} {words} | {reader}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "80"})
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path, flush):
+    """Of more lines than a pipe holds, one; and of a line that stands in the buffer when the reader is gone, none."""
+    code = "import time\nfrom common import errors_in_one_line\nwith errors_in_one_line('stopped'):\n"
+    lines = "    for i in range(100_000):\n        print(i)\n" if flush else "    time.sleep(0.2)\n    print('late')\n"
+    (tmp_path / "many.py").write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}{lines}")
+    found = piped(tmp_path / "many.py", "head -1" if flush else "true")
+    assert found == (0, "0\n" if flush else "", "")
+
+
+@pytest.mark.parametrize(("reader", "lines"), [("head -1", 1), ("true", 0)])
+def test_data_list_may_be_cut_short(reader, lines):
+    status, out, error = piped("-m data list", reader)
+    assert (status, out.count("\n"), error) == (0, lines, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_help_may_be_cut_short(script):
+    status, out, error = piped(f"{script.__name__}.py --help", "head -1")
+    assert (status, out.count("\n"), error) == (0, 1, "") and "usage" in out

@@ -1,0 +1,93 @@
+"""python -m common.predict: texts from the command line, a file or standard input; a line each, in their order."""
+
+import gzip
+import io
+import json
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from common import InputError, predict
+from tests.starting import ROOT
+from tests.taken import CLASSES, LINES
+
+
+def test_predict_gives_a_line_for_each_line(taken, tmp_path, capsys, monkeypatch):
+    """More lines than are sorted together: in their order, each with its own answer."""
+    monkeypatch.setattr(predict, "CHUNK_SIZE", 250)
+    lines = [LINES[i % len(LINES)] for i in np.random.default_rng(0).integers(0, 1000, 600)]
+    (tmp_path / "lines.txt.gz").write_bytes(gzip.compress("\r\n".join(lines).encode("utf-8-sig")))
+    predict.predict(str(taken.folder), file=str(tmp_path / "lines.txt.gz"), top=2, json=True)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["text"] for answer in answers] == lines
+    expected = dict(zip(LINES, taken.probabilities(LINES), strict=True))
+    for answer in answers:
+        assert answer.keys() == {"text", "labels"} and len(answer["labels"]) == 2
+        p = expected[answer["text"]]
+        for place, label in zip(np.argsort(-p), answer["labels"], strict=False):
+            assert label["label"] == CLASSES[place] and label["probability"] == pytest.approx(p[place], abs=1e-5)
+
+
+def test_predict_in_columns(taken, capsys):
+    predict.predict(str(taken.folder), (LINES[0], "w2\tw3 " * 20), top=9)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0].endswith(f"%  {LINES[0]}") and lines[1].endswith("…")
+    assert all(name in lines[0] for name in CLASSES) and len(lines[1].split("%  ")[-1]) == 60
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"texts": ("a",), "top": 0}, "--top: must be 1 or more"),
+        ({"texts": ("a",), "batch_size": 0}, "--batch-size: must be 1 or more"),
+        ({"texts": ("a",), "file": "b"}, "--file b: give texts or a file of them, not both"),
+        ({"texts": ("a",), "speed": 0.5}, "--speed 0.5: .* has no early exit; only a FastBERT has"),
+        ({"file": "nowhere.txt"}, "--file nowhere.txt: there is no such file"),
+    ],
+)
+def test_predict_refuses(taken, words, message):
+    given_texts = words.pop("texts", ())
+    with pytest.raises(InputError, match=message):
+        predict.predict(str(taken.folder), given_texts, **words)
+
+
+def test_predict_refuses_words_that_are_no_text(taken):
+    with pytest.raises(InputError, match=r"'caf.udce9': not UTF-8; give such texts in a file, converted"):
+        predict.predict(str(taken.folder), ("caf\udce9",))
+
+
+def test_predict_reads_standard_input(taken, monkeypatch, capsys):
+    class Input(io.TextIOWrapper):
+        def isatty(self):
+            return False
+
+    monkeypatch.setattr(sys, "stdin", Input(io.BytesIO(b"w1 w2\n\nw3\r\n")))
+    predict.predict(str(taken.folder), json=True)
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["w1 w2", "", "w3"]
+    monkeypatch.setattr(sys, "stdin", Input(io.BytesIO("w1\n你好，世界".encode("gb18030"))))
+    with pytest.raises(InputError, match="standard input, line 2: not UTF-8; it looks like GB18030"):
+        predict.predict(str(taken.folder))
+
+
+@pytest.mark.slow
+def test_predict_as_a_user_starts_it(taken, tmp_path):
+    (tmp_path / "lines.txt").write_text("\n".join(LINES * 700))
+    words = [sys.executable, "-m", "common.predict", str(taken.folder)]
+    done = subprocess.run([*words, "w1 w2", "w3"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout.count("\n") == 2 and done.stderr == ""
+    piped = f"{' '.join(words)} < {tmp_path / 'lines.txt'} | head -1"
+    done = subprocess.run(piped, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""  # a reader that has had enough is no error
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_a_folder_without_a_student_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(tmp_path), "w1"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("common.predict", run_name="__main__")
+    out, error = capsys.readouterr()
+    assert stop.value.code == 2 and out == ""
+    assert error.startswith(f"error: {tmp_path}: no config.json in it") and error.count("\n") == 1

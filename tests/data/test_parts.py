@@ -1,0 +1,35 @@
+"""data.parts: which examples a run uses, and for what."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import texts
+from data.parts import split
+
+
+@given(st.integers(0, 3), st.integers(20, 60), st.integers(0, 30), st.integers(1, 20), st.integers(0, 20))
+def test_parts_are_disjoint_and_as_large_as_asked(seed, train, unlabelled, validation, test):
+    labels = np.arange(160, dtype=np.int32) % 5
+    corpus = texts.Corpus("", [""] * 160, labels, list("abcde"), {}, np.arange(120), np.arange(0), np.arange(120, 160), [])
+    parts = split(corpus, seed, train, unlabelled, validation, test)
+    indices = np.concatenate([parts.train, parts.unlabelled, parts.validation, parts.test])
+    assert len(set(indices.tolist())) == len(indices)
+    assert (len(parts.train), len(parts.unlabelled), len(parts.validation)) == (train, unlabelled, validation)
+    assert len(parts.test) == (test or 40)
+    sizes = np.bincount(labels[parts.train], minlength=5)
+    assert sizes.max() - sizes.min() <= 2  # each class in its share
+    np.testing.assert_array_equal(parts.test, split(corpus, seed + 1, train, 0, validation, test).test)
+
+
+def test_no_validation_chooses_on_the_test_part(data_folder):
+    parts = split(texts.load(str(data_folder)), seed=0, validation=0)
+    np.testing.assert_array_equal(parts.validation, parts.test)
+
+
+def test_counts_are_upper_bounds(data_folder):
+    corpus = texts.load(str(data_folder))  # 160 for training, 80 for the test, a few of both
+    pool = len(corpus.pool)
+    parts = split(corpus, seed=0, train=10_000, unlabelled=10_000, validation=10_000, test=10_000)
+    assert len(parts.test) == 80 and len(parts.validation) == pool // 5
+    assert len(parts.train) == pool - pool // 5 and len(parts.unlabelled) == 0

@@ -1,0 +1,39 @@
+"""A BERT written in numpy, to hold the models against."""
+
+import numpy as np
+from scipy.special import erf, softmax
+
+
+def numpy_bert(weights, config, token_ids, mask=True):
+    """Hidden states after the embeddings and after each layer, straight from the paper (Devlin et al. 2018; no dropout)."""
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    w = {name: value.astype(np.float64) for name, value in weights.items()}
+    batch, tokens = token_ids.shape
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.get("layer_norm_eps", 1e-12))
+        return scaled * w[f"{name}/gamma"] + w[f"{name}/beta"]
+
+    def dense(x, name):
+        return x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
+
+    def split(x):
+        return x.reshape(batch, tokens, heads, hidden // heads).transpose(0, 2, 1, 3)
+
+    x = w["bert/embeddings/word_embeddings"][token_ids] + w["bert/embeddings/position_embeddings"][:tokens]
+    x = norm(x + w["bert/embeddings/token_type_embeddings"][0], "bert/embeddings/LayerNorm")
+    states = [x]
+    for i in range(config["num_hidden_layers"]):
+        layer = f"bert/encoder/layer_{i}"
+        q, k, v = (split(dense(x, f"{layer}/attention/self/{part}")) for part in ("query", "key", "value"))
+        scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(hidden // heads)
+        if mask:
+            scores = np.where(token_ids[:, None, None] > 0, scores, -np.inf)
+        attended = (softmax(scores, axis=-1) @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, hidden)
+        x = norm(x + dense(attended, f"{layer}/attention/output/dense"), f"{layer}/attention/output/LayerNorm")
+        inner = dense(x, f"{layer}/intermediate/dense")
+        inner = 0.5 * inner * (1 + erf(inner / np.sqrt(2)))
+        x = norm(x + dense(inner, f"{layer}/output/dense"), f"{layer}/output/LayerNorm")
+        states.append(x)
+    return states
