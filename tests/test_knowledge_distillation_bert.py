@@ -106,6 +106,7 @@ def test_the_logits_read_the_cls_token(shallow, batch):
     np.testing.assert_allclose(classifier.model.predict_on_batch(batch), hidden[:, 0] @ kernel + bias, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("init", "kept"), [("first", [0, 1]), ("spread", [1, 3]), ("teacher-first", [0, 1]), ("teacher-spread", [1, 3])]
 )

@@ -201,7 +201,7 @@ def test_a_row_keeps_its_branches_alone(run, fast):
 @pytest.mark.slow
 def test_a_branch_reads_the_output_of_its_layer(run, fast, plain):
     """The original's branches read the input."""
-    encoder, _, teacher = script.build_teacher(run, 4, 0.0)
+    encoder, _, teacher = script.build_teacher(run, 3, 0.0)
     training.load_stage(run, "teacher", teacher)
     tuned = read_encoder(encoder, run.bert)
     inputs = run.examples.inputs(run.parts.test[:9])
@@ -293,7 +293,6 @@ def test_what_has_left_is_not_computed(doubt):
 def test_a_speed_of_nan_lets_nobody_leave():
     ids = np.array([[1, 9], [2, 9]])
     answer = early_exit_graph(counting([], [0.0, 0.0]), script.uncertainty)
-    assert answer(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
     assert answer(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
 
 

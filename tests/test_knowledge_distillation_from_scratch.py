@@ -174,6 +174,7 @@ def test_images_that_an_experiment_does_not_see(run):
     assert without.test is whole.test and 1 in run.corpus.labels[without.test]
 
 
+@pytest.mark.slow
 def test_students_of_a_seed_start_alike_and_see_images_in_the_same_order(run):
     """So that they differ by their soft labels alone; the two losses compute the same where the soft one weighs nothing."""
     settings = replace(DEMO, soft_weight=0.0, hard_weight=1.0, teacher_epochs=1, student_epochs=2, batch_size=16)

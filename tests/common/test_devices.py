@@ -16,6 +16,7 @@ def fake_texts(count):
     return TokenizedTexts(np.ones(lengths.sum(), np.int32), np.append(0, np.cumsum(lengths)))
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(2, 5), st.integers(0, 3))
 def test_the_shards_of_a_batch_have_its_mean_loss(count, size, num_replicas, first):
     if size < num_replicas:
