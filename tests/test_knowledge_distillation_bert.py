@@ -254,7 +254,7 @@ def test_smoke_output(finished):
     assert len(list((folder / "tensorboard").rglob("events.out*"))) >= len(ALL)
     with open(folder / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
-    assert len(log) == 6 * 4 + 3 and float(log[0]["loss"]) > 0
+    assert len(log) == 6 * 6 + 5 and float(log[0]["loss"]) > 0
 
 
 @pytest.mark.slow
