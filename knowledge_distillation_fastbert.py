@@ -30,11 +30,13 @@ from common.early_exit import ExitModel, all_exits, branches_alone
 from common.evaluation import scores
 from common.export import TextModel, check_packages, text_writer, write_student
 from common.files import fingerprint, load_or_compute, write_array
+from common.linear import LINEAR, linear_records
 from common.report.document import comparisons, describe, results_of, write_report
 from common.report.exits import exit_sections, plot_exits
 from common.runs import open_text_runs
 from data import texts
 from data.berts import keep_layers
+from data.grounds import on_grounds
 from data.parts import UNLABELLED
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -48,9 +50,9 @@ class Settings:
     # Data
     data: str = "reuters-r8"  # a named data set, or your own file or folder
     download: bool = False  # fetch the named data set and BERT if they are not here
-    train_examples: Count = 2000  # labelled training texts at most; 0 takes all
-    unlabelled_examples: Count = 1000  # further texts at most, labels unseen, that branches learn from
-    validation_examples: Count = 400  # held out to choose epochs and speed, a fifth at most; 0 chooses on test
+    train_examples: Count = 200  # labelled training texts at most; 0 takes all
+    unlabelled_examples: Count = 2800  # further texts at most, labels unseen, that branches learn from
+    validation_examples: Count | None = None  # for epochs and speed: None: the dev part, or 400 held out; 0: test part
     test_examples: Count = 0  # of the test part at most, read once at the end; 0 takes all
 
     # Models
@@ -76,15 +78,18 @@ class Settings:
 
     # Training
     batch_size: PositiveInt = 32  # texts a step
-    teacher_epochs: PositiveInt = 3
+    patience: Count = 5  # epochs without a gain on the validation part that end a stage; 0: all epochs
+    teacher_epochs: PositiveInt = 15
     branch_epochs: PositiveInt = 4
-    student_epochs: PositiveInt = 6  # of the shallow models
-    teacher_learning_rate: LearningRate = 1e-4
+    student_epochs: PositiveInt = 25  # of the shallow models
+    teacher_learning_rate: LearningRate = 2e-4
     branch_learning_rate: LearningRate = 5e-4
     student_learning_rate: LearningRate = 2e-4
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     teacher_dropout: Dropout = 0.1  # in hidden states and attention, while the teacher is fine-tuned
     student_dropout: Dropout = 0.0  # the same of the shallow models
+
+    linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Run
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifiers, dropout
@@ -99,7 +104,7 @@ ORIGINAL = Settings(
     bert="chinese-bert-base", maxlen=128, teacher_layers=6, teacher_head="dense", student_layers=(),
     direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True,
     speeds=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), accuracy_drop=0.5,
-    batch_size=32, teacher_epochs=5, branch_epochs=20, teacher_learning_rate=2e-5, branch_learning_rate=1e-5,
+    batch_size=32, patience=0, teacher_epochs=5, branch_epochs=20, teacher_learning_rate=2e-5, branch_learning_rate=1e-5,
     schedule="constant", teacher_dropout=0.1,
 )
 PRESETS = {
@@ -110,6 +115,7 @@ PRESETS = {
         teacher_layers=0, teacher_head="branch", direction="student-teacher", hard_weight=0.0,
         shuffle_sentences=False, teacher_epochs=3, branch_epochs=5, branch_learning_rate=2e-4, schedule="linear",
     ),
+    **on_grounds(Settings()),
 }
 
 JOINT = "fastbert-joint"  # no self-distillation: teacher and branches are fine-tuned together, on the labels
@@ -123,7 +129,7 @@ EXPERIMENTS = {  # what of the settings is another in each
 }
 EXTENSIBLE = (  # settings that change no finished stage: they may differ in a later start
     "experiments", "seeds", "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget",
-    "timed_examples", "export",
+    "timed_examples", "linear", "export",
 )
 
 
@@ -331,13 +337,15 @@ def main(preset, settings):
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=EXTENSIBLE,
     )
+    for record in (linear := linear_records(runs)):
+        print(describe(record))
     for run in runs:
         for name in depths_of(run):
             print(describe(train_alone(run, name)))
         for name in wanted:
             print(describe(train_branches(run_of(run, name), name)))
     exit_unless_chief()
-    report(preset, settings, runs, wanted)
+    report(preset, settings, runs, wanted, linear)
 
 
 def run_of(run, name):
@@ -422,7 +430,8 @@ def measure(run, names):
         validation, test = (load_exit_logits(run, name, part) for part in ("validation", "test"))
         of_parts = labels[parts.validation], labels[parts.test]
         record, logits = early_exit.exit_record(validation, test, of_parts, settings, flops, times[name], records[0])
-        write_array(run.stage(name) / "test_logits.npy", logits)
+        for part, of_part in logits.items():
+            write_array(run.stage(name) / f"{part}_logits.npy", of_part)
         record["median_entropy"] = np.median(uncertainty(tf.nn.softmax(test[0])), axis=0).tolist()
         stage = run.record(f"{name}-branches")
         stage["train_seconds"] += 0 if name == JOINT else records[0]["train_seconds"]
@@ -431,10 +440,10 @@ def measure(run, names):
     return records
 
 
-def report(preset, settings, runs, names):
+def report(preset, settings, runs, names, linear):
     """Measure; write the report, the plot of the exits and the student; print the tables."""
-    run, records = runs[0], [record for each in runs for record in measure(each, names)]
-    pairs = [(name, other) for other in depths_of(run) for name in names]
+    run, records = runs[0], [record for each in runs for record in measure(each, names)] + linear
+    pairs = [("teacher", LINEAR), *((name, other) for other in (*depths_of(run), LINEAR) for name in names)]
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs)
     results["branch_comparisons"] = comparisons(run, records, [(name, names[0]) for name in names[1:]], branches_correct)
     results["costs"] = costs(run, settings.maxlen)

@@ -69,6 +69,7 @@ class Settings:
 
     # Training
     batch_size: PositiveInt = 128  # images a step
+    patience: Count = 0  # epochs without a gain on the validation part that end a stage; 0: all epochs
     teacher_epochs: PositiveInt = 40
     student_epochs: PositiveInt = 50  # of every student; an epoch is as many steps, however few its images
     teacher_learning_rate: LearningRate = 3e-3  # of Adam

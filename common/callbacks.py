@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.backend import keras
-from common.devices import is_chief
+from common.devices import is_chief, of_chief
 from common.evaluation import predict, prediction_graph, scores
 from common.files import write_atomic
 
@@ -17,10 +17,11 @@ from common.files import write_atomic
 class KeepBest(keras.callbacks.Callback):
     """After each epoch the accuracy on the validation part is measured; at the end the best epoch's weights are back.
 
-    An epoch whose loss or logits are not finite is the last, and counts for nothing.
+    An epoch whose loss or logits are not finite is the last, and counts for nothing. The last, too, is that after which a
+    number of epochs have not gained (tf_keras's EarlyStopping would begin to count anew after an interruption).
     """
 
-    def __init__(self, classifier, examples, indices, labels, measure=scores):
+    def __init__(self, classifier, examples, indices, labels, measure=scores, patience=0):
         """Keep the best epoch of a model.
 
         classifier: the model whose logits are measured
@@ -28,9 +29,11 @@ class KeepBest(keras.callbacks.Callback):
         indices: (examples,) int, the validation part
         labels: (examples,) int, its labels
         measure: (labels, logits) -> scores, "accuracy" among them
+        patience: epochs without a gain after which training ends; 0: it does not end before its time
         """
         super().__init__()
         self.classifier, self.examples, self.indices, self.labels, self.measure = classifier, examples, indices, labels, measure
+        self.patience = patience
         self.graph = prediction_graph(classifier, examples)
         self.history = []  # a dict per epoch of losses and scores
         self.best = -1.0  # accuracy of the best epoch; best_weights and best_logits are its model's
@@ -39,6 +42,11 @@ class KeepBest(keras.callbacks.Callback):
     def predict(self, indices):
         """The classifier's logits for some examples."""
         return predict(self.classifier, self.examples, indices, graph=self.graph)
+
+    def out_of_patience(self):
+        """Whether the last epochs have not gained, on the chief, whose weights are kept."""
+        reached = [epoch["val_accuracy"] for epoch in self.history]
+        return self.patience and of_chief(bool(reached) and len(reached) - 1 - reached.index(max(reached)) >= self.patience)
 
     def on_epoch_end(self, epoch, logs=None):
         logits = self.predict(self.indices)
@@ -51,6 +59,7 @@ class KeepBest(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1} | numbers)
         if measured["accuracy"] > self.best:
             self.best, self.best_weights, self.best_logits = measured["accuracy"], self.model.get_weights(), logits
+        self.model.stop_training |= self.out_of_patience()
 
     def on_train_end(self, logs=None):
         if self.history:

@@ -32,7 +32,7 @@ class Bound:
                 raise InputError(f"{flag}{''.join(f' {number}' for number in value)}: {self.words}")
             return
         for number in value if isinstance(value, tuple) else (value,):
-            if not self.allows(number):
+            if number is not None and not self.allows(number):
                 raise InputError(f"{self.noun or flag} {number}: must be {self.words}")
 
 

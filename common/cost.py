@@ -60,7 +60,7 @@ def wall_clock(functions, batches, rounds):
     what one leaves in the cache serves none more than another; two first rounds, in which graphs are built and memory is
     claimed, do not count.
 
-    functions: {name: function of a batch that returns tensors}
+    functions: {name: function of a batch that returns tensors or arrays}
     batches: list of what they take
     rounds: how many count
     """
@@ -70,7 +70,7 @@ def wall_clock(functions, batches, rounds):
         for name in map(names.__getitem__, order.permutation(len(names))):
             function = functions[name]
             start = time.perf_counter()
-            tf.nest.map_structure(lambda tensor: tensor.numpy(), function(batch))  # all of it is there
+            tf.nest.map_structure(np.asarray, function(batch))  # all of it is there
             seconds[name][turn, place] = time.perf_counter() - start
     return {name: np.median(rounds[2:], axis=0) for name, rounds in seconds.items()}
 

@@ -72,6 +72,15 @@ def barrier():
         assert int(total) == strategy.num_replicas_in_sync
 
 
+def of_chief(flag):
+    """What the chief says of a flag that processes which train together may see otherwise; all of them must ask."""
+    strategy = _devices["strategy"]
+    if not (strategy and strategy.cluster_resolver):
+        return flag
+    said = tf.constant(float(flag and is_chief()))
+    return bool(strategy.reduce("SUM", strategy.run(lambda: said), axis=None))
+
+
 @contextlib.contextmanager
 def fresh_session(seed):
     """A block in which models are built and trained: seeds set, on all devices, and nothing in memory of those before."""

@@ -190,7 +190,7 @@ def choose_speed(points, timed, teacher_accuracy, accuracy_drop, latency_budget)
 
 
 def exit_record(validation, test, labels, settings, flops, timed, teacher):
-    """(what a record says of a model that stops early, its test logits (texts, classes) at the speed chosen).
+    """What a record says of a model that stops early, and its logits (texts, classes) of either part at the speed chosen.
 
     validation: its exits on the validation part
     test: its exits on the test part
@@ -219,7 +219,7 @@ def exit_record(validation, test, labels, settings, flops, timed, teacher):
         "exits": exits, "leaving": np.bincount(layers - 1, minlength=len(flops[1])).tolist(),
         "branch_accuracy": [scores(labels[1], branch)["accuracy"] for branch in test[0].swapaxes(0, 1)],
         "median_uncertainty": np.median(test[1], axis=0).tolist(),
-    }, logits
+    }, {"validation": exit_outputs(validation, speed)[1], "test": logits}
 
 
 # By the clock ----------------------------------------------------------------------------------------------------------

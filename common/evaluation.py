@@ -84,13 +84,12 @@ def compare(correct_a, correct_b):
     difference = np.asarray(correct_a, float) - np.asarray(correct_b, float)
     seeds, texts = difference.shape
     mean = difference.mean()
-    over_texts = difference.mean(axis=0).var(ddof=1) / texts
+    over_texts, over_seeds = variances(difference)
     if seeds == 1:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
         margin = stats.norm.ppf(0.975) * over_texts**0.5
     else:
-        over_seeds = difference.mean(axis=1).var(ddof=1) / seeds
         variance = over_texts + over_seeds
         if variance == 0:
             p_value, margin = float(mean == 0), 0.0
@@ -103,6 +102,30 @@ def compare(correct_a, correct_b):
         "ci95": [float(mean - margin), float(mean + margin)],
         "p_value": float(p_value),
     }
+
+
+def variances(difference):
+    """Variances of the mean of (seeds, texts) differences, by the draw of the texts and by that of the seeds (0 for one)."""
+    seeds, texts = difference.shape
+    over_seeds = difference.mean(axis=1).var(ddof=1) / seeds if seeds > 1 else 0.0
+    return difference.mean(axis=0).var(ddof=1) / texts, over_seeds
+
+
+def plainest(correct):
+    """Which of some models to take: the first that the most accurate one does not lead by more than the noise.
+
+    The noise is one standard error of the paired difference (the one-standard-error rule, Breiman et al. 1984, section 3.4.3).
+
+    correct: {name: (seeds, texts) bool}, the plainest first: whether it classified each validation text rightly
+
+    Returns (its name, {"best", "lead", "noise"}): the most accurate, its lead over the first, its standard error, as fractions.
+    """
+    best = max(correct, key=lambda name: correct[name].mean())
+    for name in correct:
+        difference = correct[best].astype(float) - correct[name]
+        lead, noise = float(difference.mean()), float(sum(variances(difference)) ** 0.5)
+        if lead <= noise:
+            return name, {"best": best, "lead": lead, "noise": noise}
 
 
 def pack_bits(correct):

@@ -16,8 +16,10 @@ from scipy.special import softmax
 from common import InputError, reason
 from common.backend import in_float32, inference_graph, tf
 from common.bert import TEXT_SIGNATURE, build_encoder, swap_pad_id
+from common.evaluation import plainest
 from common.files import atomic_folder, write_json, write_text
-from common.report.document import Section
+from common.linear import LINEAR
+from common.report.document import Section, correct_answers
 from common.report.tables import markdown, student_table
 from data import berts
 from data.sources import SOURCES
@@ -38,11 +40,13 @@ def check_packages(settings):
 
 
 def write_student(run, records, names, teacher, write, story=""):
-    """Write to student/ the model that is best on the validation part, of all seeds; delete it if there is none.
+    """Write to student/ the `plainest` of the models that are best on the validation part; delete it if there is none.
+
+    Of the chosen model's seeds it is the best one there.
 
     run: of any seed
     records: of the finished stages
-    names: of the students
+    names: of the students, the plainest first
     teacher: name of the teacher, which the report holds the student against
     write: `text_writer` or `image_writer`
     story: the script's docstring, for the model card; without it there is none
@@ -53,15 +57,23 @@ def write_student(run, records, names, teacher, write, story=""):
     if not students:
         shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
         return "none: no student in the table", []
-    best = max(students, key=lambda record: record["validation_accuracy"])
-    deep = next(record for record in records if record["name"] == teacher and record["seed"] == best["seed"])
-    run = replace(run, seed=best["seed"])
+    chosen, choice = plainest({
+        name: np.stack([correct_answers(replace(run, seed=seed), name, "validation") for seed in run.settings.seeds])
+        for name in names if any(record["name"] == name for record in students)
+    })
+    best = max((record for record in students if record["name"] == chosen), key=lambda record: record["validation_accuracy"])
+    beside = {record["name"]: record for record in records if record["seed"] == best["seed"]}
+    run, deep = replace(run, seed=best["seed"]), beside[teacher]
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
         size = write(folder, run, best)
-        table = student_table(deep, best, ((run.stage(teacher) / "weights.npz").stat().st_size, size))
+        sizes = (run.stage(teacher) / "weights.npz").stat().st_size, size
+        table = student_table(deep, best, sizes, beside.get(LINEAR))
         if story:
             write_text(folder / "README.md", model_card(story, run, best, table))
-    words = f"{best['name']}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
+    words = f"{chosen}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
+    if choice["best"] != chosen:
+        words += (f"; the lead of {choice['best']} on the validation part, {100 * choice['lead']:.1f} points, is within its "
+                  f"standard error, {100 * choice['noise']:.1f}")
     return words, [Section("The student to take away", table, NOTE)]
 
 

@@ -13,7 +13,7 @@ from common.training import Run
 from data import berts, fetching, images, texts
 from data.parts import check_parts, remarks, split
 
-EXTENSIBLE = ("experiments", "seeds", "export")  # settings of a finished run that may differ in a later start
+EXTENSIBLE = ("experiments", "seeds", "linear", "export")  # settings of a finished run that may differ in a later start
 
 
 def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):

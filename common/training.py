@@ -85,7 +85,7 @@ def fine_tune(run, name, classifier, epochs, learning_rate, weight_decay=0, clip
     run: the Run
     name: of the stage
     classifier: Keras model of the examples, to logits
-    epochs: how many
+    epochs: how many at most
     learning_rate: of Adam, with the settings' schedule
     weight_decay: see `adam`
     clip_norm: see `adam`
@@ -112,7 +112,7 @@ def train_stage(
     optimizer: a Keras optimizer
     indices: (examples,) int, to train on
     targets: array whose first axis is that of `indices`
-    epochs: how many
+    epochs: how many at most; fewer if the settings' patience ends first
     steps: a length of epoch, unless it is one pass over the examples
     model: what is trained, where it is not the classifier itself but shares its weights
     callbacks: further ones, whose logs enter the history
@@ -125,7 +125,9 @@ def train_stage(
     steps, saved = steps or run.steps(indices), saved or classifier
     model.compile(optimizer, loss=loss, weighted_metrics=metrics)  # weighted: see `training_batches`
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
-    keep_best = KeepBest(classifier, run.examples, parts.validation, labels[parts.validation], measure)
+    keep_best = KeepBest(
+        classifier, run.examples, parts.validation, labels[parts.validation], measure, run.settings.patience
+    )
     backup = Backup(run.stage(name) / UNFINISHED, keep_best, model)
     if not backup.epoch and is_chief():
         shutil.rmtree(events, ignore_errors=True)  # of a start that was interrupted
@@ -135,7 +137,7 @@ def train_stage(
             distributed(partial(training_batches, run.examples, indices, targets, run.settings.batch_size, seed, first)),
             steps_per_epoch=steps,
             initial_epoch=backup.epoch,
-            epochs=epochs,
+            epochs=backup.epoch if keep_best.out_of_patience() else epochs,
             verbose=0,
             callbacks=[
                 keras.callbacks.TerminateOnNaN(),

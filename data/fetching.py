@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from common import InputError
 from common.files import write_text
+from data.converting import FORMATS, content_sha256
 from data.downloading import Damaged, check_sha256, download, sha256_of, unpack
 from data.sources import SOURCES
 
@@ -145,6 +146,8 @@ def _fetch(name, folder, workshop, copy):
             else:
                 (whole / wanted.to).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, whole / wanted.to)
+        if source.format:
+            FORMATS[source.format](whole)
         _check(source, whole)
     except Damaged:
         shutil.rmtree(workshop)  # so that the next start begins anew
@@ -199,6 +202,8 @@ def _check(source, folder):
             raise Damaged(f"there is no {file} in what came from {source.downloads[0].address}")
         if role in source.sha256:
             check_sha256(root / file, source.sha256[role])
+        if role in source.content and content_sha256(root / file) != source.content[role]:
+            raise Damaged(f"{file}: not the labels and texts that {source.downloads[0].address} had when it was registered")
 
 
 def _root(name):

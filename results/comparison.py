@@ -23,7 +23,7 @@ class Row:
     speed: float | None  # of a model that stops early
     correct: dict  # {seed: (examples,) bool}
     speedup: dict  # {"1", "32"}: times as fast as the teacher that was timed beside it
-    layers: float  # that a text takes, the mean over texts and seeds
+    layers: float  # that a text takes, the mean over texts and seeds; a linear model has none
     parameters: int
     epochs: int
     texts: int  # that it learns from, those without labels included
@@ -75,7 +75,7 @@ def comparison_rows(group):
                 # trained alike in two scripts, it is right and wrong about the same examples, and stands once
                 if not any(all(np.array_equal(row.correct[s], other.correct[s]) for s in seeds) for other in rows):
                     rows.append(row)
-    shallow = {size: np.mean([row.speedup[size] for row in rows[1:]] or [1.0]) for size in SIZES}
+    shallow = {size: np.mean([row.speedup[size] for row in rows[1:] if row.layers] or [1.0]) for size in SIZES}
     for title, results, records in stopping:
         speedups = exit_speedups(records)
         for place in sorted({int(np.abs(np.log(speedups[size] / shallow[size])).argmin()) for size in SIZES}):
@@ -111,7 +111,8 @@ def methods_table(rows):
     for row in rows:
         accuracy = mean_and_deviation([correct.mean() for correct in row.correct.values()], 100)
         cells = [f"{row.speedup[size]:.2f}" for size in SIZES]
-        cells += [f"{row.layers:.3g}", count(row.parameters), f"{row.epochs} x {row.texts:,}", f"{row.seconds:.0f}"]
+        passes = f"{row.epochs} x {row.texts:,}" if row.epochs else f"{row.texts:,}"
+        cells += [f"{row.layers:.3g}", count(row.parameters), passes, f"{row.seconds:.0f}"]
         comparison = None if row is alone else compared(row.correct, alone.correct)
         table.append([row.title, accuracy, *cells, *difference_cells(comparison)])
     return table
@@ -136,7 +137,7 @@ def plot_comparison(path, group, rows):
         (title, [record for record in results["models"] if record["name"] == name])
         for results in group.values() for name, title in method_of(results).compared.items()
     ]
-    shallow = sum(row.speed is None for row in rows[1:])  # about as fast as each other: drawn side by side
+    shallow = sum(row.speed is None and row.layers > 0 for row in rows[1:])  # about as fast as each other: drawn side by side
     with figure(path, 10, 4.4) as drawn:
         panels = drawn.subplots(1, 2, sharex=True, sharey=True)
         for panel, size in zip(panels, SIZES, strict=True):
@@ -146,6 +147,9 @@ def plot_comparison(path, group, rows):
                     panel.plot(exit_speedups(records)[size], 100 * accuracy, color="black", lw=1, label=f"{title}, all speeds")
             for number, (row, marker) in enumerate(zip(rows, cycle(MARKERS), strict=False)):
                 accuracy = 100 * np.mean([correct.mean() for correct in row.correct.values()])
+                if not row.layers:  # many times as fast as all others: a line, since only its accuracy is in question
+                    panel.axhline(accuracy, color="gray", linestyle=":", label=row.title)
+                    continue
                 x = row.speedup[size] * (1 + 0.025 * (number - (shallow + 1) / 2) * (0 < number <= shallow))
                 color = "black" if row.speed is not None else f"C{number}"
                 margin = half_width(row.correct)

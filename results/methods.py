@@ -31,6 +31,7 @@ class Method:
 
 
 TAUGHT = ("fastbert", "fastbert-plain", "fastbert-labels", "fastbert-shuffled")  # by a frozen teacher, on all texts
+LINEAR = {"linear": "linear, no BERT"}
 
 METHODS = {  # by script, in the order of the pages
     "knowledge_distillation_from_scratch": Method(
@@ -42,6 +43,7 @@ METHODS = {  # by script, in the order of the pages
         title="A BERT's soft labels", teacher="teacher", alone="alone",
         compared={
             "alone": "trained alone", "distilled": "soft labels", "distilled-unlabelled": "soft labels, unlabelled texts too",
+            **LINEAR,
         },
         unlabelled=("distilled-unlabelled",), published=published.BERT,
     ),
@@ -50,13 +52,13 @@ METHODS = {  # by script, in the order of the pages
         compared={
             "successor": "trained alone, as a successor", "unmixed": "started from the teacher", "theseus": "theseus",
             "theseus-additive": "theseus, additive", "theseus-random": "theseus, random",
-            "theseus-random-linear": "theseus, random, linear",
+            "theseus-random-linear": "theseus, random, linear", **LINEAR,
         },
         plots=("replacing",), published=published.THESEUS,
     ),
     "knowledge_distillation_fastbert": Method(
         title="FastBERT", teacher="teacher",
-        compared={name: name for name in (*TAUGHT, "fastbert-labels-only", "fastbert-joint")},
+        compared={name: name for name in (*TAUGHT, "fastbert-labels-only", "fastbert-joint")} | LINEAR,
         unlabelled=TAUGHT, teacher_in_seconds=(*TAUGHT, "fastbert-labels-only"),
         plots=("exits",), published=published.FASTBERT,
     ),

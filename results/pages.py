@@ -12,6 +12,7 @@ from common.report.tables import by_name, comparisons_table, markdown, models_ta
 from common.report.temperatures import recognition_table
 from results.claims import claims_table
 from results.comparison import comparison_rows, methods_table, one_teacher, pairs_table, plot_comparison
+from results.grounds import MARGIN, grounds_table
 from results.methods import METHODS, method_of
 from results.precision import precision_table
 from results.stored import exit_at, read_all
@@ -48,6 +49,9 @@ branches', which are all that it trains beside the teacher). "train s" is the le
 some; a FastBERT's includes its teacher, which it keeps, the others' teacher comes on top. {SECONDS}
 
 "over alone": points of accuracy above the student trained alone."""
+GROUNDS = f"""The teacher beside a linear model of words (`linear`: TF-IDF and a linear support vector machine) on the same
+texts. Claims are made where the teacher is at least {MARGIN} points above it. Elsewhere the BERT has not learned enough, or the
+task needs none, and figures say that the programs run, not which method is better."""
 CLAIMED = """"holds": the whole interval is above 0; "open": 0 is in it, so neither the claim nor its reverse is borne out by
 these runs. With one seed, what is said is said of two models, not two ways to train. Models that stop early are compared by the
 mean accuracy of their branches."""
@@ -74,6 +78,7 @@ def build(store, path):
         plot_comparison(store / "comparison.png", group, rows)
         more = f"More on the table in [RESULTS.md]({_link(page, path)})."
         _write(page, ["# Every method against every other", more, COMPARISON, markdown(pairs_table(rows))])
+    blocks += _titled(grounds_table(runs), "## Is the ground worth standing on?", GROUNDS)
     claims = claims_table(runs)
     if len(claims) > 1:
         blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]

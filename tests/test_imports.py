@@ -10,10 +10,11 @@ from tests.starting import ROOT
 
 ORDER = (
     "common", "common.files", "common.backend",
-    "data", "data.sources", "data.downloading", "data.fetching", "data.parts", "data.texts", "data.images", "data.berts",
-    "data.students", "data.__main__",
-    "common.devices", "common.command", "common.batches", "common.bert", "common.distillation", "common.soft_labels",
-    "common.evaluation", "common.cost", "common.callbacks", "common.training", "common.early_exit", "common.runs",
+    "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts", "data.images",
+    "data.berts", "data.grounds", "data.students", "data.__main__",
+    "common.devices", "common.command", "common.batches", "common.bert", "common.distillation",
+    "common.soft_labels", "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training",
+    "common.early_exit", "common.runs",
     "common.report", "common.report.tables", "common.report.plots", "common.report.document", "common.report.exits",
     "common.report.replacing", "common.report.temperatures", "common.predict", "common.export",
 )

@@ -153,7 +153,7 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
         (["--train-examples", "1000"], "leaves none without labels; lower --train-examples, add"),
         (["--unlabelled-examples", "0"], "distilled-unlabelled needs --unlabelled-examples above 0"),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
-        (["paper"], "'paper' is not a preset; expected demo or original"),
+        (["paper"], "'paper' is not a preset; expected demo or original or 20newsgroups or "),
         (["original", "--bert", "minilm-l6", "--data", "iflytek"], "iflytek is not here"),
         (["original", "--bert", "chinese-bert-base"], "chinese-bert-base is not here"),
     ],

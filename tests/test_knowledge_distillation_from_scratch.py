@@ -17,6 +17,7 @@ from common import InputError
 from common.backend import keras
 from common.batches import Pixels
 from common.cost import parameters
+from common.devices import fresh_session
 from common.distillation import distillation_loss, distillation_targets, hard_loss
 from common.evaluation import predict
 from common.report import temperatures
@@ -249,6 +250,60 @@ def test_training_that_diverges_later_keeps_the_best_epoch_before(run, tmp_path,
     assert np.isfinite(kept).all() and len(seen) == 1
     assert "its loss was not finite in epoch 3: the best one before is kept; try a lower" in describe(record)
     plot_curves(tmp_path / "curves.png", [record, record | {"seed": 4, "history": record["history"] * 2}])
+
+
+REACHED = (0.3, 0.5, 0.4, 0.5, 0.6, 0.6, 0.1, 0.2, 0.9)  # on validation after each epoch; an equal one is no gain
+
+
+@pytest.mark.parametrize(("patience", "epochs", "best"), [(0, 9, 9), (1, 3, 2), (2, 4, 2), (3, 8, 5), (4, 9, 9)])
+def test_a_stage_ends_when_validation_has_not_gained_for_some_epochs(run, tmp_path, patience, epochs, best):
+    """By hand from REACHED. The best epoch's weights are kept, whichever was last."""
+    after, record, student, _ = train_patiently(replace(run, folder=tmp_path), patience)
+    assert record["epochs"] == epochs and record["validation_accuracy"] == REACHED[best - 1]
+    for kept, then in zip(student.get_weights(), after[best - 1], strict=True):
+        np.testing.assert_array_equal(kept, then)
+
+
+@pytest.mark.parametrize("last", [3, 4])
+def test_patience_is_the_same_after_an_interruption(run, tmp_path, last):
+    """Killed after its third epoch, or after the fourth, with which patience has ended: no further epoch is trained then."""
+    whole = train_patiently(replace(run, folder=tmp_path / "whole"), patience=2)
+    run = replace(run, folder=tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        train_patiently(run, patience=2, killed_after=last)
+    assert run.record("alone") is None
+    _, record, student, trained = train_patiently(run, patience=2, reached=REACHED[last:])
+    assert trained == 4 - last
+    assert record["history"] == whole[1]["history"]
+    for kept, other in zip(student.get_weights(), whole[2].get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, other)
+
+
+def train_patiently(run, patience, reached=REACHED, killed_after=None):
+    """(weights after each epoch, record, student, epochs trained) of a stage whose scores on validation are given."""
+    run = replace(run, settings=replace(run.settings, patience=patience))
+    scored, after = iter([*reached, *[0.0] * 9]), []
+
+    class Remember(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            after.append(self.model.get_weights())
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == killed_after:
+                raise KeyboardInterrupt
+
+        def on_train_end(self, logs=None):
+            if killed_after is not None and len(after) == killed_after:
+                raise KeyboardInterrupt
+
+    with fresh_session(run.seed):
+        student = script.build(run, "alone")
+        indices, optimizer = run.parts.train, keras.optimizers.SGD(0.1)
+        record = train_stage(
+            run, "alone", student, hard_loss, optimizer, indices, run.corpus.labels[indices], len(REACHED), 2,
+            callbacks=[Remember()], measure=lambda labels, logits: {"accuracy": next(scored), "macro_f1": 0.0},
+        )
+    return after, record, student, len(after)
 
 
 # Errors

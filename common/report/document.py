@@ -3,6 +3,7 @@
 import csv
 import io
 import platform
+import textwrap
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 from common.command import as_dict, command_line
 from common.evaluation import compare, pack_bits
 from common.files import fingerprint, write_json, write_text
+from common.linear import LINEAR
 from common.report.plots import plot_curves, plot_tradeoff
-from common.report.tables import aligned, comparisons_table, markdown, models_table
+from common.report.tables import aligned, comparisons_table, difference_cells, markdown, models_table
 from common.training import ADVICE
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
@@ -34,8 +36,9 @@ def describe(record):
     more += f", {record['measured']}" if "measured" in record else ""
     if "diverged_in_epoch" in record:
         more += f"\n    its loss was not finite in epoch {record['diverged_in_epoch']}: the best one before is kept; {ADVICE}"
+    trained = f"{record['epochs']:>2} epochs" if record["epochs"] else f"{'fitted':>9}"
     return (
-        f"  seed {record['seed']}  {record['name']:<29}  {record['epochs']:>2} epochs in {record['train_seconds']:>4.0f} s"
+        f"  seed {record['seed']}  {record['name']:<29}  {trained} in {record['train_seconds']:>4.0f} s"
         f"   validation {record['validation_accuracy']:.1%}   test {record['accuracy']:.1%}{more}"
     )
 
@@ -56,9 +59,9 @@ def _processor():
         return f"{platform.system()} {platform.machine()}"
 
 
-def correct_answers(run, name):
-    """Which test examples the stage `name` of this run's seed got right: (examples,) bool."""
-    return np.load(run.stage(name) / "test_logits.npy").argmax(-1) == run.corpus.labels[run.parts.test]
+def correct_answers(run, name, part="test"):
+    """Which examples of a part the stage `name` of this run's seed got right: (examples,) bool."""
+    return np.load(run.stage(name) / f"{part}_logits.npy").argmax(-1) == run.corpus.labels[getattr(run.parts, part)]
 
 
 def comparisons(run, records, pairs, correct=correct_answers):
@@ -128,7 +131,7 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
     """
     write_log(folder / "log.csv", records)
     shown = [record for record in records if plotted is None or record["name"] in plotted]
-    plot_curves(folder / "curves.png", shown)
+    plot_curves(folder / "curves.png", [record for record in shown if record["history"]])
     plot_tradeoff(folder / "tradeoff.png", shown)
     write_json(folder / "results.json", results)
     write_text(folder / "report.md", document(results, example, student, measure, sections, plots))
@@ -151,11 +154,26 @@ def write_log(path, records):
 
 
 def summary(results, measure="macro_f1"):
-    """The two tables as they are printed."""
-    tables = [models_table(results["models"], measure)]
+    """The two tables as they are printed, and what is to be said of the linear model."""
+    blocks = [aligned(models_table(results["models"], measure))]
     if results["comparisons"]:
-        tables.append(comparisons_table(results["comparisons"]))
-    return "\n" + "\n\n".join(map(aligned, tables))
+        blocks.append(aligned(comparisons_table(results["comparisons"])))
+    return "\n" + "\n\n".join([*blocks, *linear_remark(results["comparisons"])])
+
+
+def linear_remark(comparisons):
+    """[A line for whom a linear model may do], or none where the teacher is measurably above it.
+
+    comparisons: of a run; the first with the linear model is the teacher's
+    """
+    comparison = next((each for each in comparisons if each["b"] == LINEAR), None)
+    if comparison is None or comparison["ci95"][0] > 0:
+        return []
+    points, interval, _ = difference_cells(comparison)
+    return [textwrap.fill(
+        f"The linear model is not measurably below the {comparison['a']} ({points} points, {interval}): try more tokens "
+        "(--maxlen), more labels (--train-examples), more epochs, or no BERT at all.", 100,
+    )]
 
 
 def document(results, example, student, measure="macro_f1", sections=(), plots=()):
@@ -180,6 +198,7 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
             else "p is McNemar's exact test on the same examples."
         )
         blocks += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
+    blocks += linear_remark(results["comparisons"])
     for section in sections:
         blocks += [f"## {section.title}", section.note, markdown(section.table)]
     blocks += [

@@ -66,15 +66,17 @@ def difference_cells(comparison):
     return [f"{100 * comparison['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", p]
 
 
-def student_table(teacher, student, sizes):
+def student_table(teacher, student, sizes, linear=None):
     """What the student costs and reaches, and that as a share of its teacher.
 
     teacher: record of the teacher
     student: record of the student
     sizes: bytes on disk of their weights, (teacher's, student's)
+    linear: record of the linear model, if there is one, which stands above them
     """
     rows = [["model", "accuracy %", "MB on disk", "params", "ms @1", "ms @32"]]
-    for role, record, size in zip(("teacher", "student"), (teacher, student), sizes, strict=True):
+    shown = [("linear", linear, linear["bytes"])] if linear else []
+    for role, record, size in [*shown, ("teacher", teacher, sizes[0]), ("student", student, sizes[1])]:
         latencies = (f"{record['latency_ms'][batch]:.3g}" for batch in ("1", "32"))
         rows.append([f"{role}: {record['name']}" if record["name"] != role else role, f"{100 * record['accuracy']:.2f}",
                      f"{size / 1e6:.3g}", count(record["parameters"]), *latencies])

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import texts
-from data.parts import split
+from data.parts import HELD_OUT, split
+from tests import tiny
 
 
 @given(st.integers(0, 3), st.integers(20, 60), st.integers(0, 30), st.integers(1, 20), st.integers(0, 20))
@@ -33,3 +34,18 @@ def test_counts_are_upper_bounds(data_folder):
     parts = split(corpus, seed=0, train=10_000, unlabelled=10_000, validation=10_000, test=10_000)
     assert len(parts.test) == 80 and len(parts.validation) == pool // 5
     assert len(parts.train) == pool - pool // 5 and len(parts.unlabelled) == 0
+
+
+def test_a_dev_part_is_used_whole_unless_limited(tmp_path, data_folder):
+    def validation(folder, wanted):
+        return split(texts.load(str(folder)), seed=0, train=20, validation=wanted).validation
+
+    own = tiny.write_data(tmp_path / "own", train=600)
+    tiny.write_jsonl(own / "dev.jsonl", tiny.texts(450, seed=9))
+    corpus = texts.load(str(own))
+    for wanted, count in ((None, 450), (0, 450), (100, 100), (1000, 450)):
+        held_out = validation(own, wanted)
+        assert len(held_out) == count and np.isin(held_out, corpus.dev).all()
+    assert len(validation(data_folder, None)) == 160 // 5  # without one a fifth of the training texts, HELD_OUT at most
+    large = tiny.write_data(tmp_path / "large", train=2400)
+    assert len(validation(large, None)) == HELD_OUT == 400

@@ -167,7 +167,7 @@ def test_texts_without_labels_count_where_a_method_learns_from_them(page):
         "trained alone", "soft labels", "soft labels, unlabelled texts too", "theseus, additive", "fastbert, speed 0.1")}
     assert [*texts.values()] == ["4 x 100", "4 x 100", "4 x 150", "4 x 100", "4 x 150"]
     fastbert = METHODS["knowledge_distillation_fastbert"]
-    assert set(fastbert.compared) - set(fastbert.unlabelled) == {"fastbert-labels-only", "fastbert-joint"}
+    assert set(fastbert.compared) - set(fastbert.unlabelled) == {"fastbert-labels-only", "fastbert-joint", "linear"}
 
 
 def test_a_teacher_counts_once_in_the_time_of_training(pages):
@@ -387,3 +387,34 @@ def test_the_committed_page_is_short_and_its_links_lead_somewhere():
     assert len(links) > 30
     for path, link in links:
         assert (ROOT / path).parent.joinpath(link).exists(), f"{path}: {link}"
+
+
+def test_the_ground_is_named_where_a_linear_model_stands_beside_the_teacher(folders, tmp_path):
+    """Computed here once more: a teacher 3 points above it or less; runs without the row have no line."""
+    bert = "knowledge_distillation_bert"
+    runs = {"good": run(bert, {"teacher": (0.9, 6, 20.0), "linear": (0.4, 0, 0.5)}),
+            "poor": run(bert, {"teacher": (0.9, 6, 20.0), "linear": (1.0, 0, 0.5)}, fingerprint="third")}
+    for results in runs.values():
+        results["settings"]["maxlen"] = 48
+        for record in results["models"]:
+            record["epochs"] *= record["name"] != "linear"
+    (tmp_path / "new").mkdir()
+    take_in([*folders, *written(tmp_path / "new", runs)], tmp_path / "store")
+    build(tmp_path / "store", tmp_path / "RESULTS.md")
+    part = section((tmp_path / "RESULTS.md").read_text(), "Is the ground worth standing on?")
+    (good,), (poor,) = table_rows(part, "good"), table_rows(part, "poor")
+    gain = 100 * (np.mean([right(seed, 0.9).mean() for seed in (0, 1)]) - right_of("linear", 0.4).mean())
+    assert good[1:5] == ["posts", "100", "48", "2"] and good[7] == f"{gain:+.2f}" and good[-1] == "a ground"
+    assert poor[-1] == "for trying only" and not table_rows(part, "posts-bert")
+
+
+def test_a_linear_model_is_no_measure_of_the_speed_that_a_fastbert_is_held_at(folders, tmp_path):
+    """It is hundreds of times as fast; with it or without, the FastBERT stands at the speed of the shallow models."""
+    take_in(folders, tmp_path / "store")
+    runs = {name: results for name, results in read_all(tmp_path / "store").items() if name.startswith("posts")}
+    before = comparison_rows(runs)
+    for seed in (0, 1):
+        runs["posts-bert"]["models"].append(model("linear", seed, right(seed, 0.4), layers=0, ms=0.01, epochs=0))
+    after = comparison_rows(runs)
+    assert [row.title for row in after if row.title != "linear, no BERT"] == [row.title for row in before]
+    assert len(after) == len(before) + 1

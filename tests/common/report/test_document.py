@@ -1,7 +1,9 @@
 """common.report.document: what is printed, log.csv and report.md."""
 
-from common.report.document import document, summary, write_log
-from tests.common.report.records import model, results
+import pytest
+
+from common.report.document import describe, document, linear_remark, summary, write_log
+from tests.common.report.records import comparison, model, results
 
 
 def test_tables_are_aligned_and_fit_100_columns():
@@ -29,3 +31,25 @@ def test_log_has_a_line_per_epoch(tmp_path):
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert lines[0] == "model,seed,epoch,loss,val_accuracy"
     assert lines[1].split(",")[:4] == ["teacher", "0", "1", "2.0"] and len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.001, 0.1, False), (0.0, 0.1, True), (-0.2, 0.1, True), (-0.2, -0.1, True)],
+)
+def test_whoever_needs_no_bert_is_told(low, high, said):
+    found = results()
+    teacher = comparison(a="teacher", b="linear", difference=(low + high) / 2, ci95=[low, high])
+    found["comparisons"] += [teacher, comparison(a="alone", b="linear", ci95=[-1.0, -0.5])]  # the teacher's counts
+    assert bool(linear_remark(found["comparisons"])) == said
+    for text in (summary(found), document(found, "one text", "alone")):
+        assert ("not measurably below the teacher" in text) == ("or no BERT at all" in " ".join(text.split())) == said
+    assert max(map(len, summary(found).splitlines())) <= 100
+    assert linear_remark([comparison()]) == []  # without such a row
+
+
+def test_a_linear_model_is_fitted_and_has_no_epochs(tmp_path):
+    linear = model("linear") | {"epochs": 0, "history": [], "validation_accuracy": 0.5}
+    assert "fitted in  123 s" in describe(linear)
+    assert " 2 epochs in  123 s" in describe(model("alone") | {"validation_accuracy": 0.5})
+    write_log(tmp_path / "log.csv", [linear, model("alone")])
+    assert "linear" not in (tmp_path / "log.csv").read_text()

@@ -59,3 +59,9 @@ def test_a_student_beside_its_teacher():
     assert first == ["teacher", "80.00", "90", count(22_570_000), "9.8", "64.4"]
     assert second == ["student: alone", "70.00", "45", count(11_285_000), "5.8", "33.3"]
     assert shares == ["", "-10.00", "2.0 x smaller", "2.0 x fewer", "1.7 x faster", "1.9 x faster"]
+
+
+def test_a_linear_model_stands_above_teacher_and_student():
+    linear = model("linear") | {"bytes": 2_500_000}
+    _, first, second, *_ = student_table(model("teacher"), model("alone"), (90e6, 45e6), linear)
+    assert first[0] == "linear" and first[2] == "2.5" and second[0] == "teacher"

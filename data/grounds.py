@@ -1,0 +1,42 @@
+"""The grounds: data sets with the settings that were found for them on validation, in one place for all scripts.
+
+Each is a preset of the three BERT scripts. How the settings were found stands in the notes of the runs.
+"""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a data set wants, whatever the method. For its fields see the scripts' settings."""
+
+    data: str
+    train_examples: int
+    unlabelled_examples: int
+    maxlen: int
+    test_examples: int = 0
+    bert: str = "minilm-l6"
+    teacher_epochs: int = 8
+    teacher_learning_rate: float = 2e-4
+
+
+GROUNDS = {
+    "20newsgroups": Ground("20newsgroups", 600, 1400, maxlen=128, test_examples=2000),
+    "clinc150": Ground("clinc150", 4500, 10_500, maxlen=24),
+    "book-review": Ground(
+        "book-review", 4000, 8000, maxlen=64, bert="chinese-bert-base", teacher_epochs=3, teacher_learning_rate=5e-5,
+    ),
+}
+
+
+def on_grounds(settings, **names):
+    """{ground: these settings, and in them what the ground wants}; for what a script has no setting it is left out.
+
+    settings: a script's
+    names: what it calls a field, where it has another name for it
+    """
+    wanted = {ground: {names.get(field, field): value for field, value in vars(GROUNDS[ground]).items()} for ground in GROUNDS}
+    return {
+        ground: replace(settings, **{field: value for field, value in fields.items() if hasattr(settings, field)})
+        for ground, fields in wanted.items()
+    }

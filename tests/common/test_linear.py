@@ -1,0 +1,131 @@
+"""common.linear: the row of a linear model, held against scikit-learn put together otherwise, and against dishonesty."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.svm import LinearSVC
+
+from common import InputError
+from common.linear import STRENGTHS, fit_linear, linear_records, terms_of
+from common.training import Run
+from data.parts import UNLABELLED, Parts
+from data.texts import Corpus
+from tests import tiny
+
+
+class Settings:
+    linear = True
+
+
+def corpus_of(pairs):
+    classes = sorted({label for _, label in pairs})
+    labels = np.array([classes.index(label) for _, label in pairs], np.int32)
+    nothing = np.arange(0)
+    return Corpus("made", [text for text, _ in pairs], labels, classes, {}, nothing, nothing, nothing, [])
+
+
+def run_of(folder, pairs, train, validation, test, seed=3):
+    parts = Parts(np.asarray(train), np.arange(0), np.asarray(validation), np.asarray(test))
+    return Run(Settings, seed, corpus_of(pairs), None, parts, folder)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return run_of(tmp_path, tiny.texts(300, seed=5), range(100), range(100, 160), range(160, 300))
+
+
+def test_it_is_tf_idf_and_a_linear_machine(run):
+    """Terms counted apart, weighted apart, and the strength searched by hand."""
+    record = fit_linear(run)
+    texts, labels, parts = np.array(run.corpus.texts), run.corpus.labels, run.parts
+    words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b").fit(texts[parts.train])
+    weigh = TfidfTransformer(sublinear_tf=True).fit(words.transform(texts[parts.train]))
+    x = {name: weigh.transform(words.transform(texts[getattr(parts, name)])) for name in ("train", "validation", "test")}
+    y = {name: labels[getattr(parts, name)] for name in x}
+    fitted = {c: LinearSVC(C=c, random_state=3).fit(x["train"], y["train"]) for c in STRENGTHS}
+    reached = {c: machine.score(x["validation"], y["validation"]) for c, machine in fitted.items()}
+    assert record["validation_accuracy"] == pytest.approx(max(reached.values()), abs=0.02)
+    assert record["accuracy"] == pytest.approx(fitted[record["strength"]].score(x["test"], y["test"]), abs=0.02)
+    assert record["accuracy"] > 0.6 and record["terms"] == "words"  # chance is 0.25
+    terms = len(words.vocabulary_)
+    assert record["parameters"] == 4 * terms + 4
+    assert record["bytes"] == 4 * (record["parameters"] + terms) + sum(map(len, words.vocabulary_))
+    assert record["flops"] == pytest.approx(2 * 4 * x["test"].nnz / 140)
+    assert 0 < record["latency_ms"]["1"] < record["latency_ms"]["32"]
+    logits = np.load(run.stage("linear") / "test_logits.npy")
+    assert (logits.argmax(-1) == y["test"]).mean() == record["accuracy"]
+
+
+def test_a_second_start_reads_what_the_first_has_left(run):
+    record = fit_linear(run)
+    path = run.stage("linear") / "record.json"
+    path.write_text(json.dumps(record | {"accuracy": 0.125}))
+    assert fit_linear(run)["accuracy"] == 0.125
+    assert linear_records([run]) == [record | {"accuracy": 0.125}]
+    Settings.linear = False
+    try:
+        assert linear_records([run]) == []
+    finally:
+        Settings.linear = True
+
+
+def test_the_strength_is_not_chosen_on_the_test_part(tmp_path):
+    """With the test labels turned round the model is the same, and so is what it reaches on validation."""
+    pairs = tiny.texts(300, seed=5)
+    turned = pairs[:160] + [(text, f"class {(int(label[-1]) + 1) % 4}") for text, label in pairs[160:]]
+    parts = range(100), range(100, 160), range(160, 300)
+    one, other = (fit_linear(run_of(tmp_path / name, made, *parts)) for name, made in (("a", pairs), ("b", turned)))
+    assert [one[key] for key in ("strength", "validation_accuracy", "bytes")] == [
+        other[key] for key in ("strength", "validation_accuracy", "bytes")]
+    assert one["accuracy"] > 0.6 and other["accuracy"] < 0.25
+    np.testing.assert_array_equal(*(np.load(tmp_path / x / "seed-3/linear/test_logits.npy") for x in "ab"))
+
+
+def test_it_sees_the_labels_of_the_training_part_only(tmp_path):
+    run = run_of(tmp_path, tiny.texts(300, seed=5), range(100), range(100, 160), range(160, 300))
+    seen = fit_linear(run)["accuracy"]
+    hidden = run_of(tmp_path / "hidden", tiny.texts(300, seed=5), range(100), range(100, 160), range(160, 300))
+    hidden.corpus.labels[160:] = UNLABELLED
+    assert fit_linear(hidden)["accuracy"] == 0.0 < seen
+    np.testing.assert_array_equal(*(np.load(each.stage("linear") / "test_logits.npy") for each in (run, hidden)))
+
+
+@pytest.mark.parametrize(
+    ("texts", "analyzer"),
+    [
+        (["the cat", "a dog"], "word"),
+        (["今天天气很好", "这本书不错"], "char"),
+        (["今天天气很好 app", "我喜欢 iphone"], "char"),  # half of the letters
+        (["a book called 书"], "word"),
+        (["12 %", "!"], "word"),
+    ],
+)
+def test_chinese_is_told_from_the_texts(texts, analyzer):
+    terms = terms_of(texts)
+    assert terms.analyzer == analyzer
+    assert terms.ngram_range == ((1, 3) if analyzer == "char" else (1, 2))
+
+
+def test_two_classes_and_a_class_that_is_not_taught(tmp_path):
+    pairs = [(f"{word} {i}", label) for i in range(20) for word, label in (("good", "1"), ("bad", "0"))]
+    run = run_of(tmp_path, pairs, range(20), range(20, 30), range(30, 40))
+    assert fit_linear(run)["accuracy"] == 1.0
+    assert np.load(run.stage("linear") / "test_logits.npy").shape == (10, 2)
+    third = run_of(tmp_path / "third", [*pairs, ("other", "2")], range(20), range(20, 30), range(30, 41))
+    assert fit_linear(third)["accuracy"] == pytest.approx(10 / 11)
+    assert (np.load(third.stage("linear") / "test_logits.npy")[:, 2] == -np.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("!", "a"), ("?", "b")] * 4, "no words in the training texts; --no-linear"),
+        ([("a text", "a"), ("b text", "a")] * 4 + [("c", "b")], "all training texts are of one class; raise --train-examples"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(tmp_path, pairs, message):
+    with pytest.raises(InputError, match=message):
+        fit_linear(run_of(tmp_path, pairs, range(4), range(4, 6), range(4, 8)))
+    assert not (tmp_path / "seed-3" / "linear" / "record.json").exists()
