@@ -69,7 +69,7 @@ class Settings:
     student_epochs: PositiveInt = 25  # of every student but the next
     unlabelled_epochs: PositiveInt = 5  # of `distilled-unlabelled`, whose epochs are longer
     teacher_learning_rate: LearningRate = 2e-4  # of Adam, for the deep models
-    student_learning_rate: LearningRate = 2e-4  # of Adam, for the shallow ones
+    student_learning_rate: LearningRate = 5e-4  # of Adam, for the shallow ones
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     teacher_dropout: Dropout = 0.1  # in hidden states and attention
     student_dropout: Dropout = 0.0  # the same of the shallow models, which underfit as it is

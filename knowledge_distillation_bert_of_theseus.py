@@ -72,7 +72,7 @@ class Settings:
     successor_epochs: Count = 12  # of the successor alone after it, all of it trained; a p that never reaches 1 needs them
     direct_epochs: PositiveInt = 25  # of `successor` and `middle`
     predecessor_learning_rate: LearningRate = 2e-4
-    successor_learning_rate: LearningRate = 2e-4  # of all that is shallow
+    successor_learning_rate: LearningRate = 5e-4  # of all that is shallow
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     weight_decay: NonNegative = 0.0  # above 0: AdamW
     clip_norm: NonNegative = 1.0  # the gradients' global norm at most; 0 does not clip

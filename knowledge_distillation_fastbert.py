@@ -84,7 +84,7 @@ class Settings:
     student_epochs: PositiveInt = 25  # of the shallow models
     teacher_learning_rate: LearningRate = 2e-4
     branch_learning_rate: LearningRate = 5e-4
-    student_learning_rate: LearningRate = 2e-4
+    student_learning_rate: LearningRate = 5e-4
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     teacher_dropout: Dropout = 0.1  # in hidden states and attention, while the teacher is fine-tuned
     student_dropout: Dropout = 0.0  # the same of the shallow models

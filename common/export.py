@@ -71,10 +71,11 @@ def write_student(run, records, names, teacher, write, story=""):
         if story:
             write_text(folder / "README.md", model_card(story, run, best, table))
     words = f"{chosen}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
+    note = NOTE
     if choice["best"] != chosen:
-        words += (f"; the lead of {choice['best']} on the validation part, {100 * choice['lead']:.1f} points, is within its "
-                  f"standard error, {100 * choice['noise']:.1f}")
-    return words, [Section("The student to take away", table, NOTE)]
+        note += (f" On the validation part {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
+                 f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
+    return words, [Section("The student to take away", table, note)]
 
 
 # Students of texts -----------------------------------------------------------------------------------------------------

@@ -219,14 +219,16 @@ def test_smoke_results(finished):
     counts = {"classes": 4, "train": 256, "unlabelled": 64, "validation": 64, "test": 200}
     assert counts.items() <= results["data"].items()
     models = {model["name"]: model for model in results["models"]}
-    assert tuple(models) == ALL
+    assert tuple(models) == (*ALL, "linear")
+    assert models["linear"]["layers"] == models["linear"]["epochs"] == 0 and models["linear"]["bytes"] > 1000
     for name, model in models.items():
-        deep = name.startswith("teacher")
-        assert model["layers"] == (2 if deep else 1)
-        assert model["epochs"] == (5 if name == "distilled-unlabelled" else 6)
         assert model["accuracy"] > 0.40, f"{name} did not learn: chance is 0.25"  # five standard errors above chance
         assert 0 < model["macro_f1"] <= 1 and model["train_seconds"] > 0 and model["flops"] > 0
         assert model["latency_ms"].keys() == {"1", "32"}
+    for name in ALL:
+        model, deep = models[name], name.startswith("teacher")
+        assert model["layers"] == (2 if deep else 1)
+        assert model["epochs"] == (5 if name == "distilled-unlabelled" else 6)
     assert models["teacher"]["flops"] > 1.9 * models["alone"]["flops"]
     assert models["teacher"]["parameters"] > models["alone"]["parameters"]
     assert models["noise"]["soft_label_accuracy"] == 1.0 and 0.5 < models["distilled"]["soft_label_accuracy"] <= 1

@@ -315,14 +315,15 @@ def test_smoke_results(finished):
     _, folder, done = finished
     assert done.stderr == "" and "modules: 0-2 -> 0" in done.stdout.splitlines()
     results = json.loads((folder / "results.json").read_text())
-    assert [model["name"] for model in results["models"]] == NAMES
-    assert [model["layers"] for model in results["models"]] == [3, 2, 1, 1, 1, 1]
+    assert [model["name"] for model in results["models"]] == [*NAMES, "linear"]
+    assert [model["layers"] for model in results["models"]] == [3, 2, 1, 1, 1, 1, 0]
     right = np.arange(200) % 4
     for model in results["models"]:
         logits = np.load(folder / "seed-0" / model["name"] / "test_logits.npy")
         assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
         assert model["accuracy"] > 0.4  # of four classes: it has learnt
     assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
+        *((name, "linear") for name in ("predecessor", "successor", "theseus", "theseus-random-linear")),
         ("unmixed", "successor"), ("theseus", "successor"), ("theseus-random-linear", "successor"), ("theseus", "unmixed"),
         ("theseus-random-linear", "unmixed"), ("middle", "successor"), ("predecessor", "theseus"),
         ("predecessor", "theseus-random-linear"),
@@ -345,7 +346,7 @@ def test_smoke_the_rate_is_logged(finished):
 def test_smoke_every_row_is_trained_for_as_many_epochs(finished):
     _, folder, _ = finished
     models = json.loads((folder / "results.json").read_text())["models"]
-    assert {model["name"]: model["epochs"] for model in models} == dict.fromkeys(NAMES, 4)
+    assert {model["name"]: model["epochs"] for model in models} == dict.fromkeys(NAMES, 4) | {"linear": 0}
 
 
 @pytest.mark.slow
@@ -384,7 +385,7 @@ def test_smoke_paper(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "modules: 0-1 -> 0, 2 -> 1" in done.stdout.splitlines()
     stages = {folder.name for folder in (tmp_path / "run" / "seed-0").iterdir()}
-    assert stages == {"predecessor", "theseus"}  # nothing after p = 1
+    assert stages == {"predecessor", "theseus", "linear"}  # nothing after p = 1
     model = json.loads((tmp_path / "run" / "results.json").read_text())["models"][1]
     assert model["name"] == "theseus" and model["epochs"] == 2
     record = json.loads((tmp_path / "run" / "seed-0" / "theseus" / "record.json").read_text())

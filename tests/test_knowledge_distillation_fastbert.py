@@ -552,7 +552,7 @@ def test_smoke_results(finished):
     assert done.stderr == ""
     results = json.loads((folder / "results.json").read_text())
     models = {model["name"]: model for model in results["models"]}
-    assert [*models] == ["teacher", "alone-1", "fastbert", "fastbert-joint"]
+    assert [*models] == ["teacher", "alone-1", "fastbert", "fastbert-joint", "linear"]
     right = np.arange(200) % 4
     for name, model in models.items():
         logits = np.load(folder / "seed-0" / name / "test_logits.npy")
@@ -572,7 +572,8 @@ def test_smoke_results(finished):
         assert models[name]["accuracy"] == next(r["accuracy"] for r in rows if r["speed"] == models[name]["speed"])
         assert models[name]["layers"] == pytest.approx(np.dot(models[name]["leaving"], [1, 2, 3]) / 200)
     assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
-        ("fastbert", "teacher"), ("fastbert-joint", "teacher"), ("fastbert", "alone-1"), ("fastbert-joint", "alone-1")]
+        ("teacher", "linear"),
+        *((name, other) for other in ("teacher", "alone-1", "linear") for name in ("fastbert", "fastbert-joint"))]
     assert results["branch_comparisons"][0]["a"] == "fastbert-joint"
     assert models["fastbert"]["exits"][0]["accuracy"] == models["teacher"]["accuracy"]
     for name in ("curves.png", "tradeoff.png", "exits.png"):
@@ -668,6 +669,6 @@ def test_smoke_paper(tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["costs"]["head"] == results["costs"]["branch"]
-    assert [model["name"] for model in results["models"]] == ["teacher", "fastbert"]
+    assert [model["name"] for model in results["models"]] == ["teacher", "fastbert", "linear"]
     assert results["data"]["chosen_on"] == "validation" and "chosen on the validation part" in done.stdout
     assert (tmp_path / "run" / "student" / "model.onnx").is_file()
