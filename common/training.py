@@ -124,6 +124,8 @@ def train_stage(
     labels, parts, seed, model = run.corpus.labels, run.parts, run.seed, model or classifier
     steps, saved = steps or run.steps(indices), saved or classifier
     model.compile(optimizer, loss=loss, weighted_metrics=metrics)  # weighted: see `training_batches`
+    if metrics:  # made now; else Keras makes them in its first step, and so has to trace it twice
+        model.compiled_metrics.build(model.output, targets)
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
     keep_best = KeepBest(
         classifier, run.examples, parts.validation, labels[parts.validation], measure, run.settings.patience

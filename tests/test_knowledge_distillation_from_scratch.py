@@ -18,7 +18,7 @@ from common.backend import keras
 from common.batches import Pixels
 from common.cost import parameters
 from common.devices import fresh_session
-from common.distillation import distillation_loss, distillation_targets, hard_loss
+from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss
 from common.evaluation import predict
 from common.report import temperatures
 from common.report.document import describe
@@ -304,6 +304,25 @@ def train_patiently(run, patience, reached=REACHED, killed_after=None):
             callbacks=[Remember()], measure=lambda labels, logits: {"accuracy": next(scored), "macro_f1": 0.0},
         )
     return after, record, student, len(after)
+
+
+def test_a_step_is_traced_once(run, tmp_path):
+    """Also with metrics, which Keras would make while it traces; then it has to trace again, seconds for a BERT."""
+    run, traced = replace(run, folder=tmp_path), []
+    indices = run.parts.train
+    labels = run.corpus.labels[indices]
+    whole = distillation_loss(2.0, 1.0, 1.0)
+
+    def loss(targets, logits):
+        traced.append(1)
+        return whole(targets, logits)
+
+    targets = distillation_targets(labels, np.full((len(labels), 3), 1 / 3, np.float32))
+    record = train_stage(
+        run, "alone", script.build(run, "alone"), loss, keras.optimizers.SGD(0.1), indices, targets, 2,
+        metrics=distillation_metrics(2.0),
+    )
+    assert len(traced) == 1 and {"hard_loss", "soft_loss"} <= record["history"][1].keys()
 
 
 # Errors

@@ -277,7 +277,7 @@ def test_plots_notes_and_what_benchmarks_printed_are_taken_in(page, pages):
     assert "![replacing](replacing.png)" in run_page(pages, "posts-theseus")
     assert run_page(pages, "posts-bert").endswith("## Tried\n\nWe tried T = 4.\n")
     assert page.endswith(
-        "`python -m tests.benchmarks reading` ([1 more](store/benchmarks/reading.txt))\n\n```\nlines  s\n\na second\n```\n")
+        "`python -m tests.benchmarks reading` ([2 more](store/benchmarks/reading.txt))\n\n```\nlines  s\n```\n")
 
 
 def test_a_run_taken_in_again_keeps_its_notes_and_loses_old_plots(folders, tmp_path):
