@@ -135,7 +135,7 @@ def start_workers(tmp_path, flags):
 def test_two_processes_learn_what_one_learns_and_only_the_chief_writes(tmp_path):
     flags = [
         "--train-examples", 200, "--validation-examples", 40, "--teacher-epochs", 2, "--student-epochs", 2, "--seeds", 0,
-        "--teacher-dropout", 0, "--experiments", "distilled", "--batch-size", 40, "--output", tmp_path / "run",
+        "--teacher-dropout", 0, "--experiments", "distilled", "--batch-size", 40, "--patience", 1, "--output", tmp_path / "run",
         "--train-examples-sweep",
     ]
     chief, worker = start_workers(tmp_path, (flags, flags))
