@@ -55,6 +55,7 @@ class Settings:
     maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
     student_layers: PositiveInt = 3  # layers of the student
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
+    linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Distillation
     experiments: tuple[str, ...] = DEFAULT  # rows: these, alone-self-distilled, teacher-self-distilled, noise
@@ -73,8 +74,6 @@ class Settings:
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     teacher_dropout: Dropout = 0.1  # in hidden states and attention
     student_dropout: Dropout = 0.0  # the same of the shallow models, which underfit as it is
-
-    linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Run
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout

@@ -55,6 +55,7 @@ class Settings:
     student_layers: PositiveInt = 3  # layers of the successor, each in the place of a module of the predecessor
     middle_layers: PositiveInt = 4  # layers of `middle`, fine-tuned for comparison
     successor_init: Literal["pretrained", "predecessor"] = "predecessor"  # whose first layers it starts from
+    linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Replacing
     experiments: tuple[str, ...] = ("predecessor", "middle", "successor", "theseus")  # rows; see EXPERIMENTS for more
@@ -78,8 +79,6 @@ class Settings:
     clip_norm: NonNegative = 1.0  # the gradients' global norm at most; 0 does not clip
     predecessor_dropout: Dropout = 0.1  # in hidden states and attention
     successor_dropout: Dropout = 0.0  # the same of all that is shallow
-
-    linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Run
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout, draws

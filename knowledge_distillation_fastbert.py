@@ -61,6 +61,7 @@ class Settings:
     teacher_layers: Count = 0  # the first layers of the BERT that the teacher has; 0 takes all
     teacher_head: Literal["branch", "dense"] = "branch"  # its classifier: shaped as a branch is, or one linear layer
     student_layers: Annotated[tuple[PositiveInt, ...], ONCE] = (1,)  # of shallow models, fine-tuned directly, for comparison
+    linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Self-distillation
     experiments: Annotated[tuple[str, ...], ONCE, NOT_EMPTY] = ("fastbert",)  # or -plain -labels -labels-only -shuffled -joint
@@ -88,8 +89,6 @@ class Settings:
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     teacher_dropout: Dropout = 0.1  # in hidden states and attention, while the teacher is fine-tuned
     student_dropout: Dropout = 0.0  # the same of the shallow models
-
-    linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Run
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifiers, dropout

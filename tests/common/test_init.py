@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from common import InputError, errors_in_one_line, reason
+from tests.common.test_command import SCRIPTS
 from tests.starting import ROOT
 
 
@@ -62,7 +63,7 @@ def test_data_list_may_be_cut_short(reader, lines):
 
 
 @pytest.mark.slow
-def test_help_may_be_cut_short():
-    """Of one script, which the others start alike; each start of TensorFlow takes six seconds."""
-    status, out, error = piped("knowledge_distillation_bert.py --help", "head -1")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_help_may_be_cut_short(script):
+    status, out, error = piped(f"{script.__name__}.py --help", "head -1")
     assert (status, out.count("\n"), error) == (0, 1, "") and "usage" in out
