@@ -36,16 +36,16 @@ def check_run(folder, names):
 
 
 @pytest.mark.parametrize(
-    ("script", "smaller", "names"),
+    ("script", "layers", "smaller", "names"),
     [
-        (theseus, ["--predecessor-epochs", 1, "--mixed-epochs", 1, "--direct-epochs", 1, "--successor-epochs", 1,
-                   "--middle-layers", 2, "--student-layers", 1], ["predecessor", "middle", "successor", "theseus"]),
-        (fastbert, ["--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--teacher-layers", 2],
+        (theseus, 2, ["--predecessor-epochs", 1, "--mixed-epochs", 1, "--direct-epochs", 1, "--successor-epochs", 1,
+                   "--middle-layers", 1, "--student-layers", 1], ["predecessor", "middle", "successor", "theseus"]),
+        (fastbert, 3, ["--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--teacher-layers", 2],
          ["teacher", "fastbert"]),
     ],
 )
-def test_original_on_data_and_a_model_in_the_originals_formats(iflytek, tmp_path, script, smaller, names):
-    chinese_bert = tiny.write_chinese_bert(tmp_path / "chinese-bert", layers=3)
+def test_original_on_data_and_a_model_in_the_originals_formats(iflytek, tmp_path, script, layers, smaller, names):
+    chinese_bert = tiny.write_chinese_bert(tmp_path / "chinese-bert", layers)
     done = start(script, "original", "--data", iflytek, "--bert", chinese_bert, *smaller, "--output", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "119 classes, 119 training, " in done.stdout and "119 test texts of up to 128 tokens" in done.stdout
