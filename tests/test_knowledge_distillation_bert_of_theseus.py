@@ -232,25 +232,6 @@ def test_what_the_successor_starts_from(run):
             np.testing.assert_array_equal(found[name], run.bert.weights[name] + shift)
 
 
-@pytest.mark.slow
-def test_the_successor_stage_trains_everything(run, tmp_path):
-    """`original`: after mixed training embeddings and classifier learn too; a lost last stage starts from the mixed one."""
-    folder = shutil.copytree(run.folder, tmp_path / "run")
-    settings = replace(run.settings, student_layers=1, successor_epochs=1, mix_embeddings=True, replacing="additive")
-    run = replace(run, folder=folder, settings=settings)
-    records = script.train(run, "theseus")
-    assert [record["name"] for record in records] == ["theseus-mixed", "theseus"]
-    first, last = (np.load(run.stage(name) / "weights.npz") for name in ("theseus-mixed", "theseus"))
-    predecessor = trained(run, "predecessor", script.build).head.get_weights()[0]
-    np.testing.assert_array_equal(first[first.files[-2]], predecessor)  # frozen at first
-    assert not np.array_equal(last[last.files[-2]], predecessor) and not np.array_equal(first["0"], last["0"])
-    shutil.rmtree(run.stage("theseus"))
-    again = script.train(run, "theseus")
-    assert again[0] == records[0]
-    for key in last.files:
-        np.testing.assert_array_equal(last[key], np.load(run.stage("theseus") / "weights.npz")[key])
-
-
 def test_clipping_and_decay():
     """AdamW decays kernels, but neither biases nor layer norms; the gradients' global norm is at most the clip's."""
     dense = keras.layers.Dense(2, kernel_initializer="ones", bias_initializer="ones")
@@ -356,13 +337,27 @@ def test_smoke_the_student_is_the_successor_that_was_tested(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_smoke_a_second_start_trains_nothing_and_a_lost_row_is_made_again_alike(finished):
+def test_smoke_after_mixed_training_everything_is_trained(finished):
+    """Classifier and embeddings, the predecessor's until then, learn in the last stage."""
+    _, folder, _ = finished
+    weights = [np.load(folder / "seed-0" / name / "weights.npz") for name in ("predecessor", "theseus-mixed", "theseus")]
+    predecessor, first, last = ([stored["0"], stored[stored.files[-2]]] for stored in weights)
+    for whole, mixed, alone in zip(predecessor, first, last, strict=True):
+        np.testing.assert_array_equal(whole, mixed)
+        assert not np.array_equal(mixed, alone)
+
+
+@pytest.mark.slow
+def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again_alike(finished):
+    """The last stage of a row, which starts from the mixed one."""
     words, folder, _ = finished
-    before = json.loads((folder / "results.json").read_text())["models"]
-    for stage in ("theseus-mixed", "theseus"):
-        shutil.rmtree(folder / "seed-0" / stage)
+    before, lost = json.loads((folder / "results.json").read_text())["models"], folder / "seed-0" / "theseus"
+    weights = [*np.load(lost / "weights.npz").values()]
+    shutil.rmtree(lost)
     again = start(script, *words)
     assert again.returncode == 0, again.stderr
+    for old, new in zip(weights, np.load(lost / "weights.npz").values(), strict=True):
+        np.testing.assert_array_equal(old, new)
     after = json.loads((folder / "results.json").read_text())["models"]
     for old, new in zip(before, after, strict=True):
         if old["name"] == "theseus":
