@@ -21,7 +21,6 @@ import numpy as np
 from common import command
 from common.backend import keras, set_seed, tf, uniform
 from common.bert import build_classifier, build_encoder, cls, embeddings_of, inputs_and_mask, layers_of
-from common.callbacks import LogValue
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least
 from common.cost import text_costs
 from common.devices import exit_unless_chief, fresh_session
@@ -287,9 +286,10 @@ def train_mixed(run, name, predecessor, successor, classifier):
         return at_step(optimizer.iterations)
 
     mixed = mix(predecessor.encoder, successor, predecessor.head, settings, rate)
+    log_rate = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(replacing_rate=float(rate())))
     return train_stage(
         run, name, classifier, hard_loss, optimizer, indices, run.corpus.labels[indices], epochs, model=mixed,
-        callbacks=[LogValue("replacing_rate", rate)],
+        callbacks=[log_rate],
     )
 
 

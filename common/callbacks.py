@@ -155,15 +155,3 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.bar.close()
-
-
-class LogValue(keras.callbacks.Callback):
-    """Puts a value that changes during training into the logs of each epoch, as it is when the epoch ends."""
-
-    def __init__(self, name, value):
-        """name: what the logs call it. value: () -> number."""
-        super().__init__()
-        self.name, self.value = name, value
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs[self.name] = float(self.value())

@@ -131,8 +131,6 @@ def plot_exits(path, records):
         tradeoff.set(xlabel="times as fast as the teacher", ylabel="test accuracy, %")
         leaving.set(xlabel="layers computed", ylabel="test texts at the chosen speed, %")
         branches.set(xlabel="branch after layer", ylabel="its accuracy on all test texts, %")
-        for panel in (tradeoff, leaving, branches):
-            panel.grid(alpha=0.3)
         for panel in (leaving, branches):
             panel.xaxis.get_major_locator().set_params(integer=True)
-        drawn.legend(*tradeoff.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+        drawn.legend(*tradeoff.get_legend_handles_labels(), loc="outside right upper")

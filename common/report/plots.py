@@ -1,4 +1,4 @@
-"""Plots of every run: training curves, and accuracy against cost. They are made from records."""
+"""Plots made from records: training curves, accuracy against cost, and what progressive module replacing did."""
 
 import contextlib
 import warnings
@@ -21,7 +21,8 @@ CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "SimHei"
 def figure(path, width, height):
     """A block that draws a figure of so many inches, which is then written to `path` as PNG."""
     fonts = ["DejaVu Sans", *(set(CHINESE) & set(font_manager.get_font_names()))]
-    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
+    style = {"font.family": fonts, "axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": 8}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawn = Figure(figsize=(width, height), layout="constrained")
         yield drawn
@@ -49,9 +50,8 @@ def plot_curves(path, records):
                 panel.fill_between(epochs, values.min(axis=0), values.max(axis=0), alpha=0.15, linewidth=0)
             panel.set(xlabel="epoch", title=title)
             panel.xaxis.get_major_locator().set_params(integer=True)
-            panel.grid(alpha=0.3)
         panels[0].set_yscale("log")
-        drawn.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+        drawn.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper")
 
 
 def plot_tradeoff(path, records):
@@ -76,5 +76,4 @@ def plot_tradeoff(path, records):
         for panel in panels:
             panel.set_xlim(0, 1.15 * panel.get_xlim()[1])
             panel.margins(y=0.1)
-            panel.grid(alpha=0.3)
-        drawn.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+        drawn.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper")

@@ -24,6 +24,4 @@ def plot_replacing(path, records, mixed):
         rate.set(ylabel="replacing rate p", ylim=(0, 1.05))
         accuracy.set(ylabel="validation accuracy, %", xlabel="epoch")
         accuracy.xaxis.get_major_locator().set_params(integer=True)
-        for panel in (rate, accuracy):
-            panel.grid(alpha=0.3)
-        accuracy.legend(fontsize=8)
+        accuracy.legend()
