@@ -29,7 +29,7 @@ from common.export import check_packages, text_model, text_writer, write_student
 from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
 from common.report.document import describe, results_of, write_report
-from common.report.replacing import plot_replacing
+from common.report.plots import plot_replacing
 from common.runs import open_text_runs
 from common.training import adam, fine_tune, load_stage, train_stage, trained
 from data.berts import keep_layers

@@ -201,8 +201,7 @@ def exit_record(validation, test, labels, settings, flops, timed, teacher):
     teacher: its record
     """
     points = exit_curve(validation, labels[0], settings.speeds, flops)
-    given = teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget
-    speed, why = choose_speed(points, timed, *given)
+    speed, why = choose_speed(points, timed, teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget)
     exits = [
         point | {
             "wall_speedup": {size: teacher["latency_ms"][size] / at[size]["ms"] for size in at}, "timed": at,

@@ -105,39 +105,34 @@ def text_model(classifier):
 
 
 def text_writer(build):
-    """What writes a model of texts for `write_student`. build: (run of its seed, its record) -> TextModel, in float32."""
+    """What writes a model of texts for `write_student`, and checks it.
+
+    What TensorFlow, Hugging Face's formula and ONNX make of the files is what the model answers.
+
+    build: (run of its seed, its record) -> TextModel, in float32
+    """
     def write(folder, run, best):
-        model = build(run, best)
-        write_text_model(folder, run, model)
-        weights = [folder / "model.safetensors"] if model.head else (folder / "saved_model").rglob("*")
+        model, tested = build(run, best), run.parts.test[:32]
+        token_ids, segment_ids = run.examples.inputs(tested)
+        inputs = {"token_ids": np.array(swap_pad_id(token_ids, model.bert.pad_id)), "segment_ids": segment_ids}
+        inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
+        expected = model.graph(*inputs.values())["probabilities"].numpy()
+        berts.save(folder, model.bert, run.corpus.classes, model.head, maxlen=run.settings.maxlen, **model.config)
+        written = berts.load(str(folder))
+        check_encoder(written, model.bert)
+        write_saved_model(folder, model.graph)
+        answers = ask(load(folder), [run.corpus.texts[index] for index in tested])["probabilities"]
+        check_equal(f"{folder.name}/saved_model", answers, expected)
+        weights = (folder / "saved_model").rglob("*")
+        if model.head:
+            weights = [folder / "model.safetensors"]
+            answers = hugging_face_answer(folder, written, token_ids, segment_ids)
+            check_equal(f"{folder.name}/model.safetensors", answers, expected)
+        if "onnx" in run.settings.export:
+            write_onnx(folder, model.onnx_graph() if model.onnx_graph else model.graph, model.signature, inputs)
         return sum(file.stat().st_size for file in weights)
 
     return write
-
-
-def write_text_model(folder, run, model):
-    """Write a TextModel and check it: what TensorFlow, Hugging Face's formula and ONNX make of the files is what it answers.
-
-    folder: Path, empty
-    run: of its seed
-    model: the TextModel
-    """
-    tested, bert = run.parts.test[:32], model.bert
-    token_ids, segment_ids = run.examples.inputs(tested)
-    inputs = {"token_ids": np.array(swap_pad_id(token_ids, bert.pad_id)), "segment_ids": segment_ids}
-    inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
-    expected = {name: value.numpy() for name, value in model.graph(*inputs.values()).items()}
-    berts.save(folder, bert, run.corpus.classes, model.head, maxlen=run.settings.maxlen, **model.config)
-    written = berts.load(str(folder))
-    check_encoder(written, bert)
-    write_saved_model(folder, model.graph)
-    answers = ask(load(folder), [run.corpus.texts[index] for index in tested])["probabilities"]
-    check_equal(f"{folder.name}/saved_model", answers, expected["probabilities"])
-    if model.head:
-        answers = hugging_face_answer(folder, written, token_ids, segment_ids)
-        check_equal(f"{folder.name}/model.safetensors", answers, expected["probabilities"])
-    if "onnx" in run.settings.export:
-        write_onnx(folder, model.onnx_graph() if model.onnx_graph else model.graph, model.signature, inputs)
 
 
 def check_encoder(written, bert):
@@ -254,14 +249,13 @@ def write_onnx(folder, graph, signature, examples):
         check_equal(f"{path}, {name}", answer, expected[name].numpy())
 
 
-def check_equal(what, answer, expected, tolerance=TOLERANCE):
+def check_equal(what, answer, expected):
     """Raise RuntimeError (it is a bug here) if what stands in student/ answers otherwise than the model that was trained.
 
     what: stands there
     answer: probabilities, an array
     expected: of the trained model, the same shape
-    tolerance: of the largest difference
     """
     difference = float(np.abs(np.asarray(answer, np.float64) - expected).max())
-    if not difference <= tolerance:
-        raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {tolerance:.0e} was expected")
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {TOLERANCE:.0e} was expected")

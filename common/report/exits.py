@@ -77,7 +77,7 @@ def branches_table(records, top_k):
     return rows
 
 
-def first_and_last_exits(texts, labels, classes, outputs, count=3, width=60):
+def first_and_last_exits(texts, labels, classes, outputs, count=3):
     """The table of the texts that leave first, and of those that leave last.
 
     texts: strings
@@ -85,14 +85,13 @@ def first_and_last_exits(texts, labels, classes, outputs, count=3, width=60):
     classes: their names
     outputs: what `early_exit.exit_outputs` returns of these texts
     count: how many of either
-    width: characters of a text that are shown
     """
     layers, logits, u = outputs
     order = np.lexsort((u, layers))
     rows = [["text", "class", "answer", "layers", "u"]]
     for i in [*order[:count], *order[-count:]] if len(order) > 2 * count else order:
         text = " ".join(texts[i].split())
-        text = text if len(text) <= width else f"{text[: width - 1]}…"
+        text = text if len(text) <= 60 else f"{text[:59]}…"
         rows.append([text.replace("|", "/"), classes[labels[i]], classes[logits[i].argmax()], str(layers[i]), f"{u[i]:.3f}"])
     return rows
 

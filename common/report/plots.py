@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from itertools import cycle
+from itertools import cycle, zip_longest
 
 import matplotlib
 import numpy as np
@@ -32,8 +32,7 @@ def figure(path, width, height):
 def by_epoch(records, key):
     """A figure out of the records' histories: (records, epochs) float, NaN where there is none, as after one that diverged."""
     histories = [[epoch.get(key) for epoch in record["history"]] for record in records]
-    longest = max(map(len, histories))
-    return np.array([history + [None] * (longest - len(history)) for history in histories], float)
+    return np.array([*zip_longest(*histories)], float).T
 
 
 def plot_curves(path, records):
@@ -77,3 +76,24 @@ def plot_tradeoff(path, records):
             panel.set_xlim(0, 1.15 * panel.get_xlim()[1])
             panel.margins(y=0.1)
         drawn.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper")
+
+
+def plot_replacing(path, records, mixed):
+    """The replacing rate p by epoch, and below it what the successor by itself reaches on the validation part.
+
+    path: of the PNG
+    records: of successors, with their histories
+    mixed: names of those that learned inside the predecessor; the others' lines are dashed
+    """
+    with figure(path, 7, 5.4) as drawn:
+        rate, accuracy = drawn.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+        for name, group in by_name(records):
+            values, rates = 100 * by_epoch(group, "val_accuracy").mean(axis=0), by_epoch(group, "replacing_rate")[0]
+            epochs = np.arange(1, len(values) + 1)
+            style = "-" if name in mixed else "--"
+            line = accuracy.plot(epochs, values, marker="o", markersize=3, label=name, ls=style)[0]
+            rate.plot(epochs, rates, marker="o", markersize=3, color=line.get_color())
+        rate.set(ylabel="replacing rate p", ylim=(0, 1.05))
+        accuracy.set(ylabel="validation accuracy, %", xlabel="epoch")
+        accuracy.xaxis.get_major_locator().set_params(integer=True)
+        accuracy.legend()
