@@ -95,16 +95,14 @@ class Backup(keras.callbacks.Callback):
 
     def read(self):
         """(arrays, metadata) that an earlier start left; both empty if there is nothing, or nothing whole."""
-        if not self.path.is_file():
-            return {}, {}
-        try:
-            with np.load(self.path) as stored:
-                metadata = json.loads(str(stored["metadata"]))
-                arrays = {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in metadata["counts"].items()}
-                return arrays, metadata
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
-            print(f"  {self.path} is damaged: the stage begins anew")
-            return {}, {}
+        if self.path.is_file():
+            try:
+                with np.load(self.path) as stored:
+                    metadata = json.loads(str(stored["metadata"]))
+                    return {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in metadata["counts"].items()}, metadata
+            except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+                print(f"  {self.path} is damaged: the stage begins anew")
+        return {}, {}
 
     def on_epoch_end(self, epoch, logs=None):
         keep = self.keep_best

@@ -126,13 +126,6 @@ def start(main, presets, description):
         main(preset, settings)
 
 
-def run_identity(settings):
-    """The settings that say which run it is, as JSON holds them: not where it lies or is computed, nor what may be fetched."""
-    shown = as_dict(settings) | {"output": ""}
-    del shown["download"], shown["strategy"]
-    return shown
-
-
 def command_line(script, preset, default, settings):
     """The command that starts a script with these settings, but for where the run lies.
 

@@ -157,9 +157,7 @@ def exit_curve(exits, labels, speeds, flops):
     for speed in speeds:
         layers, logits, _ = exit_outputs(exits, speed)
         points.append({
-            "speed": speed,
-            **scores(labels, logits),
-            "mean_layers": float(layers.mean()),
+            "speed": speed, **scores(labels, logits), "mean_layers": float(layers.mean()),
             "flops_speedup": float(teacher_flops / flops_through[layers - 1].mean()),
         })
     return points

@@ -81,23 +81,18 @@ def compare(correct_a, correct_b):
     seeds, texts = difference.shape
     mean = difference.mean()
     over_texts, over_seeds = variances(difference)
+    variance = over_texts + over_seeds
     if seeds == 1:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-        margin = stats.norm.ppf(0.975) * over_texts**0.5
+        margin = stats.norm.ppf(0.975) * variance**0.5
+    elif variance == 0:
+        p_value, margin = float(mean == 0), 0.0
     else:
-        variance = over_texts + over_seeds
-        if variance == 0:
-            p_value, margin = float(mean == 0), 0.0
-        else:
-            freedom = variance**2 / (over_texts**2 / (texts - 1) + over_seeds**2 / (seeds - 1))
-            p_value = 2 * stats.t.sf(abs(mean) / variance**0.5, freedom)
-            margin = stats.t.ppf(0.975, freedom) * variance**0.5
-    return {
-        "difference": float(mean),
-        "ci95": [float(mean - margin), float(mean + margin)],
-        "p_value": float(p_value),
-    }
+        freedom = variance**2 / (over_texts**2 / (texts - 1) + over_seeds**2 / (seeds - 1))
+        p_value = 2 * stats.t.sf(abs(mean) / variance**0.5, freedom)
+        margin = stats.t.ppf(0.975, freedom) * variance**0.5
+    return {"difference": float(mean), "ci95": [float(mean - margin), float(mean + margin)], "p_value": float(p_value)}
 
 
 def variances(difference):

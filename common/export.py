@@ -20,16 +20,12 @@ from common.evaluation import plainest
 from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
 from common.report.document import Section, correct_answers
-from common.report.tables import markdown, student_table
+from common.report.tables import by_name, markdown, student_table
 from data import berts
 from data.sources import SOURCES
 from data.students import ask, load
 
 TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
-NOTE = (
-    "Of one seed; bytes of the weights in float32. `student/` was read back and asked 32 test texts or images: its "
-    f"probabilities are those of the trained model to {TOLERANCE:.0e}."
-)
 
 
 def check_packages(settings):
@@ -53,15 +49,16 @@ def write_student(run, records, names, teacher, write, story=""):
 
     Returns (which it is, in words; sections of the report).
     """
-    students = [record for record in records if record["name"] in names]
+    groups = dict(by_name(records))
+    students = {name: groups[name] for name in names if name in groups}
     if not students:
         shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
         return "none: no student in the table", []
     chosen, choice = plainest({
         name: np.stack([correct_answers(replace(run, seed=seed), name, "validation") for seed in run.settings.seeds])
-        for name in names if any(record["name"] == name for record in students)
+        for name in students
     })
-    best = max((record for record in students if record["name"] == chosen), key=lambda record: record["validation_accuracy"])
+    best = max(students[chosen], key=lambda record: record["validation_accuracy"])
     beside = {record["name"]: record for record in records if record["seed"] == best["seed"]}
     run, deep = replace(run, seed=best["seed"]), beside[teacher]
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
@@ -71,7 +68,8 @@ def write_student(run, records, names, teacher, write, story=""):
         if story:
             write_text(folder / "README.md", model_card(story, run, best, table))
     words = f"{chosen}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
-    note = NOTE
+    note = ("Of one seed; bytes of the weights in float32. `student/` was read back and asked 32 test texts or images: its "
+            f"probabilities are those of the trained model to {TOLERANCE:.0e}.")
     if choice["best"] != chosen:
         note += (f" On the validation part {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
                  f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
@@ -208,9 +206,8 @@ def image_writer(build):
         check_equal(f"{folder.name}/saved_model", answer(images=tf.constant(pixels))["probabilities"].numpy(), expected)
         if "onnx" in run.settings.export:
             write_onnx(folder, graph, signature, {"images": pixels})
-        write_json(folder / "classes.json", {
-            "images": f"float32 (batch, {run.corpus.size}), from 0 to 1", "classes": run.corpus.classes,
-        })
+        kind = f"float32 (batch, {run.corpus.size}), from 0 to 1"
+        write_json(folder / "classes.json", {"images": kind, "classes": run.corpus.classes})
         return (run.stage(best["name"]) / "weights.npz").stat().st_size
 
     return write

@@ -7,7 +7,7 @@ from pathlib import Path
 from common import InputError
 from common.backend import precision_remarks, set_precision
 from common.batches import Pixels, TokenizedTexts
-from common.command import run_identity
+from common.command import as_dict
 from common.devices import barrier, is_chief
 from common.files import fingerprint, wait_for, write_json
 from common.training import Run
@@ -125,7 +125,9 @@ def _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, ext
         check_parts(corpus, parts, settings.batch_size)
         check(parts)
     folder = Path(settings.output or f"runs/{script}-{preset}")
-    open_folder(folder, run_identity(settings), inputs, extensible)
+    identity = as_dict(settings) | {"output": ""}  # not where the run lies or is computed, nor what may be fetched
+    del identity["download"], identity["strategy"]
+    open_folder(folder, identity, inputs, extensible)
     set_precision(settings.precision)
     parts = next(iter(all_parts.values()))
     spare = f"{len(parts.unlabelled):,} unlabelled, " if len(parts.unlabelled) else ""

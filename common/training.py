@@ -69,10 +69,9 @@ def adam(learning_rate, steps, schedule, weight_decay=0, clip_norm=0):
     """
     if schedule == "linear":
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
-    clip = {"global_clipnorm": clip_norm} if clip_norm else {}
     if not weight_decay:
-        return keras.optimizers.Adam(learning_rate, **clip)
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **clip)
+        return keras.optimizers.Adam(learning_rate, global_clipnorm=clip_norm or None)
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, global_clipnorm=clip_norm or None)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "Norm"])
     return optimizer
 
@@ -152,14 +151,8 @@ def train_stage(
         raise InputError(f"seed {seed} {name}: training diverged in epoch {keep_best.diverged or epochs}; {ADVICE}")
     metadata |= {"diverged_in_epoch": keep_best.diverged} if keep_best.diverged else {}
     record = {
-        "name": name,
-        "seed": seed,
-        "parameters": classifier.count_params(),
-        **measure(labels[parts.test], logits),
-        "validation_accuracy": keep_best.best,
-        "train_seconds": seconds,
-        "epochs": len(keep_best.history),
-        **metadata,
+        "name": name, "seed": seed, "parameters": classifier.count_params(), **measure(labels[parts.test], logits),
+        "validation_accuracy": keep_best.best, "train_seconds": seconds, "epochs": len(keep_best.history), **metadata,
         "history": keep_best.history,
     }
     if is_chief():

@@ -89,12 +89,8 @@ def results_of(run, script, preset, default, records, pairs):
     """
     corpus, parts = run.corpus, run.parts
     return {
-        "schema": 1,
-        "script": script,
-        "preset": preset,
-        "command": command_line(script, preset, default, run.settings),
-        "settings": as_dict(run.settings),
-        "environment": environment(),
+        "schema": 1, "script": script, "preset": preset, "command": command_line(script, preset, default, run.settings),
+        "settings": as_dict(run.settings), "environment": environment(),
         "data": {
             "name": corpus.name, "classes": len(corpus.classes), "train": len(parts.train),
             "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
