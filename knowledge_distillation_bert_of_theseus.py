@@ -14,6 +14,7 @@ fine-tuned directly, and a model of a depth between.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -21,7 +22,6 @@ import numpy as np
 from common import command
 from common.backend import keras, set_seed, tf, uniform
 from common.bert import build_classifier, build_encoder, cls, embeddings_of, inputs_and_mask, layers_of
-from common.callbacks import LogValue
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least
 from common.cost import text_costs
 from common.devices import exit_unless_chief, fresh_session
@@ -30,7 +30,7 @@ from common.export import check_packages, text_model, text_writer, write_student
 from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
 from common.report.document import describe, results_of, write_report
-from common.report.replacing import plot_replacing
+from common.report.plots import plot_replacing
 from common.runs import open_text_runs
 from common.training import adam, fine_tune, load_stage, train_stage, trained
 from data.berts import keep_layers
@@ -150,13 +150,8 @@ class Replacing(keras.layers.Layer):
 
     def call(self, x, mask=None, training=None):
         """x: hidden states (batch, tokens, hidden) with their mask (batch, tokens), or what the embeddings take."""
-
-        def old():
-            return self.predecessor(x, mask=mask, training=training)
-
-        def new():
-            return self.successor(x, mask=mask, training=training)
-
+        old = partial(self.predecessor, x, mask=mask, training=training)
+        new = partial(self.successor, x, mask=mask, training=training)
         if not training:
             return new()
         if self.replacing == "random":
@@ -281,15 +276,12 @@ def train_mixed(run, name, predecessor, successor, classifier):
         run = replace(run, settings=replace(settings, patience=0))
     epochs, steps = settings.mixed_epochs, run.steps(indices) * settings.mixed_epochs
     optimizer = adam(settings.successor_learning_rate, steps, settings.schedule, settings.weight_decay, settings.clip_norm)
-    at_step = replacing_rate(settings, steps)
-
-    def rate():
-        return at_step(optimizer.iterations)
-
+    rate = partial(replacing_rate(settings, steps), optimizer.iterations)
     mixed = mix(predecessor.encoder, successor, predecessor.head, settings, rate)
+    log_rate = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(replacing_rate=float(rate())))
     return train_stage(
         run, name, classifier, hard_loss, optimizer, indices, run.corpus.labels[indices], epochs, model=mixed,
-        callbacks=[LogValue("replacing_rate", rate)],
+        callbacks=[log_rate],
     )
 
 
@@ -301,7 +293,8 @@ def main(preset, settings):
     wanted = check(settings)
     runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"))
     modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
-    print("modules: " + ", ".join(f"{span(part)} -> {i}" for i, part in enumerate(modules)))
+    spans = ("-".join(map(str, sorted({part[0], part[-1]}))) for part in modules)  # [2, 3, 4] as "2-4"
+    print("modules: " + ", ".join(f"{span} -> {i}" for i, span in enumerate(spans)))
     for record in (linear := linear_records(runs)):
         print(describe(record))
     records = []
@@ -322,11 +315,6 @@ def check(settings):
     return [name for name in EXPERIMENTS if name in ("predecessor", *settings.experiments)]
 
 
-def span(layers):
-    """[2, 3, 4] as "2-4"."""
-    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
-
-
 def joined(stages):
     """One record of the stages of an experiment: the last one's figures, the time and the epochs of all."""
     history = [epoch for stage in stages for epoch in stage["history"]]
@@ -341,9 +329,7 @@ def joined(stages):
 def report(preset, settings, run, records, linear):
     """Write the report, the plot of the replacing rate and the student; print the tables."""
     depths = {"predecessor": run.bert.layers, "middle": settings.middle_layers}
-    costs = load_or_compute(
-        run.folder / "cost.json", lambda: text_costs(run, {*depths.values(), settings.student_layers})
-    )
+    costs = load_or_compute(run.folder / "cost.json", lambda: text_costs(run, {*depths.values(), settings.student_layers}))
     records = [record | costs[str(depths.get(record["name"], settings.student_layers))] for record in records] + linear
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
     shallow, plots = ("successor", *FROM_PREDECESSOR), []
@@ -352,8 +338,7 @@ def report(preset, settings, run, records, linear):
         plot_replacing(run.folder / plots[0], [record for record in records if record["name"] in shallow], THESEUS)
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     student, sections = write_student(run, records, shallow, "predecessor", write, __doc__)
-    example = f"one text of {settings.maxlen} tokens"
-    write_report(run.folder, results, records, example, student, sections=sections, plots=plots)
+    write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections, plots=plots)
 
 
 if __name__ == "__main__":

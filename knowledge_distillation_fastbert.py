@@ -160,17 +160,14 @@ def build_branch(hidden_size, classes, name):
     return keras.Model(hidden, logits, name=name)
 
 
-def build_dense(hidden_size, classes, name, initializer):
-    """The original's classifier of the teacher, and that of the other scripts: [CLS] - Dense; as a model, like a branch."""
-    hidden = keras.Input((None, hidden_size))
-    return keras.Model(hidden, build_head(classes, initializer)(cls(hidden)), name=name)
-
-
 def build_teacher(run, layers, dropout):
     """(bert4keras transformer, head, model (token ids, segment ids) -> logits (batch, classes)) of so many layers."""
-    encoder = build_encoder(keep_layers(run.bert, range(layers)), dropout)
-    shape = encoder.hidden_size, len(run.corpus.classes), "teacher_head"
-    head = build_branch(*shape) if run.settings.teacher_head == "branch" else build_dense(*shape, encoder.initializer)
+    encoder, classes = build_encoder(keep_layers(run.bert, range(layers)), dropout), len(run.corpus.classes)
+    if run.settings.teacher_head == "branch":
+        head = build_branch(encoder.hidden_size, classes, "teacher_head")
+    else:  # the original's, and that of the other scripts: [CLS] - Dense; as a model, like a branch
+        hidden = keras.Input((None, encoder.hidden_size))
+        head = keras.Model(hidden, build_head(classes, encoder.initializer)(cls(hidden)), name="teacher_head")
     inputs, mask = inputs_and_mask()
     return encoder, head, keras.Model(inputs, head(encoder.model(inputs), mask=mask))
 

@@ -128,15 +128,13 @@ def experiments(settings, classes):
             continue
         wanted[at_temperature(value)] = Experiment("teacher", value)
         pairs.append((at_temperature(value), "alone"))
-    for count in settings.train_examples_sweep:  # the teacher has seen all images (Hinton et al., section 6)
-        wanted[f"alone-{count}-images"] = Experiment(None, images=count)
-        wanted[f"distilled-{count}-images"] = Experiment("teacher", temperature, images=count)
-        pairs.append((f"distilled-{count}-images", f"alone-{count}-images"))
+    limits = {f"{count}-images": {"images": count} for count in settings.train_examples_sweep}  # Hinton et al., section 6
     if settings.omit_class:  # section 3
-        omitted, name = classes.index(settings.omit_class), quote(settings.omit_class, safe=" ")
-        wanted[f"alone-without-{name}"] = Experiment(None, without=omitted)
-        wanted[f"distilled-without-{name}"] = Experiment("teacher", temperature, without=omitted)
-        pairs.append((f"distilled-without-{name}", f"alone-without-{name}"))
+        limits[f"without-{quote(settings.omit_class, safe=' ')}"] = {"without": classes.index(settings.omit_class)}
+    for limit, fields in limits.items():  # of the students: the teacher has seen all images
+        wanted[f"alone-{limit}"] = Experiment(None, **fields)
+        wanted[f"distilled-{limit}"] = Experiment("teacher", temperature, **fields)
+        pairs.append((f"distilled-{limit}", f"alone-{limit}"))
     return wanted, pairs
 
 
@@ -225,18 +223,17 @@ def train(run, name, experiment):
     if name == "teacher":
         epochs, rate = settings.teacher_epochs, settings.teacher_learning_rate
     run = replace(run, parts=parts_for(run, experiment))
-    indices, metadata = run.parts.train, {}
+    indices, loss, metadata = run.parts.train, hard_loss, {}
     targets = labels = run.corpus.labels[indices]
     if experiment.soft_labels:
         logits = stage_logits(run, "teacher", trained(run, "teacher"), indices)
         soft_labels = soft_labels_of(experiment.soft_labels, logits, labels, experiment.temperature)
-        metadata["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels).mean())
         targets = distillation_targets(labels, soft_labels)
+        loss = distillation_loss(experiment.temperature, settings.hard_weight, settings.soft_weight)
+        metadata["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels).mean())
+        metadata["metrics"] = distillation_metrics(experiment.temperature)
     with fresh_session(run.seed):  # all students of a seed start from the same weights and see the images in the same order
-        classifier, loss = build(run, name), hard_loss
-        if experiment.soft_labels:
-            loss = distillation_loss(experiment.temperature, settings.hard_weight, settings.soft_weight)
-            metadata["metrics"] = distillation_metrics(experiment.temperature)
+        classifier = build(run, name)
         optimizer = adam(rate, steps * epochs, settings.schedule)
         return train_stage(run, name, classifier, loss, optimizer, indices, targets, epochs, steps, **metadata)
 
@@ -250,9 +247,8 @@ def parts_for(run, experiment):
     if experiment.images:
         parts = replace(parts, train=stratified_sample(parts.train, labels, experiment.images, run.seed)[1])
     if experiment.without is not None:
-        seen = {part: getattr(parts, part) for part in ("train", "validation")}
-        kept = {part: indices[labels[indices] != experiment.without] for part, indices in seen.items()}
-        parts = replace(parts, **kept)
+        train, validation = (part[labels[part] != experiment.without] for part in (parts.train, parts.validation))
+        parts = replace(parts, train=train, validation=validation)
     return parts
 
 
@@ -361,10 +357,8 @@ def measure(run, record, costs):
 def report(preset, settings, runs, records, wanted, pairs):
     """Write the report, its plots and the student; print the tables."""
     run, seeded = runs[0], {run.seed: run for run in runs}
-    models = {"teacher": "teacher", "student": "alone"}
-    costs = load_or_compute(
-        run.folder / "cost.json", lambda: image_costs(run, {kind: partial(build, run, name) for kind, name in models.items()})
-    )
+    builders = {name: partial(build, run, name) for name in ("teacher", "student")}
+    costs = load_or_compute(run.folder / "cost.json", lambda: image_costs(run, builders))
     records = [measure(seeded[record["seed"]], record, costs) for record in records]
     results, sections = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs), []
     if settings.omit_class:

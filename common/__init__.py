@@ -1,7 +1,4 @@
-"""What the four scripts share. Each module imports only from those named before it, and a test holds them to it:
-files, backend, [the package data], devices, command, batches, bert, distillation, soft_labels, evaluation, cost, callbacks,
-training, early_exit, runs, report, predict, export.
-"""
+"""What the four scripts share. Imports run one way, in the order that tests/test_imports.py has and holds them to."""
 
 import contextlib
 import os

@@ -101,15 +101,8 @@ _generator = type(keras.layers.Dropout(0)._random_generator)
 _keras_dropout, _generator.dropout = _generator.dropout, _dropout
 
 
-def set_precision(precision):
-    """Set the Keras dtype policy.
-
-    In a mixed policy the weights and every loss stay in float32; only activations are narrow.
-
-    precision: `float32`, `mixed_bfloat16` or `mixed_float16`
-    """
-    keras.mixed_precision.set_global_policy(precision)
-
+# To float32, mixed_bfloat16 or mixed_float16: in the last two only activations are narrow, weights and losses stay in float32.
+set_precision = keras.mixed_precision.set_global_policy
 
 INSTRUCTIONS = {"mixed_bfloat16": ("avx512_bf16", "amx_bf16", "bf16"), "mixed_float16": ("avx512_fp16", "amx_fp16", "fphp")}
 CAPABILITY = {"mixed_bfloat16": (8, 0), "mixed_float16": (7, 0)}  # of a GPU that computes in it

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from common.backend import keras
 from common.devices import is_chief, of_chief
-from common.evaluation import predict, prediction_graph, scores
+from common.evaluation import predict, prediction_graph
 from common.files import write_atomic
 
 
@@ -21,39 +21,35 @@ class KeepBest(keras.callbacks.Callback):
     number of epochs have not gained (tf_keras's EarlyStopping would begin to count anew after an interruption).
     """
 
-    def __init__(self, classifier, examples, indices, labels, measure=scores, patience=0):
+    def __init__(self, run, classifier, measure):
         """Keep the best epoch of a model.
 
+        run: the `training.Run`, whose settings' patience ends the training, unless it is 0
         classifier: the model whose logits are measured
-        examples: TokenizedTexts or Pixels
-        indices: (examples,) int, the validation part
-        labels: (examples,) int, its labels
         measure: (labels, logits) -> scores, "accuracy" among them
-        patience: epochs without a gain after which training ends; 0: it does not end before its time
         """
         super().__init__()
-        self.classifier, self.examples, self.indices, self.labels, self.measure = classifier, examples, indices, labels, measure
-        self.patience = patience
-        self.graph = prediction_graph(classifier, examples)
+        self.run, self.classifier, self.measure = run, classifier, measure
+        self.graph = prediction_graph(classifier, run.examples)
         self.history = []  # a dict per epoch of losses and scores
         self.best = -1.0  # accuracy of the best epoch; best_weights and best_logits are its model's
         self.diverged = None  # the number of the epoch that was not finite
 
     def predict(self, indices):
         """The classifier's logits for some examples."""
-        return predict(self.classifier, self.examples, indices, graph=self.graph)
+        return predict(self.classifier, self.run.examples, indices, graph=self.graph)
 
     def out_of_patience(self):
         """Whether the last epochs have not gained, on the chief, whose weights are kept."""
-        reached = [epoch["val_accuracy"] for epoch in self.history]
-        return self.patience and of_chief(bool(reached) and len(reached) - 1 - reached.index(max(reached)) >= self.patience)
+        reached, patience = [epoch["val_accuracy"] for epoch in self.history], self.run.settings.patience
+        return patience and of_chief(bool(reached) and len(reached) - 1 - reached.index(max(reached)) >= patience)
 
     def on_epoch_end(self, epoch, logs=None):
-        logits = self.predict(self.indices)
+        logits = self.predict(self.run.parts.validation)
         if not (np.isfinite(logs["loss"]) and np.isfinite(logits).all()):
             self.diverged, self.model.stop_training = epoch + 1, True
             return
-        measured = self.measure(self.labels, logits)
+        measured = self.measure(self.run.corpus.labels[self.run.parts.validation], logits)
         logs |= {f"val_{name}": value for name, value in measured.items()}  # for the callbacks that come after this one
         numbers = {name: float(value) if np.isfinite(value) else None for name, value in logs.items()}  # JSON has no NaN
         self.history.append({"epoch": epoch + 1} | numbers)
@@ -99,16 +95,14 @@ class Backup(keras.callbacks.Callback):
 
     def read(self):
         """(arrays, metadata) that an earlier start left; both empty if there is nothing, or nothing whole."""
-        if not self.path.is_file():
-            return {}, {}
-        try:
-            with np.load(self.path) as stored:
-                metadata = json.loads(str(stored["metadata"]))
-                arrays = {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in metadata["counts"].items()}
-                return arrays, metadata
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
-            print(f"  {self.path} is damaged: the stage begins anew")
-            return {}, {}
+        if self.path.is_file():
+            try:
+                with np.load(self.path) as stored:
+                    metadata = json.loads(str(stored["metadata"]))
+                    return {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in metadata["counts"].items()}, metadata
+            except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+                print(f"  {self.path} is damaged: the stage begins anew")
+        return {}, {}
 
     def on_epoch_end(self, epoch, logs=None):
         keep = self.keep_best
@@ -155,15 +149,3 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.bar.close()
-
-
-class LogValue(keras.callbacks.Callback):
-    """Puts a value that changes during training into the logs of each epoch, as it is when the epoch ends."""
-
-    def __init__(self, name, value):
-        """name: what the logs call it. value: () -> number."""
-        super().__init__()
-        self.name, self.value = name, value
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs[self.name] = float(self.value())

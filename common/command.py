@@ -1,6 +1,7 @@
 """How a script is started: settings from presets and the command line, and the bounds that stand on their fields."""
 
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -125,13 +126,6 @@ def start(main, presets, description):
         main(preset, settings)
 
 
-def run_identity(settings):
-    """The settings that say which run it is, as JSON holds them: not where it lies or is computed, nor what may be fetched."""
-    shown = as_dict(dataclasses.replace(settings, output=""))
-    del shown["download"], shown["strategy"]
-    return shown
-
-
 def command_line(script, preset, default, settings):
     """The command that starts a script with these settings, but for where the run lies.
 
@@ -155,6 +149,4 @@ def command_line(script, preset, default, settings):
 
 def as_dict(settings):
     """The settings as JSON holds them (tuples become lists)."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(settings).items()
-    }
+    return json.loads(json.dumps(dataclasses.asdict(settings)))

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, floating-point operations, latency."""
+"""What a model costs: floating-point operations and latency."""
 
 import itertools
 import time
@@ -8,11 +8,6 @@ import numpy as np
 from common.backend import in_float32, tf
 from common.bert import build_classifier
 from data.berts import keep_layers
-
-
-def parameters(model):
-    """Number of weights, trainable or not."""
-    return int(sum(np.prod(weight.shape) for weight in model.weights))
 
 
 def graph_flops(model):
@@ -40,17 +35,15 @@ def encoder_flops(config, tokens):
     return 2 * config["num_hidden_layers"] * layer
 
 
-def latency(models, inputs, batch_sizes=(1, 32), rounds=15):
-    """Median wall-clock time of one forward pass: {name: {str(batch size): milliseconds}}. How: see `wall_clock`.
+def latency(models, inputs):
+    """Milliseconds of one forward pass, by batch size: {name: {"1": ms, "32": ms}}. How: see `wall_clock`.
 
     models: {name: model}
     inputs: batch size -> their inputs
-    batch_sizes: that are timed
-    rounds: see `wall_clock`
     """
     graphs = {name: tf.function(lambda x, model=model: model(x)) for name, model in models.items()}
-    times = {size: wall_clock(graphs, [inputs(size)], rounds) for size in batch_sizes}
-    return {name: {str(size): 1000 * float(times[size][name][0]) for size in batch_sizes} for name in models}
+    times = {size: wall_clock(graphs, [inputs(size)], rounds=15) for size in (1, 32)}
+    return {name: {str(size): 1000 * float(of_size[name][0]) for size, of_size in times.items()} for name in models}
 
 
 def wall_clock(functions, batches, rounds):
@@ -104,11 +97,7 @@ def image_costs(run, builders):
     with in_float32(run.settings.precision):
         models = {name: build() for name, build in builders.items()}
         times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
+    layers = {name: sum(bool(layer.weights) for layer in model.layers) for name, model in models.items()}
     return {
-        name: {
-            "layers": sum(bool(layer.weights) for layer in model.layers),
-            "flops": graph_flops(model),
-            "latency_ms": times[name],
-        }
-        for name, model in models.items()
+        name: {"layers": layers[name], "flops": graph_flops(model), "latency_ms": times[name]} for name, model in models.items()
     }

@@ -64,14 +64,6 @@ def is_chief():
     return not (resolver and resolver.task_id)
 
 
-def barrier():
-    """Wait until all processes that train together have come here."""
-    strategy = _devices["strategy"]
-    if strategy and strategy.cluster_resolver:
-        total = strategy.reduce("SUM", strategy.run(lambda: tf.ones([])), axis=None)
-        assert int(total) == strategy.num_replicas_in_sync
-
-
 def of_chief(flag):
     """What the chief says of a flag that processes which train together may see otherwise; all of them must ask."""
     strategy = _devices["strategy"]
@@ -79,6 +71,11 @@ def of_chief(flag):
         return flag
     said = tf.constant(float(flag and is_chief()))
     return bool(strategy.reduce("SUM", strategy.run(lambda: said), axis=None))
+
+
+def barrier():
+    """Wait until all processes that train together have come here."""
+    of_chief(True)
 
 
 @contextlib.contextmanager
@@ -113,8 +110,6 @@ def distributed(batches):
         return batches(range(here * context.input_pipeline_id, here * (context.input_pipeline_id + 1)), num_replicas)
 
     return strategy.distribute_datasets_from_function(of_worker)
-
-
 
 
 @contextlib.contextmanager

@@ -22,18 +22,17 @@ def soften(logits, temperature):
     return softmax(np.asarray(logits, np.float64) / temperature, axis=-1).astype(np.float32)
 
 
-def noise_labels(labels, classes, temperature, seed, deviation=0.1):
-    """The original's control: soft labels softmax((one-hot + N(0, deviation²)) / T) that know nothing but the label.
+def noise_labels(labels, classes, temperature, seed):
+    """The original's control: soft labels softmax((one-hot + N(0, 0.1²)) / T) that know nothing but the label.
 
     labels: (texts,) int
     classes: how many
     temperature: T
     seed: of the noise
-    deviation: of the noise
 
     Returns (texts, classes) float32.
     """
-    noise = np.random.default_rng(seed).normal(0, deviation, (len(labels), classes))
+    noise = np.random.default_rng(seed).normal(0, 0.1, (len(labels), classes))
     return soften(np.eye(classes)[labels] + noise, temperature)
 
 

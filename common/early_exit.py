@@ -157,9 +157,7 @@ def exit_curve(exits, labels, speeds, flops):
     for speed in speeds:
         layers, logits, _ = exit_outputs(exits, speed)
         points.append({
-            "speed": speed,
-            **scores(labels, logits),
-            "mean_layers": float(layers.mean()),
+            "speed": speed, **scores(labels, logits), "mean_layers": float(layers.mean()),
             "flops_speedup": float(teacher_flops / flops_through[layers - 1].mean()),
         })
     return points
@@ -201,8 +199,7 @@ def exit_record(validation, test, labels, settings, flops, timed, teacher):
     teacher: its record
     """
     points = exit_curve(validation, labels[0], settings.speeds, flops)
-    given = teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget
-    speed, why = choose_speed(points, timed, *given)
+    speed, why = choose_speed(points, timed, teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget)
     exits = [
         point | {
             "wall_speedup": {size: teacher["latency_ms"][size] / at[size]["ms"] for size in at}, "timed": at,

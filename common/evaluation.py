@@ -1,7 +1,4 @@
-"""What a model answers and how good that is: predictions, accuracy and macro-F1, calibration, paired comparisons.
-
-Functions take arrays and models and return values; choosing models by these values is the training module's work.
-"""
+"""What a model answers and how good that is: predictions, accuracy and macro-F1, calibration, paired comparisons."""
 
 import numpy as np
 from scipy import stats
@@ -17,7 +14,7 @@ def prediction_graph(model, examples):
     return tf.function(lambda inputs: model(inputs, training=False), input_signature=[examples.spec])
 
 
-def predict(model, examples, indices, batch_size=None, graph=None):
+def predict(model, examples, indices, graph=None):
     """Logits of `model` for some examples: (examples, …) float32 as the model gives them, in the order of `indices`.
 
     Batches are formed by length, so that short texts do not pay for long ones.
@@ -25,11 +22,10 @@ def predict(model, examples, indices, batch_size=None, graph=None):
     model: Keras model
     examples: TokenizedTexts or Pixels
     indices: (examples,) int, which of them
-    batch_size: as many as suit the examples, unless given
     graph: what `prediction_graph` made of the two; traced anew unless given
     """
     graph, logits = graph or prediction_graph(model, examples), None
-    for batch in by_length(examples.lengths(indices), batch_size or examples.predict_batch_size):
+    for batch in by_length(examples.lengths(indices), examples.predict_batch_size):
         answers = graph(examples.inputs(indices[batch])).numpy()
         if logits is None:
             logits = np.empty((len(indices), *answers.shape[1:]), np.float32)
@@ -85,23 +81,18 @@ def compare(correct_a, correct_b):
     seeds, texts = difference.shape
     mean = difference.mean()
     over_texts, over_seeds = variances(difference)
+    variance = over_texts + over_seeds
     if seeds == 1:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-        margin = stats.norm.ppf(0.975) * over_texts**0.5
+        margin = stats.norm.ppf(0.975) * variance**0.5
+    elif variance == 0:
+        p_value, margin = float(mean == 0), 0.0
     else:
-        variance = over_texts + over_seeds
-        if variance == 0:
-            p_value, margin = float(mean == 0), 0.0
-        else:
-            freedom = variance**2 / (over_texts**2 / (texts - 1) + over_seeds**2 / (seeds - 1))
-            p_value = 2 * stats.t.sf(abs(mean) / variance**0.5, freedom)
-            margin = stats.t.ppf(0.975, freedom) * variance**0.5
-    return {
-        "difference": float(mean),
-        "ci95": [float(mean - margin), float(mean + margin)],
-        "p_value": float(p_value),
-    }
+        freedom = variance**2 / (over_texts**2 / (texts - 1) + over_seeds**2 / (seeds - 1))
+        p_value = 2 * stats.t.sf(abs(mean) / variance**0.5, freedom)
+        margin = stats.t.ppf(0.975, freedom) * variance**0.5
+    return {"difference": float(mean), "ci95": [float(mean - margin), float(mean + margin)], "p_value": float(p_value)}
 
 
 def variances(difference):

@@ -20,16 +20,12 @@ from common.evaluation import plainest
 from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
 from common.report.document import Section, correct_answers
-from common.report.tables import markdown, student_table
+from common.report.tables import by_name, markdown, student_table
 from data import berts
 from data.sources import SOURCES
 from data.students import ask, load
 
 TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
-NOTE = (
-    "Of one seed; bytes of the weights in float32. `student/` was read back and asked 32 test texts or images: its "
-    f"probabilities are those of the trained model to {TOLERANCE:.0e}."
-)
 
 
 def check_packages(settings):
@@ -53,15 +49,16 @@ def write_student(run, records, names, teacher, write, story=""):
 
     Returns (which it is, in words; sections of the report).
     """
-    students = [record for record in records if record["name"] in names]
+    groups = dict(by_name(records))
+    students = {name: groups[name] for name in names if name in groups}
     if not students:
         shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
         return "none: no student in the table", []
     chosen, choice = plainest({
         name: np.stack([correct_answers(replace(run, seed=seed), name, "validation") for seed in run.settings.seeds])
-        for name in names if any(record["name"] == name for record in students)
+        for name in students
     })
-    best = max((record for record in students if record["name"] == chosen), key=lambda record: record["validation_accuracy"])
+    best = max(students[chosen], key=lambda record: record["validation_accuracy"])
     beside = {record["name"]: record for record in records if record["seed"] == best["seed"]}
     run, deep = replace(run, seed=best["seed"]), beside[teacher]
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
@@ -71,7 +68,8 @@ def write_student(run, records, names, teacher, write, story=""):
         if story:
             write_text(folder / "README.md", model_card(story, run, best, table))
     words = f"{chosen}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
-    note = NOTE
+    note = ("Of one seed; bytes of the weights in float32. `student/` was read back and asked 32 test texts or images: its "
+            f"probabilities are those of the trained model to {TOLERANCE:.0e}.")
     if choice["best"] != chosen:
         note += (f" On the validation part {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
                  f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
@@ -105,39 +103,34 @@ def text_model(classifier):
 
 
 def text_writer(build):
-    """What writes a model of texts for `write_student`. build: (run of its seed, its record) -> TextModel, in float32."""
+    """What writes a model of texts for `write_student`, and checks it.
+
+    What TensorFlow, Hugging Face's formula and ONNX make of the files is what the model answers.
+
+    build: (run of its seed, its record) -> TextModel, in float32
+    """
     def write(folder, run, best):
-        model = build(run, best)
-        write_text_model(folder, run, model)
-        weights = [folder / "model.safetensors"] if model.head else (folder / "saved_model").rglob("*")
+        model, tested = build(run, best), run.parts.test[:32]
+        token_ids, segment_ids = run.examples.inputs(tested)
+        inputs = {"token_ids": np.array(swap_pad_id(token_ids, model.bert.pad_id)), "segment_ids": segment_ids}
+        inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
+        expected = model.graph(*inputs.values())["probabilities"].numpy()
+        berts.save(folder, model.bert, run.corpus.classes, model.head, maxlen=run.settings.maxlen, **model.config)
+        written = berts.load(str(folder))
+        check_encoder(written, model.bert)
+        write_saved_model(folder, model.graph)
+        answers = ask(load(folder), [run.corpus.texts[index] for index in tested])["probabilities"]
+        check_equal(f"{folder.name}/saved_model", answers, expected)
+        weights = (folder / "saved_model").rglob("*")
+        if model.head:
+            weights = [folder / "model.safetensors"]
+            answers = hugging_face_answer(folder, written, token_ids, segment_ids)
+            check_equal(f"{folder.name}/model.safetensors", answers, expected)
+        if "onnx" in run.settings.export:
+            write_onnx(folder, model.onnx_graph() if model.onnx_graph else model.graph, model.signature, inputs)
         return sum(file.stat().st_size for file in weights)
 
     return write
-
-
-def write_text_model(folder, run, model):
-    """Write a TextModel and check it: what TensorFlow, Hugging Face's formula and ONNX make of the files is what it answers.
-
-    folder: Path, empty
-    run: of its seed
-    model: the TextModel
-    """
-    tested, bert = run.parts.test[:32], model.bert
-    token_ids, segment_ids = run.examples.inputs(tested)
-    inputs = {"token_ids": np.array(swap_pad_id(token_ids, bert.pad_id)), "segment_ids": segment_ids}
-    inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
-    expected = {name: value.numpy() for name, value in model.graph(*inputs.values()).items()}
-    berts.save(folder, bert, run.corpus.classes, model.head, maxlen=run.settings.maxlen, **model.config)
-    written = berts.load(str(folder))
-    check_encoder(written, bert)
-    write_saved_model(folder, model.graph)
-    answers = ask(load(folder), [run.corpus.texts[index] for index in tested])["probabilities"]
-    check_equal(f"{folder.name}/saved_model", answers, expected["probabilities"])
-    if model.head:
-        answers = hugging_face_answer(folder, written, token_ids, segment_ids)
-        check_equal(f"{folder.name}/model.safetensors", answers, expected["probabilities"])
-    if "onnx" in run.settings.export:
-        write_onnx(folder, model.onnx_graph() if model.onnx_graph else model.graph, model.signature, inputs)
 
 
 def check_encoder(written, bert):
@@ -213,9 +206,8 @@ def image_writer(build):
         check_equal(f"{folder.name}/saved_model", answer(images=tf.constant(pixels))["probabilities"].numpy(), expected)
         if "onnx" in run.settings.export:
             write_onnx(folder, graph, signature, {"images": pixels})
-        write_json(folder / "classes.json", {
-            "images": f"float32 (batch, {run.corpus.size}), from 0 to 1", "classes": run.corpus.classes,
-        })
+        kind = f"float32 (batch, {run.corpus.size}), from 0 to 1"
+        write_json(folder / "classes.json", {"images": kind, "classes": run.corpus.classes})
         return (run.stage(best["name"]) / "weights.npz").stat().st_size
 
     return write
@@ -254,14 +246,13 @@ def write_onnx(folder, graph, signature, examples):
         check_equal(f"{path}, {name}", answer, expected[name].numpy())
 
 
-def check_equal(what, answer, expected, tolerance=TOLERANCE):
+def check_equal(what, answer, expected):
     """Raise RuntimeError (it is a bug here) if what stands in student/ answers otherwise than the model that was trained.
 
     what: stands there
     answer: probabilities, an array
     expected: of the trained model, the same shape
-    tolerance: of the largest difference
     """
     difference = float(np.abs(np.asarray(answer, np.float64) - expected).max())
-    if not difference <= tolerance:
-        raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {tolerance:.0e} was expected")
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {TOLERANCE:.0e} was expected")

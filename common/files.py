@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -20,18 +21,16 @@ def write_atomic(path, write):
     Written beside it under a temporary name and moved into place, so that a run that dies leaves the old file or none.
     Raises InputError if the disk is full or the folder cannot be written to.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with open(temporary, "xb") as file:  # not of `tempfile`, whose files are private: a result need not be
             write(file)
-        os.chmod(temporary, 0o666 & ~_umask())  # a temporary file is private, a result need not be
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
-        if temporary and os.path.exists(temporary):
+        if os.path.exists(temporary):
             os.remove(temporary)
 
 
@@ -94,9 +93,3 @@ def fingerprint(*parts):
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,12 +1,8 @@
-"""python -m common.predict runs/… "text" …: ask the student of a finished run.
-
-From the command line, from a file or from standard input, a text a line; the student comes out of a run's folder, or its
-student/.
-"""
+"""python -m common.predict runs/… "text" …: ask the student of a finished run. Nothing is trained or written here."""
 
 import itertools
-import json
 import sys
+from json import dumps
 from pathlib import Path
 
 import numpy as np
@@ -54,24 +50,22 @@ def predict(
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
-    write = as_json if json else as_columns
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
         remaining = iter(texts or read(file))
         while some := list(itertools.islice(remaining, CHUNK_SIZE)):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
-                print(write(student, text, answer))
+                print(dumps({"text": text} | answer, ensure_ascii=False) if json else as_columns(student, text, answer))
             bar.update(len(some))
 
 
 def read(file):
     """The lines of a file, or of standard input. Raises InputError for one that is not UTF-8."""
-    if not file:
-        if sys.stdin.isatty():
-            raise InputError("no text: give texts, --file FILE, or lines on standard input")
-        return (text.rstrip("\r\n") for _, text in decoded(sys.stdin.buffer, Path("standard input")))
-    if not Path(file).exists() or Path(file).is_dir():
+    if not file and sys.stdin.isatty():
+        raise InputError("no text: give texts, --file FILE, or lines on standard input")
+    if file and (not Path(file).exists() or Path(file).is_dir()):
         raise InputError(f"--file {file}: there is no such file")
-    return (text.rstrip("\r\n") for _, text in lines_of(Path(file)))
+    lines = lines_of(Path(file)) if file else decoded(sys.stdin.buffer, Path("standard input"))
+    return (text.rstrip("\r\n") for _, text in lines)
 
 
 def answers(student, texts, top, speed, batch_size):
@@ -91,11 +85,6 @@ def answers(student, texts, top, speed, batch_size):
             more = {name: outputs[name][place].item() for name in ("layers_used", "uncertainty") if name in outputs}
             all_answers[index] = {"labels": labels} | more
     return all_answers
-
-
-def as_json(student, text, answer):
-    """An answer as a line of JSON."""
-    return json.dumps({"text": text} | answer, ensure_ascii=False)
 
 
 def as_columns(student, text, answer):

@@ -1,12 +1,13 @@
 """From settings to runs: data and BERT read and held against the settings, the parts drawn, the run's folder opened."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from common import InputError
 from common.backend import precision_remarks, set_precision
 from common.batches import Pixels, TokenizedTexts
-from common.command import run_identity
+from common.command import as_dict
 from common.devices import barrier, is_chief
 from common.files import fingerprint, wait_for, write_json
 from common.training import Run
@@ -80,26 +81,25 @@ def open_text_runs(
                 flag = f"--{name.replace('_', '-')} {depth}"
                 raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
     corpus = texts.load(settings.data)
-    counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples
-    all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
-    for parts in all_parts.values():
-        check_parts(corpus, parts, settings.batch_size)
+
+    def check(parts):
         if unlabelled and unlabelled_needed and not len(parts.unlabelled):
             raise InputError(
                 f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
                 "--train-examples, add a file of unlabelled texts, or leave their experiment out of --experiments"
             )
+
     inputs = {
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
-    folder = _open(script, preset, settings, inputs, extensible)
-    _print_parts(settings, corpus, all_parts, f"texts of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers")
+    kind = f"texts of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
+    all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
     examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
     return [Run(settings, seed, corpus, examples, parts, folder, bert) for seed, parts in all_parts.items()]
 
 
-def open_image_runs(script, preset, settings, check, extensible=EXTENSIBLE):
+def open_image_runs(script, preset, settings, check, extensible):
     """Read images, refuse what does not fit, make the run's folder, say what there is: a Run for each seed.
 
     script: its name, of which the default folder is made
@@ -111,30 +111,28 @@ def open_image_runs(script, preset, settings, check, extensible=EXTENSIBLE):
     Raises InputError before anything is written.
     """
     corpus = images.load(settings.data, settings.download)
-    counts = settings.train_examples, 0, settings.validation_examples, settings.test_examples
-    all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
-    for parts in all_parts.values():
-        check_parts(corpus, parts, settings.batch_size)
-        check(settings, corpus, parts)
     inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
-    folder = _open(script, preset, settings, inputs, extensible)
-    _print_parts(settings, corpus, all_parts, f"images of {corpus.size}")
+    kind, check = f"images of {corpus.size}", partial(check, settings, corpus)
+    all_parts, folder = _open(script, preset, settings, corpus, 0, check, inputs, kind, extensible)
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 
-def _open(script, preset, settings, inputs, extensible):
-    """The run's folder, opened."""
+def _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible):
+    """({seed: Parts}, the run's folder), both checked and what there is said. kind: of the examples, in words."""
+    counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples
+    all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
+    for parts in all_parts.values():
+        check_parts(corpus, parts, settings.batch_size)
+        check(parts)
     folder = Path(settings.output or f"runs/{script}-{preset}")
-    open_folder(folder, run_identity(settings), inputs, extensible)
+    identity = as_dict(settings) | {"output": ""}  # not where the run lies or is computed, nor what may be fetched
+    del identity["download"], identity["strategy"]
+    open_folder(folder, identity, inputs, extensible)
     set_precision(settings.precision)
-    return folder
-
-
-def _print_parts(settings, corpus, all_parts, kind):
-    """Say what there is, and what a user should know of it, a line each. kind: of the examples, in words."""
     parts = next(iter(all_parts.values()))
     spare = f"{len(parts.unlabelled):,} unlabelled, " if len(parts.unlabelled) else ""
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}{len(parts.validation):,} "
           f"validation, {len(parts.test):,} test {kind}")
     for remark in [*precision_remarks(settings.precision), *remarks(corpus, parts)]:
         print(remark)
+    return all_parts, folder

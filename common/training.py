@@ -16,12 +16,10 @@ from common import InputError
 from common.backend import drawn_by_step, keras
 from common.batches import training_batches
 from common.callbacks import Backup, KeepBest, ProgressBar
-from common.cost import parameters
 from common.devices import barrier, distributed, is_chief
 from common.distillation import hard_loss
 from common.evaluation import predict, scores
 from common.files import fingerprint, wait_for, write_array, write_atomic, write_json
-from common.soft_labels import cached_logits, example_keys
 from data.berts import Bert
 from data.parts import Parts
 
@@ -71,10 +69,9 @@ def adam(learning_rate, steps, schedule, weight_decay=0, clip_norm=0):
     """
     if schedule == "linear":
         learning_rate = keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0)
-    clip = {"global_clipnorm": clip_norm} if clip_norm else {}
     if not weight_decay:
-        return keras.optimizers.Adam(learning_rate, **clip)
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **clip)
+        return keras.optimizers.Adam(learning_rate, global_clipnorm=clip_norm or None)
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, global_clipnorm=clip_norm or None)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "Norm"])
     return optimizer
 
@@ -127,9 +124,7 @@ def train_stage(
     if metrics:  # made now; else Keras makes them in its first step, and so has to trace it twice
         model.compiled_metrics.build(model.output, targets)
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
-    keep_best = KeepBest(
-        classifier, run.examples, parts.validation, labels[parts.validation], measure, run.settings.patience
-    )
+    keep_best = KeepBest(run, classifier, measure)
     backup = Backup(run.stage(name) / UNFINISHED, keep_best, model)
     if not backup.epoch and is_chief():
         shutil.rmtree(events, ignore_errors=True)  # of a start that was interrupted
@@ -156,14 +151,8 @@ def train_stage(
         raise InputError(f"seed {seed} {name}: training diverged in epoch {keep_best.diverged or epochs}; {ADVICE}")
     metadata |= {"diverged_in_epoch": keep_best.diverged} if keep_best.diverged else {}
     record = {
-        "name": name,
-        "seed": seed,
-        "parameters": parameters(classifier),
-        **measure(labels[parts.test], logits),
-        "validation_accuracy": keep_best.best,
-        "train_seconds": seconds,
-        "epochs": len(keep_best.history),
-        **metadata,
+        "name": name, "seed": seed, "parameters": classifier.count_params(), **measure(labels[parts.test], logits),
+        "validation_accuracy": keep_best.best, "train_seconds": seconds, "epochs": len(keep_best.history), **metadata,
         "history": keep_best.history,
     }
     if is_chief():
@@ -202,15 +191,24 @@ def save_weights(model, path):
 def stage_logits(run, name, classifier, indices):
     """Logits (examples, classes) of a finished stage to make soft labels of, each example computed once in a run.
 
+    They are kept beside the stage, and count only if they were made by the same weights. An example is found by a digest of its
+    token ids or pixels, never by its position; and logits, rather than soft labels, serve every temperature.
+
     run: the Run
     name: of the stage
     classifier: its model, with the stage's weights
     indices: (examples,) int, which of them
     """
-    logits, _ = cached_logits(
-        run.stage(name) / "soft_labels.npz",
-        fingerprint(*classifier.get_weights()),
-        example_keys(run.examples, indices),
-        lambda missing: predict(classifier, run.examples, indices[missing]),
-    )
-    return logits
+    path, stored, weights = run.stage(name) / "soft_labels.npz", {}, fingerprint(*classifier.get_weights())
+    keys = np.array([fingerprint(run.examples.example(index)) for index in indices])
+    if path.is_file():
+        with np.load(path) as file:
+            if str(file["fingerprint"]) == weights:
+                stored = dict(zip(file["keys"], file["logits"], strict=True))
+    missing = np.flatnonzero([key not in stored for key in keys])
+    if len(missing):
+        stored |= dict(zip(keys[missing], predict(classifier, run.examples, indices[missing]), strict=True))
+        arrays = {"fingerprint": weights, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
+        if is_chief():
+            write_atomic(path, lambda file: np.savez(file, **arrays))
+    return np.stack([stored[key] for key in keys])

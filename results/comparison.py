@@ -157,10 +157,9 @@ def plot_comparison(path, group, rows):
             panel.set(xlabel=f"times as fast as the teacher, {'one text' if size == '1' else '32 together'}", xscale="log")
             panel.set_xticks([1, 1.5, 2, 3, 4, 5], ["1", "1.5", "2", "3", "4", "5"])
             panel.minorticks_off()
-            panel.grid(alpha=0.3)
         panels[0].set(ylabel="test accuracy, % (bars: 95 % interval)")
         drawn.legend(
-            *panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper", title_fontsize=8,
+            *panels[1].get_legend_handles_labels(), loc="outside right upper", title_fontsize=8,
             title="shallow models are equally fast:\nthey are drawn side by side",
         )
 

@@ -13,10 +13,10 @@ ORDER = (
     "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts", "data.images",
     "data.berts", "data.grounds", "data.students", "data.__main__",
     "common.devices", "common.command", "common.batches", "common.bert", "common.distillation",
-    "common.soft_labels", "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training",
+    "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training",
     "common.early_exit", "common.runs",
     "common.report", "common.report.tables", "common.report.plots", "common.report.document", "common.report.exits",
-    "common.report.replacing", "common.report.temperatures", "common.predict", "common.export",
+    "common.report.temperatures", "common.predict", "common.export",
 )
 OURS = ("common", "data", "results", "tests")
 

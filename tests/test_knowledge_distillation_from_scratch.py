@@ -16,7 +16,6 @@ import knowledge_distillation_from_scratch as script
 from common import InputError
 from common.backend import keras
 from common.batches import Pixels
-from common.cost import parameters
 from common.devices import fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss
 from common.evaluation import predict
@@ -53,8 +52,8 @@ def write_images(path, train=240, test=90, shape=(8, 8), classes=3):
 
 
 def test_models_of_cifar10_have_the_notebooks_parameters():
-    assert parameters(script.build_teacher((32, 32, 3), 10, 0.5)) == 1_060_074
-    assert parameters(script.build_student((32, 32, 3), 10, script.PRESETS["original"].student_units)) == 197_322
+    assert script.build_teacher((32, 32, 3), 10, 0.5).count_params() == 1_060_074
+    assert script.build_student((32, 32, 3), 10, script.PRESETS["original"].student_units).count_params() == 197_322
 
 
 def numpy_convolution(x, kernel, bias):

@@ -1,5 +1,6 @@
 """results.json, log.csv and report.md of a run, and what is printed at its end."""
 
+import contextlib
 import csv
 import io
 import platform
@@ -45,18 +46,12 @@ def describe(record):
 
 def environment():
     """Versions of what the figures depend on, and the processor they were measured on."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version()} | versions | {"machine": _processor()}
-
-
-def _processor():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-            file.seek(0)
-            return f"{name}, {sum(line.startswith('processor') for line in file)} cores"
-    except (OSError, StopIteration):
-        return f"{platform.system()} {platform.machine()}"
+    versions, machine = {name: metadata.version(name) for name in PACKAGES}, f"{platform.system()} {platform.machine()}"
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
+        lines = [*file]
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        machine = f"{name}, {sum(line.startswith('processor') for line in lines)} cores"
+    return {"python": platform.python_version()} | versions | {"machine": machine}
 
 
 def correct_answers(run, name, part="test"):
@@ -94,12 +89,8 @@ def results_of(run, script, preset, default, records, pairs):
     """
     corpus, parts = run.corpus, run.parts
     return {
-        "schema": 1,
-        "script": script,
-        "preset": preset,
-        "command": command_line(script, preset, default, run.settings),
-        "settings": as_dict(run.settings),
-        "environment": environment(),
+        "schema": 1, "script": script, "preset": preset, "command": command_line(script, preset, default, run.settings),
+        "settings": as_dict(run.settings), "environment": environment(),
         "data": {
             "name": corpus.name, "classes": len(corpus.classes), "train": len(parts.train),
             "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
@@ -180,23 +171,21 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
     """report.md: what was run, the tables, the plots, the settings and the environment (see `write_report`)."""
     counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int) and value)
     seeds = len(results["settings"]["seeds"])
+    spread, test = "One seed.", "p is McNemar's exact test on the same examples."
+    if seeds > 1:
+        spread = f"± is the standard deviation over {seeds} seeds."
+        test = "The interval and the two-sided p count the draw of the test part and of the seeds as chance."
     blocks = [
         f"# {results['script']}, preset {results['preset']}",
         f"{results['data']['name']}: {counts}.",
         *results["data"]["notes"],
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
-        f"{example}; \"ms @32\" is the latency of 32 of them together, in float32. "
-        + (f"± is the standard deviation over {seeds} seeds." if seeds > 1 else "One seed."),
+        f"{example}; \"ms @32\" is the latency of 32 of them together, in float32. {spread}",
         markdown(models_table(results["models"], measure)),
         *(f"Not finite: the loss of {m['name']}, seed {m['seed']}, in epoch {m['diverged_in_epoch']}; the best before is kept."
           for m in results["models"] if "diverged_in_epoch" in m),
     ]
     if results["comparisons"]:
-        test = (
-            "The interval and the two-sided p count the draw of the test part and of the seeds as chance."
-            if seeds > 1
-            else "p is McNemar's exact test on the same examples."
-        )
         blocks += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
     blocks += linear_remark(results["comparisons"])
     for section in sections:
@@ -206,16 +195,9 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
         "![accuracy against latency and size](tradeoff.png)",
         *(f"![{Path(plot).stem}]({plot})" for plot in plots),
         f"`student/` holds {student}.",
-        *_classes(results["data"]["descriptions"]),
-        "## Settings",
-        "\n".join(f"- {name}: {value}" for name, value in results["settings"].items()),
-        "## Environment",
-        "\n".join(f"- {name}: {value}" for name, value in results["environment"].items()),
     ]
+    lists = {"Classes": results["data"]["descriptions"], "Settings": results["settings"], "Environment": results["environment"]}
+    for title, entries in lists.items():
+        if entries:
+            blocks += [f"## {title}", "\n".join(f"- {name}: {value}" for name, value in entries.items())]
     return "\n\n".join(blocks) + "\n"
-
-
-def _classes(descriptions):
-    """A section on what the classes mean, if the data says."""
-    lines = "\n".join(f"- {name}: {meaning}" for name, meaning in descriptions.items())
-    return ["## Classes", lines] if lines else []

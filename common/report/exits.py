@@ -11,9 +11,6 @@ SPEEDS_NOTE = (
     "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
     "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
 )
-FIRST_AND_LAST_NOTE = (
-    "Test texts in the order of their layers and, where these are equal, of their uncertainty: first and last three."
-)
 
 
 def exit_sections(results, records, top_k, run, outputs):
@@ -41,7 +38,8 @@ def exit_sections(results, records, top_k, run, outputs):
     tested, corpus = run.parts.test, run.corpus
     table = first_and_last_exits([corpus.texts[index] for index in tested], corpus.labels[tested], corpus.classes, outputs)
     title = f"First and last to leave, {records[0]['name']}, seed {records[0]['seed']}"
-    return [*sections, Section(title, table, FIRST_AND_LAST_NOTE)]
+    note = "Test texts in the order of their layers and, where these are equal, of their uncertainty: first and last three."
+    return [*sections, Section(title, table, note)]
 
 
 def speeds_table(group):
@@ -63,9 +61,7 @@ def branches_table(records, top_k):
     records: of models that stop early
     top_k: the settings' uncertainty_top_k; above 0 the plain entropy's median stands beside
     """
-    columns = {"median_uncertainty": "median u"}
-    if top_k:
-        columns["median_entropy"] = "of all classes"
+    columns = {"median_uncertainty": "median u"} | ({"median_entropy": "of all classes"} if top_k else {})
     groups, last = by_name(records), len(records[0]["branch_accuracy"])
     rows = [["branch after layer", *(cell for name, _ in groups for cell in (f"{name} %", *columns.values()))]]
     for i in range(last):
@@ -77,7 +73,7 @@ def branches_table(records, top_k):
     return rows
 
 
-def first_and_last_exits(texts, labels, classes, outputs, count=3, width=60):
+def first_and_last_exits(texts, labels, classes, outputs, count=3):
     """The table of the texts that leave first, and of those that leave last.
 
     texts: strings
@@ -85,14 +81,13 @@ def first_and_last_exits(texts, labels, classes, outputs, count=3, width=60):
     classes: their names
     outputs: what `early_exit.exit_outputs` returns of these texts
     count: how many of either
-    width: characters of a text that are shown
     """
     layers, logits, u = outputs
     order = np.lexsort((u, layers))
     rows = [["text", "class", "answer", "layers", "u"]]
     for i in [*order[:count], *order[-count:]] if len(order) > 2 * count else order:
         text = " ".join(texts[i].split())
-        text = text if len(text) <= width else f"{text[: width - 1]}…"
+        text = text if len(text) <= 60 else f"{text[:59]}…"
         rows.append([text.replace("|", "/"), classes[labels[i]], classes[logits[i].argmax()], str(layers[i]), f"{u[i]:.3f}"])
     return rows
 
@@ -131,8 +126,6 @@ def plot_exits(path, records):
         tradeoff.set(xlabel="times as fast as the teacher", ylabel="test accuracy, %")
         leaving.set(xlabel="layers computed", ylabel="test texts at the chosen speed, %")
         branches.set(xlabel="branch after layer", ylabel="its accuracy on all test texts, %")
-        for panel in (tradeoff, leaving, branches):
-            panel.grid(alpha=0.3)
         for panel in (leaving, branches):
             panel.xaxis.get_major_locator().set_params(integer=True)
-        drawn.legend(*tradeoff.get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+        drawn.legend(*tradeoff.get_legend_handles_labels(), loc="outside right upper")

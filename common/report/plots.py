@@ -1,8 +1,8 @@
-"""Plots of every run: training curves, and accuracy against cost. They are made from records."""
+"""Plots made from records: training curves, accuracy against cost, and what progressive module replacing did."""
 
 import contextlib
 import warnings
-from itertools import cycle
+from itertools import cycle, zip_longest
 
 import matplotlib
 import numpy as np
@@ -21,7 +21,8 @@ CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "Microsoft YaHei", "SimHei"
 def figure(path, width, height):
     """A block that draws a figure of so many inches, which is then written to `path` as PNG."""
     fonts = ["DejaVu Sans", *(set(CHINESE) & set(font_manager.get_font_names()))]
-    with matplotlib.rc_context({"font.family": fonts}), warnings.catch_warnings():
+    style = {"font.family": fonts, "axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": 8}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawn = Figure(figsize=(width, height), layout="constrained")
         yield drawn
@@ -31,8 +32,7 @@ def figure(path, width, height):
 def by_epoch(records, key):
     """A figure out of the records' histories: (records, epochs) float, NaN where there is none, as after one that diverged."""
     histories = [[epoch.get(key) for epoch in record["history"]] for record in records]
-    longest = max(map(len, histories))
-    return np.array([history + [None] * (longest - len(history)) for history in histories], float)
+    return np.array([*zip_longest(*histories)], float).T
 
 
 def plot_curves(path, records):
@@ -49,9 +49,8 @@ def plot_curves(path, records):
                 panel.fill_between(epochs, values.min(axis=0), values.max(axis=0), alpha=0.15, linewidth=0)
             panel.set(xlabel="epoch", title=title)
             panel.xaxis.get_major_locator().set_params(integer=True)
-            panel.grid(alpha=0.3)
         panels[0].set_yscale("log")
-        drawn.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+        drawn.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper")
 
 
 def plot_tradeoff(path, records):
@@ -76,5 +75,25 @@ def plot_tradeoff(path, records):
         for panel in panels:
             panel.set_xlim(0, 1.15 * panel.get_xlim()[1])
             panel.margins(y=0.1)
-            panel.grid(alpha=0.3)
-        drawn.legend(*panels[1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+        drawn.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper")
+
+
+def plot_replacing(path, records, mixed):
+    """The replacing rate p by epoch, and below it what the successor by itself reaches on the validation part.
+
+    path: of the PNG
+    records: of successors, with their histories
+    mixed: names of those that learned inside the predecessor; the others' lines are dashed
+    """
+    with figure(path, 7, 5.4) as drawn:
+        rate, accuracy = drawn.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+        for name, group in by_name(records):
+            values, rates = 100 * by_epoch(group, "val_accuracy").mean(axis=0), by_epoch(group, "replacing_rate")[0]
+            epochs = np.arange(1, len(values) + 1)
+            style = "-" if name in mixed else "--"
+            line = accuracy.plot(epochs, values, marker="o", markersize=3, label=name, ls=style)[0]
+            rate.plot(epochs, rates, marker="o", markersize=3, color=line.get_color())
+        rate.set(ylabel="replacing rate p", ylim=(0, 1.05))
+        accuracy.set(ylabel="validation accuracy, %", xlabel="epoch")
+        accuracy.xaxis.get_major_locator().set_params(integer=True)
+        accuracy.legend()

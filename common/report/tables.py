@@ -1,7 +1,5 @@
 """Tables as rows of strings, the header first, and the two ways to show them: aligned, and in Markdown."""
 
-from itertools import groupby
-
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
@@ -12,9 +10,10 @@ count = EngFormatter(places=2)  # 22570000 -> "22.57 M"
 
 def by_name(records):
     """[(name, its records over the seeds)], in the order of first appearance."""
-    order = {name: i for i, name in enumerate(dict.fromkeys(record["name"] for record in records))}
-    ordered = sorted(records, key=lambda record: order[record["name"]])
-    return [(name, list(group)) for name, group in groupby(ordered, lambda record: record["name"])]
+    groups = {}
+    for record in records:
+        groups.setdefault(record["name"], []).append(record)
+    return [*groups.items()]
 
 
 def mean_and_deviation(values, scale=1.0, decimals=2):
@@ -37,16 +36,11 @@ def models_table(records, measure="macro_f1"):
     """
     rows = [["model", "layers", "params", "FLOPs", "ms @1", "ms @32", "accuracy %", MEASURES[measure], "train s"]]
     for name, group in by_name(records):
+        layers, flops, seconds = (np.mean([record[key] for record in group]) for key in ("layers", "flops", "train_seconds"))
+        latencies = (f"{np.mean([record['latency_ms'][size] for record in group]):.3g}" for size in ("1", "32"))
+        reached = (mean_and_deviation([record[key] for record in group], 100) for key in ("accuracy", measure))
         rows.append([
-            name,
-            f"{np.mean([record['layers'] for record in group]):.3g}",
-            count(group[0]["parameters"]),
-            count(np.mean([record["flops"] for record in group])),
-            f"{np.mean([record['latency_ms']['1'] for record in group]):.3g}",
-            f"{np.mean([record['latency_ms']['32'] for record in group]):.3g}",
-            mean_and_deviation([record["accuracy"] for record in group], 100),
-            mean_and_deviation([record[measure] for record in group], 100),
-            f"{np.mean([record['train_seconds'] for record in group]):.0f}",
+            name, f"{layers:.3g}", count(group[0]["parameters"]), count(flops), *latencies, *reached, f"{seconds:.0f}",
         ])
     return rows
 

@@ -31,8 +31,7 @@ def plot_temperatures(path, pixels, title, logits, classes):
             fontsize=min(10, 400 / len(classes)), parse_math=False,
         )
         panel.set(ylabel="probability", title="the teacher's distribution")
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
+        panel.legend()
 
 
 def plot_sweeps(path, records, panels):
@@ -58,8 +57,7 @@ def plot_sweeps(path, records, panels):
             panel.xaxis.set_major_formatter("{x:g}")
             panel.minorticks_off()
             panel.set(xlabel=title, ylabel={"accuracy": "test accuracy, %", "ece": "calibration error (ECE), %"}[key])
-            panel.grid(alpha=0.3)
-            panel.legend(fontsize=8)
+            panel.legend()
 
 
 def recognition_table(recognitions):

@@ -101,6 +101,11 @@ def test_a_classifier_is_its_linear_layer_of_the_first_token(taken):
         np.testing.assert_array_equal(value, bert.weights[name])
 
 
+def test_parameters(taken):
+    expected = sum(np.prod(shape) for shape in berts.expected_shapes(taken.bert.config).values()) + 32 * 4 + 4
+    assert taken.classifier.model.count_params() == expected
+
+
 def test_padding_and_0_change_places():
     token_ids = np.array([[0, 3, 1], [3, 2, 0]], np.int32)
     assert np.array(swap_pad_id(token_ids, 3)).tolist() == [[3, 0, 1], [0, 2, 3]]

@@ -13,7 +13,7 @@ from common.evaluation import calibration, compare, plainest, predict, predictio
 from tests import tiny
 
 
-def test_predictions_are_in_the_order_of_the_indices_and_do_not_depend_on_the_batch(taken):
+def test_predictions_are_in_the_order_of_the_indices_and_do_not_depend_on_the_batch(taken, monkeypatch):
     classifier, examples = taken.classifier.model, tiny.tokenized([text for text, _ in tiny.texts(41)], taken.bert)
     indices = np.random.default_rng(0).permutation(41)
     whole = predict(classifier, examples, indices)
@@ -22,8 +22,9 @@ def test_predictions_are_in_the_order_of_the_indices_and_do_not_depend_on_the_ba
         one = classifier(examples.inputs(np.array([index])), training=False).numpy()[0]
         np.testing.assert_allclose(whole[i], one, atol=1e-5)
     graph = prediction_graph(classifier, examples)
+    monkeypatch.setattr(type(examples), "predict_batch_size", 7)
     for _ in range(2):
-        np.testing.assert_allclose(predict(classifier, examples, indices, batch_size=7, graph=graph), whole, atol=1e-5)
+        np.testing.assert_allclose(predict(classifier, examples, indices, graph), whole, atol=1e-5)
     assert graph.experimental_get_tracing_count() == 1  # whatever the size of a batch and the length of its texts
 
 

@@ -1,0 +1,73 @@
+"""common.training: a teacher's logits, computed once, and found again by example."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common import training
+from common.batches import Pixels
+from data import berts
+from tests import tiny
+
+
+class Teacher:
+    """Logits by what stands in an example, and a count of how many were asked for."""
+
+    def __init__(self, weight=1.0):
+        self.weight, self.computed = weight, 0
+
+    def get_weights(self):
+        return [np.array(self.weight)]
+
+    def logits(self, examples, indices):
+        self.computed += len(indices)
+        return np.array([[hash(examples.example(i).tobytes()) % 7, len(examples.example(i)), self.weight] for i in indices])
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """(teacher, examples, indices) -> (logits, how many were computed now)."""
+    monkeypatch.setattr(training, "predict", lambda teacher, examples, indices: teacher.logits(examples, indices))
+
+    def asked(teacher, examples, indices):
+        run, before = training.Run(SimpleNamespace(), 0, None, examples, None, tmp_path), teacher.computed
+        logits = training.stage_logits(run, "teacher", teacher, np.array(indices))
+        np.testing.assert_array_equal(logits, Teacher(teacher.weight).logits(examples, indices))
+        return logits, teacher.computed - before
+
+    return asked
+
+
+@pytest.fixture
+def texts(bert_folder):
+    return tiny.tokenized(["w1 w2", "w1", "w1 w2", "W1  w2", "w2 w1", "w3"], berts.load(str(bert_folder)))
+
+
+def test_logits_are_computed_once_and_found_by_example(ask, texts):
+    teacher = Teacher()
+    first, computed = ask(teacher, texts, [0, 1, 4])
+    assert computed == 3
+    again, computed = ask(teacher, texts, [4, 1, 0])
+    assert computed == 0
+    np.testing.assert_array_equal(again, first[::-1])
+    assert ask(teacher, texts, [4, 5, 0])[1] == 1
+    assert ask(teacher, texts, [5, 0, 1, 4])[1] == 0
+
+
+def test_another_model_computes_anew(ask, texts):
+    assert ask(Teacher(), texts, [0, 1])[1] == 2
+    assert ask(Teacher(2.0), texts, [0, 1])[1] == 2
+    assert ask(Teacher(2.0), texts, [0, 1])[1] == 0
+
+
+def test_an_example_is_what_a_model_takes_wherever_it_stands(ask, texts):
+    """Two texts or images are one if and only if a model takes the same for both."""
+    teacher = Teacher()
+    assert ask(teacher, texts, [0])[1] == 1
+    assert ask(teacher, texts, [2, 3])[1] == 0
+    assert ask(teacher, texts, [1, 4])[1] == 2
+    pixels = np.zeros((3, 2, 2, 1), np.float32)
+    pixels[1, 0, 0] = 1
+    assert ask(teacher, Pixels(pixels), [0])[1] == 1
+    assert ask(teacher, Pixels(pixels), [2, 1])[1] == 1
