@@ -87,7 +87,7 @@ def build(store, path):
     blocks += ["## Runs"]
     for script, method in METHODS.items():
         pages = {name: store / "runs" / name / "README.md" for name in runs if runs[name]["script"] == script}
-        lines = [f"- [{name}]({_link(path, page)}): {examples_and_seeds(runs[name])}" for name, page in pages.items()]
+        lines = [f"- [{name}]({_link(path, page.parent)}): {examples_and_seeds(runs[name])}" for name, page in pages.items()]
         blocks += [f"{method.title}, `{script}.py`:", "\n".join(lines)] if lines else []
         for name, page in pages.items():
             _write(page, run_page(name, runs[name], page.parent, _link(page, path)))
