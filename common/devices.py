@@ -69,8 +69,9 @@ def of_chief(flag):
     strategy = _devices["strategy"]
     if not (strategy and strategy.cluster_resolver):
         return flag
-    said = tf.constant(float(flag and is_chief()))
-    return bool(strategy.reduce("SUM", strategy.run(lambda: said), axis=None))
+    said, together = strategy.reduce("SUM", strategy.run(lambda: tf.constant([float(flag and is_chief()), 1.0])), axis=None)
+    assert int(together) == strategy.num_replicas_in_sync
+    return bool(said)
 
 
 def barrier():

@@ -13,7 +13,7 @@ MARGIN = 3  # points that a teacher must be above the linear model
 def grounds_table(runs):
     """Rows of strings, header first: teachers and linear models of the runs that have both, and whether claims may be made."""
     header = ["run", "data", "labels", "tokens", "seeds", "linear %", "teacher %", "gain", "95 % interval", "p", "here"]
-    grounds = {}  # of several runs on one, as of other scripts or in another precision, the one with the most seeds
+    grounds = {}  # (seeds, row): of several runs on one, as of other scripts or in another precision, that with the most seeds
     for name, results in runs.items():
         data, maxlen = results["data"], results["settings"].get("maxlen")
         pair = correct_of(results, method_of(results).teacher), correct_of(results, LINEAR)
@@ -25,6 +25,6 @@ def grounds_table(runs):
                 *difference_cells(comparison), "a ground" if 100 * comparison["difference"] >= MARGIN else "for trying only",
             ]
             ground = data["test_fingerprint"], data["train"], maxlen
-            if ground not in grounds or len(seeds) > int(grounds[ground][4]):
-                grounds[ground] = row
-    return [header, *grounds.values()]
+            if len(seeds) > grounds.get(ground, (0, None))[0]:
+                grounds[ground] = len(seeds), row
+    return [header, *(row for _, row in grounds.values())]
