@@ -24,15 +24,15 @@ from common.command import Count, Dropout, LearningRate, NonNegative, PositiveIn
 from common.cost import text_costs
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
-from common.export import check_packages, text_model, text_writer, write_student
 from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
 from common.report.document import describe, results_of, write_report
 from common.runs import open_text_runs
-from common.training import adam, fine_tune, stage_logits, train_stage, trained
+from common.training import adam, fine_tune, measure_given, stage_logits, train_stage, trained
 from data.berts import keep_layers, layers_to_keep
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
+from export.student import check_packages, text_model, text_writer, write_student
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -52,6 +52,7 @@ class Settings:
 
     # Models
     bert: str = "minilm-l6"  # the teacher: a named BERT, or your own folder
+    teacher: str = ""  # in its place: a classifier fine-tuned already, a folder or, beside --bert, a file
     maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
     student_layers: PositiveInt = 3  # layers of the student
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
@@ -155,6 +156,8 @@ def train(run, name):
     if record := run.record(name):
         return record
     settings, experiment = run.settings, EXPERIMENTS[name]
+    if name == "teacher" and settings.teacher:
+        return measure_given(run, name, build(run, name).model)
     epochs = settings.teacher_epochs if experiment.deep else settings.student_epochs
     rate = settings.teacher_learning_rate if experiment.deep else settings.student_learning_rate
     if not experiment.soft_labels:

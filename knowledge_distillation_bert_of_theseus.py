@@ -26,15 +26,15 @@ from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, 
 from common.cost import text_costs
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss
-from common.export import check_packages, text_model, text_writer, write_student
 from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
 from common.report.document import describe, results_of, write_report
 from common.report.plots import plot_replacing
 from common.runs import open_text_runs
-from common.training import adam, fine_tune, load_stage, train_stage, trained
+from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
 from data.berts import keep_layers
 from data.grounds import on_grounds
+from export.student import check_packages, text_model, text_writer, write_student
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -51,6 +51,7 @@ class Settings:
 
     # Models
     bert: str = "minilm-l6"  # the predecessor: a named BERT, or your own folder
+    teacher: str = ""  # in its place: a classifier fine-tuned already, a folder or, beside --bert, a file
     maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
     student_layers: PositiveInt = 3  # layers of the successor, each in the place of a module of the predecessor
     middle_layers: PositiveInt = 4  # layers of `middle`, fine-tuned for comparison
@@ -231,6 +232,8 @@ def train(run, name):
     if all(records):
         return records
     with fresh_session(run.seed):
+        if name == "predecessor" and settings.teacher:
+            return [measure_given(run, name, build(run, name).model)]
         if name in FROM_PREDECESSOR:
             return compress(run, name, stages, records)
         epochs, rate = settings.direct_epochs, settings.successor_learning_rate

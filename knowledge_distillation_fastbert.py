@@ -23,12 +23,11 @@ from common.backend import MultiHeadAttention, in_float32, keras, set_seed, tf
 from common.batches import TokenizedTexts
 from common.bert import build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of, read_encoder
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
-from common.cost import encoder_flops
+from common.cost import encoder_flops, head_flops
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
 from common.early_exit import ExitModel, all_exits, branches_alone
 from common.evaluation import scores
-from common.export import TextModel, check_packages, text_writer, write_student
 from common.files import fingerprint, load_or_compute, write_array
 from common.linear import LINEAR, linear_records
 from common.report.document import comparisons, describe, results_of, write_report
@@ -38,6 +37,7 @@ from data import texts
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
+from export.student import TextModel, check_packages, text_writer, write_student
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -57,6 +57,7 @@ class Settings:
 
     # Models
     bert: str = "minilm-l6"  # the teacher: a named BERT, or your own folder
+    teacher: str = ""  # in its place: a classifier fine-tuned already, a folder or, beside --bert, a file
     maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
     teacher_layers: Count = 0  # the first layers of the BERT that the teacher has; 0 takes all
     teacher_head: Literal["branch", "dense"] = "branch"  # its classifier: shaped as a branch is, or one linear layer
@@ -162,12 +163,13 @@ def build_branch(hidden_size, classes, name):
 
 def build_teacher(run, layers, dropout):
     """(bert4keras transformer, head, model (token ids, segment ids) -> logits (batch, classes)) of so many layers."""
-    encoder, classes = build_encoder(keep_layers(run.bert, range(layers)), dropout), len(run.corpus.classes)
-    if run.settings.teacher_head == "branch":
+    bert, classes = keep_layers(run.bert, range(layers)), len(run.corpus.classes)
+    encoder = build_encoder(bert, dropout)
+    if run.settings.teacher_head == "branch" and not bert.is_classifier:
         head = build_branch(encoder.hidden_size, classes, "teacher_head")
     else:  # the original's, and that of the other scripts: [CLS] - Dense; as a model, like a branch
         hidden = keras.Input((None, encoder.hidden_size))
-        head = keras.Model(hidden, build_head(classes, encoder.initializer)(cls(hidden)), name="teacher_head")
+        head = keras.Model(hidden, build_head(bert, classes, encoder.initializer)(cls(hidden)), name="teacher_head")
     inputs, mask = inputs_and_mask()
     return encoder, head, keras.Model(inputs, head(encoder.model(inputs), mask=mask))
 
@@ -257,6 +259,8 @@ def train_alone(run, name):
     if name == "teacher":
         epochs, rate, dropout = settings.teacher_epochs, settings.teacher_learning_rate, settings.teacher_dropout
     with fresh_session(run.seed):
+        if name == "teacher" and settings.teacher:
+            return training.measure_given(run, name, build_teacher(run, depth, dropout)[2])
         return training.fine_tune(run, name, build_teacher(run, depth, dropout)[2], epochs, rate)
 
 
@@ -355,6 +359,8 @@ def check(settings):
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher_layers == 1:
         raise InputError("--teacher-layers 1: a teacher of one layer has no branches; 2 or more, or 0 for all")
+    if settings.teacher and settings.teacher_layers:
+        raise InputError(f"--teacher-layers {settings.teacher_layers}: a teacher that is given keeps its layers; leave it at 0")
     if settings.uncertainty_top_k == 1:
         raise InputError("--uncertainty-top-k 1: one probability has no entropy; 2 or more, or 0 for all")
     wanted = [name for name in EXPERIMENTS if name in settings.experiments]
@@ -373,7 +379,10 @@ def costs(run, tokens):
     layer = encoder_flops(run.bert.config | {"num_hidden_layers": 1}, tokens)
     for_each_token = hidden * WIDTH + 2 * WIDTH * WIDTH + 2 * WIDTH  # narrow, key, value; attention asks and gathers
     branch = 2 * (tokens * for_each_token + 3 * WIDTH * WIDTH + WIDTH * classes)  # query, output, the second Dense, the last
-    return {"layer": layer, "branch": branch, "head": branch if run.settings.teacher_head == "branch" else 2 * hidden * classes}
+    head = branch
+    if run.settings.teacher_head == "dense" or run.bert.is_classifier:
+        head = head_flops(run.bert, classes)
+    return {"layer": layer, "branch": branch, "head": head}
 
 
 def exit_flops(run, tokens):

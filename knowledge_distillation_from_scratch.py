@@ -27,13 +27,13 @@ from common.cost import image_costs
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
 from common.evaluation import calibration, predict
-from common.export import check_packages, image_writer, write_student
 from common.files import load_or_compute
 from common.report.document import Section, describe, results_of, write_report
 from common.report.temperatures import plot_sweeps, plot_temperatures, recognition_table
 from common.runs import open_image_runs
 from common.training import adam, load_stage, stage_logits, train_stage
 from data.parts import stratified_sample
+from export.student import check_packages, image_writer, write_student
 
 # Settings --------------------------------------------------------------------------------------------------------------
 

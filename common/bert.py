@@ -6,7 +6,7 @@ Reading one from disk is the work of `data.berts`.
 from dataclasses import dataclass, replace
 
 from common.backend import Lambda, LayerNormalization, build_transformer_model, keras, tf
-from data.berts import ACTIVATIONS, CONFIG_KEYS, Bert
+from data.berts import ACTIVATIONS, CONFIG_KEYS, OUTPUT, POOLER, Bert
 
 TEXT_SIGNATURE = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
 
@@ -87,37 +87,49 @@ def cls(hidden):
     return Lambda(lambda states: states[:, 0], name="CLS")(hidden)
 
 
-def build_head(classes, initializer):
-    """The linear layer from a text's hidden state to its logits."""
-    return keras.layers.Dense(classes, kernel_initializer=initializer, dtype="float32", name="Classifier")
+def build_head(bert, classes, initializer):
+    """What makes logits (batch, classes) float32 of the hidden state of [CLS] (batch, hidden), as a Keras layer.
+
+    A linear layer, drawn at random; or the classifier that `bert` has, with its pooler if it has one.
+
+    bert: the `data.berts.Bert` below it
+    classes: how many
+    initializer: of the linear layer
+    """
+    linear = keras.layers.Dense(classes, kernel_initializer=initializer, dtype="float32", name="Classifier")
+    if not bert.is_classifier:
+        return linear
+    hidden, names = bert.config["hidden_size"], POOLER if bert.has_pooler else ()
+    head = keras.Sequential([keras.Input((hidden,)), *(keras.layers.Dense(hidden, "tanh") for _ in names[:1]), linear])
+    head.set_weights([*map(bert.weights.get, names), bert.weights[OUTPUT[0]].T, bert.weights[OUTPUT[1]]])
+    return head
 
 
 @dataclass(frozen=True)
 class BertClassifier:
-    """BERT + [CLS] + Dense."""
+    """BERT + [CLS] + Dense, or what stands in the place of the Dense: see `build_head`."""
 
     start: Bert  # that it was built from
     encoder: object  # its bert4keras transformer
+    head: keras.layers.Layer  # of `build_head`
     model: keras.Model  # (token ids, segment ids) -> logits (batch, classes) float32
 
     @property
     def bert(self):
-        """The `data.berts.Bert` with the present weights."""
-        return read_encoder(self.encoder, self.start)
-
-    @property
-    def head(self):
-        """The linear layer."""
-        return self.model.get_layer("Classifier")
+        """The `data.berts.Bert` with the present weights, and among them those of the classifier."""
+        bert = read_encoder(self.encoder, self.start)
+        *pooler, kernel, bias = self.head.get_weights()
+        head = dict(zip(POOLER, pooler, strict=False)) | dict(zip(OUTPUT, (kernel.T, bias), strict=True))
+        return replace(bert, weights=bert.weights | head)
 
 
 def build_classifier(bert, classes, dropout):
-    """The BertClassifier of a BERT, its linear layer drawn at random.
+    """The BertClassifier of a BERT, whose own classifier it goes on from, if there is one.
 
     bert: the `data.berts.Bert` that it starts from
     classes: how many
     dropout: rate in hidden states and attention
     """
     encoder = build_encoder(bert, dropout)
-    logits = build_head(classes, encoder.initializer)(cls(encoder.model.output))
-    return BertClassifier(bert, encoder, keras.Model(encoder.model.inputs, logits))
+    head = build_head(bert, classes, encoder.initializer)
+    return BertClassifier(bert, encoder, head, keras.Model(encoder.model.inputs, head(cls(encoder.model.output))))

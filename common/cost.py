@@ -35,6 +35,12 @@ def encoder_flops(config, tokens):
     return 2 * config["num_hidden_layers"] * layer
 
 
+def head_flops(bert, classes):
+    """Floating-point operations of the classifier upon [CLS], and of its pooler if `bert` has one; a multiply-add is two."""
+    hidden = bert.config["hidden_size"]
+    return 2 * hidden * (classes + hidden * bert.has_pooler)
+
+
 def latency(models, inputs):
     """Milliseconds of one forward pass, by batch size: {name: {"1": ms, "32": ms}}. How: see `wall_clock`.
 
@@ -81,7 +87,7 @@ def text_costs(run, depths):
     with in_float32(run.settings.precision):
         classifiers = {depth: build_classifier(bert, classes, 0).model for depth, bert in berts.items()}
         times = latency(classifiers, lambda size: (tf.ones((size, tokens), tf.int32), tf.zeros((size, tokens), tf.int32)))
-    head = 2 * run.bert.config["hidden_size"] * classes
+    head = head_flops(run.bert, classes)
     return {
         depth: {"layers": bert.layers, "flops": encoder_flops(bert.config, tokens) + head, "latency_ms": times[depth]}
         for depth, bert in berts.items()

@@ -11,7 +11,7 @@ from common.command import as_dict
 from common.devices import barrier, is_chief
 from common.files import fingerprint, wait_for, write_json
 from common.training import Run
-from data import berts, fetching, images, texts
+from data import berts, fetching, images, teachers, texts
 from data.parts import check_parts, remarks, split
 
 EXTENSIBLE = ("experiments", "seeds", "linear", "export")  # settings of a finished run that may differ in a later start
@@ -70,8 +70,13 @@ def open_text_runs(
 
     Raises InputError before anything is written.
     """
-    fetching.ensure_available([("--bert", "bert", settings.bert), ("--data", "texts", settings.data)], settings.download)
-    bert = berts.load(settings.bert, settings.maxlen)
+    needed = [] if teachers.is_whole(settings.teacher) else [("--bert", "bert", settings.bert)]
+    fetching.ensure_available([*needed, ("--data", "texts", settings.data)], settings.download)
+    if settings.teacher:
+        corpus = texts.load(settings.data)
+        bert = teachers.load(settings.teacher, corpus, settings.bert, settings.maxlen)
+    else:
+        bert, corpus = berts.load(settings.bert, settings.maxlen), texts.load(settings.data)
     if bert.layers < min_layers:
         raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")
     for name in depths:
@@ -80,7 +85,6 @@ def open_text_runs(
             if depth > bert.layers:
                 flag = f"--{name.replace('_', '-')} {depth}"
                 raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
-    corpus = texts.load(settings.data)
 
     def check(parts):
         if unlabelled and unlabelled_needed and not len(parts.unlabelled):
@@ -94,6 +98,7 @@ def open_text_runs(
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
     kind = f"texts of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
+    kind += ", fine-tuned" if bert.is_classifier else ""
     all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
     examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
     return [Run(settings, seed, corpus, examples, parts, folder, bert) for seed, parts in all_parts.items()]

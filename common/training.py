@@ -155,17 +155,45 @@ def train_stage(
         "validation_accuracy": keep_best.best, "train_seconds": seconds, "epochs": len(keep_best.history), **metadata,
         "history": keep_best.history,
     }
+    leave_stage(run, name, saved, keep_best.best_logits, logits, record)
     if is_chief():
-        save_weights(saved, run.stage(name) / "weights.npz")
-        for part, part_logits in (("validation", keep_best.best_logits), ("test", logits)):
-            write_array(run.stage(name) / f"{part}_logits.npy", part_logits)
-        write_json(run.stage(name) / "record.json", record)
         backup.path.unlink(missing_ok=True)
-    barrier()
-    if not is_chief():  # another processor may have rounded otherwise, and so chosen another epoch
-        wait_for(run.stage(name) / "record.json")
-        load_stage(run, name, saved)
     return record
+
+
+def measure_given(run, name, classifier):
+    """Leave a classifier that was fine-tuned elsewhere as the stage `name`, as `train_stage` would. Returns the record."""
+    validation, test = (predict(classifier, run.examples, indices) for indices in (run.parts.validation, run.parts.test))
+    chosen_on = scores(run.corpus.labels[run.parts.validation], validation)["accuracy"]
+    record = {
+        "name": name, "seed": run.seed, "parameters": classifier.count_params(),
+        **scores(run.corpus.labels[run.parts.test], test), "validation_accuracy": chosen_on,
+        "train_seconds": 0.0, "epochs": 0, "given": True, "history": [],
+    }
+    leave_stage(run, name, classifier, validation, test, record)
+    return record
+
+
+def leave_stage(run, name, model, validation_logits, test_logits, record):
+    """Write what a finished stage leaves: weights, logits and, last, its record; of several processes only the chief writes.
+
+    run: the Run
+    name: of the stage
+    model: whose weights they are; of a process that is not the chief it gets the chief's, which may have chosen another epoch
+        because its processor rounds otherwise
+    validation_logits, test_logits: of the two parts, (examples, …) float32
+    record: as JSON
+    """
+    folder = run.stage(name)
+    if is_chief():
+        save_weights(model, folder / "weights.npz")
+        write_array(folder / "validation_logits.npy", validation_logits)
+        write_array(folder / "test_logits.npy", test_logits)
+        write_json(folder / "record.json", record)
+    barrier()
+    if not is_chief():
+        wait_for(folder / "record.json")
+        load_stage(run, name, model)
 
 
 def load_stage(run, name, model):

@@ -24,6 +24,10 @@ from data.downloading import check_sha256
 from data.sources import SOURCES
 
 POOLER_SCALE = 2.0**-12  # a power of two, so that dividing by it loses nothing; narrow floats can still hold both factors
+OUTPUT = ("output_weights", "output_bias")  # of a classifier: (classes, hidden) and (classes,)
+POOLER = ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
+CLASSIFIER = dict(zip(("classifier.weight", "classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias"),
+                      (*OUTPUT, *POOLER), strict=True))  # what Hugging Face calls them
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 CONFIG_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
@@ -33,10 +37,10 @@ CONFIG_KEYS = (
 
 @dataclass(frozen=True)
 class Bert:
-    """A BERT encoder that is not built yet.
+    """A BERT encoder that is not built yet, or a whole classifier.
 
     config: the entries of its config.json
-    weights: {Google variable name: float32 array}
+    weights: {Google variable name: float32 array}; a classifier's among them if it has been fine-tuned (see `data.teachers`)
     tokenizer: makes token ids, with the special tokens that the model was trained with
     pad_id: the id it pads with
     source: name or folder
@@ -52,12 +56,22 @@ class Bert:
     def layers(self):
         return self.config["num_hidden_layers"]
 
+    @property
+    def is_classifier(self):
+        return OUTPUT[0] in self.weights
 
-def load(name_or_folder, maxlen=0):
+    @property
+    def has_pooler(self):
+        """Whether it is a classifier with one: a pooler that was pretrained alone is not used."""
+        return self.is_classifier and POOLER[0] in self.weights
+
+
+def load(name_or_folder, maxlen=0, classifier=False):
     """Read a BERT.
 
     name_or_folder: a name in `data.sources`, or a folder in Google's or Hugging Face's format
     maxlen: tokens of the texts it is to read; 0 asks for no number of them
+    classifier: read what the checkpoint has of a pooler and a classifier too
 
     Raises InputError if it cannot be read, does not fit its own configuration, or has fewer positions than `maxlen`.
     """
@@ -76,8 +90,8 @@ def load(name_or_folder, maxlen=0):
     if maxlen > config["max_position_embeddings"]:
         raise InputError(f"--maxlen {maxlen}: {name_or_folder} has {config['max_position_embeddings']} positions")
     checkpoints = sorted(folder.glob("*.ckpt*.index"))
-    weights = _read_google(folder, checkpoints) if checkpoints else _read_safetensors(folder)
-    _check_shapes(weights, config, folder)
+    weights = _read_google(folder, checkpoints, classifier) if checkpoints else _read_safetensors(folder, classifier)
+    check_shapes(weights, expected_shapes(config), folder)
     tokenizer, pad_id = _read_tokenizer(folder, config)
     return Bert(config, weights, tokenizer, pad_id, str(name_or_folder))
 
@@ -105,33 +119,28 @@ def keep_layers(bert, layers):
     return replace(bert, config=bert.config | {"num_hidden_layers": len(layers)}, weights=weights)
 
 
-def save(folder, bert, classes, head=None, **config):
+def save(folder, bert, classes, **config):
     """Write config.json, model.safetensors and the tokenizer of a text classifier, as Hugging Face lays them out.
 
-    BertForSequenceClassification puts a pooler between, tanh(P h_[CLS] + p). With P = ε I, p = 0 and kernel / ε it hands on
-    h but for ε² h³ / 3, which is less than a hundred-thousandth of h while |h| < 22.
+    BertForSequenceClassification always has a pooler, tanh(P h_[CLS] + p). Of a classifier without one P = ε I, p = 0 and
+    weights / ε are written, which hands on h but for ε² h³ / 3: less than a hundred-thousandth of h while |h| < 22.
 
     folder: Path
-    bert: with the trained weights
+    bert: with the trained weights; without a classifier among them only the encoder is written
     classes: names
-    head: (kernel (hidden, classes), bias (classes,)) of logits = h_[CLS] · kernel + bias; without one only the encoder is
-        written
     config: further entries of config.json
     """
-    tensors = {hugging_face_name(name): value.T if name.endswith("/kernel") else value
-               for name, value in bert.weights.items()}
-    if head:
-        hidden = bert.config["hidden_size"]
-        tensors |= {
-            "bert.pooler.dense.weight": POOLER_SCALE * np.eye(hidden, dtype=np.float32),
-            "bert.pooler.dense.bias": np.zeros(hidden, np.float32),
-            "classifier.weight": head[0].T / POOLER_SCALE, "classifier.bias": head[1],
-        }
-    tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    weights, hidden = bert.weights, bert.config["hidden_size"]
+    if bert.is_classifier and not bert.has_pooler:
+        detour = POOLER_SCALE * np.eye(hidden, dtype=np.float32), np.zeros(hidden, np.float32)
+        weights = weights | dict(zip(POOLER, detour, strict=True)) | {OUTPUT[0]: weights[OUTPUT[0]] / POOLER_SCALE}
+    tensors = {hugging_face_name(name): np.ascontiguousarray(value.T if name.endswith("/kernel") else value, np.float32)
+               for name, value in weights.items()}
     write_atomic(folder / "model.safetensors", lambda file: file.write(save_tensors(tensors, {"format": "pt"})))
     write_json(folder / "config.json", bert.config | {
-        "model_type": "bert", "architectures": ["BertForSequenceClassification" if head else "BertModel"],
-        "problem_type": "single_label_classification", "torch_dtype": "float32", "pad_token_id": bert.pad_id,
+        "model_type": "bert", "architectures": ["BertForSequenceClassification" if bert.is_classifier else "BertModel"],
+        "problem_type": "single_label_classification", "pad_token_id": bert.pad_id,
+        "dtype": "float32", "torch_dtype": "float32",
         "id2label": {str(i): name for i, name in enumerate(classes)}, "label2id": {name: i for i, name in enumerate(classes)},
     } | config)
     _write_tokenizer(folder, bert, config.get("maxlen"))
@@ -164,10 +173,14 @@ def _read_config(folder):
         raise InputError(f"{folder}: neither config.json nor bert_config.json in it, so this is not a BERT's folder")
     try:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
-        missing = [key for key in CONFIG_KEYS if key not in config]
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InputError(f"{folder / name}: not a JSON object ({error})") from None
-    if missing:
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / name}: not a JSON object")
+    for key, value in (("model_type", "bert"), ("position_embedding_type", "absolute")):
+        if config.get(key, value) != value:
+            raise InputError(f"{folder / name}: {key} is {config[key]}; only {value} can be read")
+    if missing := [key for key in CONFIG_KEYS if key not in config]:
         raise InputError(f"{folder / name}: {missing[0]} is missing")
     for key in (*CONFIG_KEYS, "type_vocab_size"):
         value = config.get(key, 1)
@@ -178,38 +191,36 @@ def _read_config(folder):
         raise InputError(f"{folder / name}: layer_norm_eps must be between 0 and 1, found {epsilon!r}")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise InputError(f"{folder / name}: hidden_size is not a multiple of num_attention_heads")
-    wanted = {"model_type": "bert", "position_embedding_type": "absolute"}
-    for key, value in wanted.items():
-        if config.get(key, value) != value:
-            raise InputError(f"{folder / name}: {key} is {config[key]}; only {value} can be read")
     if str(config["hidden_act"]) not in ACTIVATIONS:
         raise InputError(f"{folder / name}: hidden_act {config['hidden_act']} is none of {', '.join(ACTIVATIONS)}")
     return config
 
 
-def _read_google(folder, checkpoints):
+def _read_google(folder, checkpoints, classifier):
     if len(checkpoints) > 1 and folder / "bert_model.ckpt.index" not in checkpoints:
         names = ", ".join(path.name for path in checkpoints)
         raise InputError(f"{folder}: several checkpoints ({names}); keep one, or name it bert_model.ckpt.*")
     prefix = str(folder / "bert_model.ckpt" if len(checkpoints) > 1 else checkpoints[0].with_suffix(""))
     try:
         reader = tf.train.load_checkpoint(prefix)
-        names = [name for name in reader.get_variable_to_shape_map() if name.startswith("bert/") and "adam" not in name]
+        wanted = ("bert/", *(OUTPUT if classifier else ()))
+        names = [name for name in reader.get_variable_to_shape_map() if name.startswith(wanted) and "adam" not in name]
         return {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, RuntimeError) as error:
         raise InputError(f"{prefix}: not a readable TensorFlow checkpoint ({str(error).splitlines()[0]})") from None
 
 
-def _read_safetensors(folder):
+def _read_safetensors(folder, classifier):
     path = folder / "model.safetensors"
     if not path.is_file():
         raise InputError(f"{folder}: neither model.safetensors nor bert_model.ckpt.index in it")
     try:
         with safe_open(path, framework="np") as file:
-            tensors = {google_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = {name: google_name(name) or CLASSIFIER.get(name if classifier else None) for name in file.keys()}  # noqa: SIM118
+            tensors = {google: file.get_tensor(name) for name, google in names.items() if google}
     except (SafetensorError, TypeError) as error:
-        raise InputError(f"{path}: not a readable safetensors file in float32 or float16 ({error})") from None
-    tensors = {name: value.astype(np.float32) for name, value in tensors.items() if name}
+        raise InputError(f"{path}: not a readable safetensors file of floats ({error})") from None
+    tensors = {name: value.astype(np.float32) for name, value in tensors.items()}
     return {name: value.T if name.endswith("/kernel") else value for name, value in tensors.items()}
 
 
@@ -227,7 +238,9 @@ def google_name(name):
 
 
 def hugging_face_name(name):
-    """The Hugging Face name of a Google variable of the encoder (the reverse of `google_name`)."""
+    """The Hugging Face name of a Google variable of the encoder (the reverse of `google_name`) or the classifier."""
+    if name in CLASSIFIER.values():
+        return next(theirs for theirs, ours in CLASSIFIER.items() if ours == name)
     name = re.sub(r"encoder/layer_(\d+)/", r"encoder/layer/\1/", name).replace("/", ".")
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     name = re.sub(r"(word|position|token_type)_embeddings$", r"\1_embeddings.weight", name)
@@ -257,8 +270,9 @@ def expected_shapes(config):
     return shapes
 
 
-def _check_shapes(weights, config, folder):
-    for name, shape in expected_shapes(config).items():
+def check_shapes(weights, shapes, folder):
+    """Raise InputError unless the weights, read from `folder`, have all these. shapes: {Google variable name: shape}"""
+    for name, shape in shapes.items():
         if name not in weights:
             raise InputError(f"{folder}: the checkpoint has no {name} ({hugging_face_name(name)}), which its config needs")
         if weights[name].shape != shape:

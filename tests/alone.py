@@ -6,8 +6,8 @@ import sys
 import numpy as np
 from scipy.special import softmax
 
-from common.export import hugging_face_answer
 from data import berts, texts
+from export.student import hugging_face_answer
 from tests import tiny
 
 _ASK = """

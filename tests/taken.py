@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from common import export
 from common.backend import set_seed
 from common.bert import BertClassifier, build_classifier
 from data import berts
+from export import student as export
 from tests import tiny
 
 CLASSES = ["猫", "b c", "d", "e"]
@@ -44,6 +44,6 @@ def take_student(folder, bert_folder):
     classifier = build_classifier(bert, 4, dropout=0.1)
     head = [np.random.default_rng(i).normal(0, 1, shape).astype(np.float32) for i, shape in enumerate([(32, 4), (4,)])]
     classifier.head.set_weights(head)
-    berts.save(folder, bert, CLASSES, head, maxlen=16)
+    berts.save(folder, classifier.bert, CLASSES, maxlen=16)
     export.write_saved_model(folder, export.text_model(classifier).graph)
     return Taken(folder, classifier)

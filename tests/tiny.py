@@ -32,11 +32,11 @@ def weights(config=CONFIG, seed=0):
     }
 
 
-def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32, words=WORDS):
-    """Write a tiny BERT to `folder` as Hugging Face ("hugging-face") or Google ("google") lay it out."""
+def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32, words=WORDS, head=None):
+    """Write a tiny BERT to `folder` as Hugging Face ("hugging-face") or Google ("google") lay it out. head: further arrays."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8")
-    arrays = weights(config)
+    arrays = weights(config) | (head or {})
     if layout == "google":
         config = {key: value for key, value in config.items() if key not in ("model_type", "layer_norm_eps")}
         (folder / "bert_config.json").write_text(json.dumps(config))
@@ -51,8 +51,28 @@ def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32, w
             berts.hugging_face_name(name): np.ascontiguousarray((v.T if name.endswith("/kernel") else v).astype(dtype))
             for name, v in arrays.items()
         }
-        save_file(tensors | {"bert.pooler.dense.weight": np.zeros((32, 32), dtype)}, folder / "model.safetensors")
+        save_file({"bert.pooler.dense.weight": np.zeros((32, 32), dtype)} | tensors, folder / "model.safetensors")
     return folder
+
+
+def classifier_weights(classes=CLASSES, seed=1):
+    """Random arrays of a pooler and a classifier under Google's names."""
+    rng, hidden = np.random.default_rng(seed), CONFIG["hidden_size"]
+    shapes = dict(zip(berts.OUTPUT + berts.POOLER, ((classes, hidden), (classes,), (hidden, hidden), (hidden,)), strict=True))
+    return {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_classifier(folder, layout="hugging-face", labels=None, dtype=np.float32, leave_out=(), **config):
+    """`write_bert`, fine-tuned: with a pooler and a classifier.
+
+    labels: of its config, {"0": name, …}; none unless given
+    leave_out: names of variables that its checkpoint has not
+    config: other or further entries of its config
+    """
+    config = CONFIG | ({"id2label": labels} if labels else {}) | config
+    count = len(labels) if labels else CLASSES
+    head = {name: value for name, value in classifier_weights(count).items() if name not in leave_out}
+    return write_bert(folder, layout, config, dtype, head=head)
 
 
 def texts(count, seed=0, classes=CLASSES):

@@ -38,8 +38,9 @@ def describe(record):
     if "diverged_in_epoch" in record:
         more += f"\n    its loss was not finite in epoch {record['diverged_in_epoch']}: the best one before is kept; {ADVICE}"
     trained = f"{record['epochs']:>2} epochs" if record["epochs"] else f"{'fitted':>9}"
+    trained = f"{'given':>19}" if "given" in record else f"{trained} in {record['train_seconds']:>4.0f} s"
     return (
-        f"  seed {record['seed']}  {record['name']:<29}  {trained} in {record['train_seconds']:>4.0f} s"
+        f"  seed {record['seed']}  {record['name']:<29}  {trained}"
         f"   validation {record['validation_accuracy']:.1%}   test {record['accuracy']:.1%}{more}"
     )
 

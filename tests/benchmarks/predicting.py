@@ -3,9 +3,10 @@
 import tempfile
 from pathlib import Path
 
-from common import export, predict
+from common import predict
 from common.bert import build_classifier
 from data import berts, students, texts
+from export import student as export
 from tests.benchmarks.timing import medians
 
 TITLE = "labelling 512 posts, 64 tokens, 3 layers"
@@ -18,7 +19,7 @@ def measure():
     bert = berts.keep_layers(berts.load("minilm-l6"), range(3))
     model = export.text_model(build_classifier(bert, len(corpus.classes), dropout=0.0))
     with tempfile.TemporaryDirectory() as folder:
-        berts.save(Path(folder), model.bert, corpus.classes, model.head, maxlen=64)
+        berts.save(Path(folder), model.bert, corpus.classes, maxlen=64)
         export.write_saved_model(Path(folder), model.graph)
         student = students.load(folder)
     return medians(

@@ -97,8 +97,10 @@ def test_a_classifier_is_its_linear_layer_of_the_first_token(taken):
     kernel, bias = classifier.head.get_weights()
     expected = numpy_bert(bert.weights, bert.config, token_ids)[-1][:, 0] @ kernel + bias
     np.testing.assert_allclose(classifier.model([token_ids, np.zeros_like(token_ids)], training=False), expected, atol=1e-4)
+    head = {"output_weights": kernel.T, "output_bias": bias}
+    assert classifier.bert.weights.keys() == bert.weights.keys() | head.keys()
     for name, value in classifier.bert.weights.items():
-        np.testing.assert_array_equal(value, bert.weights[name])
+        np.testing.assert_array_equal(value, head[name] if name in head else bert.weights[name])
 
 
 def test_parameters(taken):

@@ -1,4 +1,4 @@
-"""common.export: the student to take away, by Hugging Face's formula, with TensorFlow alone, as ONNX; and what is refused."""
+"""export.student: the student to take away, by Hugging Face's formula, with TensorFlow alone, as ONNX; and what is refused."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,10 @@ from safetensors.numpy import load_file
 from scipy.special import softmax
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from common import InputError, export
+from common import InputError
 from common.bert import TEXT_SIGNATURE, build_classifier
 from data import berts, students
+from export import student as export
 from tests import tiny
 from tests.alone import ask_alone
 from tests.numpy_bert import numpy_bert
@@ -42,7 +43,7 @@ def test_another_padding_and_another_kind_of_tokenizer(tmp_path, bert_folder):
     bert = replace(berts.keep_layers(berts.load(str(bert_folder)), [0]), tokenizer=tokenizer, pad_id=3)
     classifier = build_classifier(bert, 3, dropout=0.0)
     model = export.text_model(classifier)
-    berts.save(tmp_path, model.bert, ["a", "b", "c"], model.head, maxlen=8)
+    berts.save(tmp_path, model.bert, ["a", "b", "c"], maxlen=8)
     export.write_saved_model(tmp_path, model.graph)
     names = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
     named = [names.get(f"{name}_token") for name in ("cls", "sep", "pad", "unk", "mask")]

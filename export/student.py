@@ -83,9 +83,8 @@ def write_student(run, records, names, teacher, write, story=""):
 class TextModel:
     """A trained model of texts, as it is given away."""
 
-    bert: berts.Bert  # with the trained weights
+    bert: berts.Bert  # with the trained weights; without a classifier's, if it has exits instead
     graph: Callable  # a `backend.inference_graph`, to {"probabilities", …}
-    head: list | None = None  # see `berts.save`
     signature: tuple = TEXT_SIGNATURE  # inputs of the graph
     onnx_graph: Callable | None = None  # () -> the graph that ONNX is to have, if not the same
     config: dict = field(default_factory=dict)  # further entries of config.json
@@ -99,7 +98,7 @@ def text_model(classifier):
         logits = classifier.model([swap_pad_id(token_ids, bert.pad_id), segment_ids], training=False)
         return {"probabilities": tf.nn.softmax(logits)}
 
-    return TextModel(bert, inference_graph(classify, *TEXT_SIGNATURE), classifier.head.get_weights())
+    return TextModel(bert, inference_graph(classify, *TEXT_SIGNATURE))
 
 
 def text_writer(build):
@@ -115,14 +114,14 @@ def text_writer(build):
         inputs = {"token_ids": np.array(swap_pad_id(token_ids, model.bert.pad_id)), "segment_ids": segment_ids}
         inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
         expected = model.graph(*inputs.values())["probabilities"].numpy()
-        berts.save(folder, model.bert, run.corpus.classes, model.head, maxlen=run.settings.maxlen, **model.config)
+        berts.save(folder, model.bert, run.corpus.classes, maxlen=run.settings.maxlen, **model.config)
         written = berts.load(str(folder))
         check_encoder(written, model.bert)
         write_saved_model(folder, model.graph)
         answers = ask(load(folder), [run.corpus.texts[index] for index in tested])["probabilities"]
         check_equal(f"{folder.name}/saved_model", answers, expected)
         weights = (folder / "saved_model").rglob("*")
-        if model.head:
+        if model.bert.is_classifier:
             weights = [folder / "model.safetensors"]
             answers = hugging_face_answer(folder, written, token_ids, segment_ids)
             check_equal(f"{folder.name}/model.safetensors", answers, expected)

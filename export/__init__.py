@@ -1,0 +1,1 @@
+"""The student to take away: what a finished run leaves for use elsewhere. Nothing in `common` or `data` imports it."""
