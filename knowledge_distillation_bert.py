@@ -14,6 +14,7 @@ same student trained alone, self-distilled, distilled from noise, and distilled 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -28,11 +29,12 @@ from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
 from common.report.document import describe, results_of, write_report
 from common.runs import open_text_runs
-from common.training import adam, fine_tune, measure_given, stage_logits, train_stage, trained
+from common.soft_labels import check_teachers, ensemble_labels, stage_logits, teacher_logits
+from common.training import adam, fine_tune, measure_given, train_stage, trained
 from data.berts import keep_layers, layers_to_keep
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
-from export.student import check_packages, text_model, text_writer, write_student
+from export.student import check_packages, text_model, text_writer, write_student, write_teacher
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -52,14 +54,16 @@ class Settings:
 
     # Models
     bert: str = "minilm-l6"  # the teacher: a named BERT, or your own folder
-    teacher: str = ""  # in its place: a classifier fine-tuned already, a folder or, beside --bert, a file
+    teacher: tuple[str, ...] = ()  # in its place: a classifier fine-tuned already (folder, or file beside --bert), or several
+    soft_labels: tuple[str, ...] = ()  # instead of a teacher: a file of what it answered, or several
+    ensemble: bool = False  # the teachers of all seeds are a teacher too, for `distilled-ensemble`
     maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
     student_layers: PositiveInt = 3  # layers of the student
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
     linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Distillation
-    experiments: tuple[str, ...] = DEFAULT  # rows: these, alone-self-distilled, teacher-self-distilled, noise
+    experiments: tuple[str, ...] = DEFAULT  # rows: these, -ensemble, alone-self-distilled, teacher-self-distilled, noise
     temperature: Temperature = 6.0  # T
     hard_weight: NonNegative = 1.0  # of the cross-entropy with the labels
     soft_weight: NonNegative = 1.0  # of T² · KL(teacher || student)
@@ -106,7 +110,7 @@ class Experiment:
     """A row of the original's table: how deep the model is, whose soft labels it learns, and on which texts."""
 
     deep: bool
-    soft_labels: str | None  # of another experiment's model, "noise", or None: hard labels alone
+    soft_labels: str | None  # of another experiment's model, several teachers, noise, or None: hard labels alone
     unlabelled: bool = False
 
 
@@ -114,6 +118,7 @@ EXPERIMENTS = {
     "teacher": Experiment(deep=True, soft_labels=None),
     "alone": Experiment(deep=False, soft_labels=None),
     "distilled": Experiment(deep=False, soft_labels="teacher"),
+    "distilled-ensemble": Experiment(deep=False, soft_labels="ensemble"),
     "distilled-unlabelled": Experiment(deep=False, soft_labels="teacher", unlabelled=True),
     "alone-self-distilled": Experiment(deep=False, soft_labels="alone"),
     "teacher-self-distilled": Experiment(deep=True, soft_labels="teacher"),
@@ -121,7 +126,8 @@ EXPERIMENTS = {
 }
 COMPARISONS = (
     *((name, LINEAR) for name in DEFAULT),
-    ("distilled", "alone"), ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
+    ("distilled", "alone"), ("distilled-ensemble", "alone"), ("distilled-ensemble", "distilled"),
+    ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
     ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
 )
 
@@ -144,10 +150,14 @@ def build(run, name):
 
 
 def soft_labels_of(run, name, indices):
-    """Soft labels (texts, classes) at temperature T, from noise or from a finished experiment's model."""
+    """Soft labels (texts, classes) at temperature T, from noise, several teachers, or the model of a finished experiment."""
     temperature = run.settings.temperature
     if name == "noise":
         return noise_labels(run.corpus.labels[indices], len(run.corpus.classes), temperature, run.seed)
+    if name == "ensemble":
+        return ensemble_labels(run, build, indices, temperature)
+    if name == "teacher":
+        return soften(next(teacher_logits(run, build, indices)), temperature)
     return soften(stage_logits(run, name, trained(run, name, build).model, indices), temperature)
 
 
@@ -192,9 +202,12 @@ def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
     unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    runs, records = open_text_runs(SCRIPT, preset, settings, unlabelled), []
+    teacher, records = next(iter(settings.teacher), ""), []
+    runs = open_text_runs(SCRIPT, preset, settings, unlabelled, teacher=teacher, answered=settings.soft_labels)
     for record in (linear := linear_records(runs)):
         print(describe(record))
+    for run in runs if settings.ensemble else ():
+        train(run, "teacher")  # all of them, before the first student learns from all
     for run in runs:
         for name in wanted:
             records.append(train(run, name))
@@ -210,17 +223,26 @@ def check(settings):
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:
         raise InputError("--experiments distilled-unlabelled needs --unlabelled-examples above 0")
-    needed = {"teacher", *settings.experiments} | {EXPERIMENTS[name].soft_labels for name in settings.experiments}
-    return [name for name in EXPERIMENTS if name in needed]
+    several = check_teachers(settings)
+    if "distilled-ensemble" in settings.experiments and not several:
+        raise InputError("--experiments distilled-ensemble needs several --teacher, several --soft-labels, or --ensemble")
+    wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
+    wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
+    if not settings.soft_labels:
+        return [name for name in EXPERIMENTS if name in wanted]
+    if STARTS[settings.student_init][1]:
+        raise InputError(f"--student-init {settings.student_init}: with --soft-labels there is no teacher to start from")
+    return [name for name in EXPERIMENTS if name in wanted and not EXPERIMENTS[name].deep]
 
 
 def report(preset, settings, run, records, linear):
     """Write the report and the student; print the tables."""
-    depths = (run.bert.layers, settings.student_layers)
+    depths = (settings.student_layers if run.answers else run.bert.layers, settings.student_layers)
     costs = load_or_compute(run.folder / "cost.json", lambda: text_costs(run, depths))
     records = [record | costs[str(depths[not EXPERIMENTS[record["name"]].deep])] for record in records] + linear
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
     shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
+    write_teacher(run, records, "teacher", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     student, sections = write_student(run, records, shallow, "teacher", write, __doc__)
     write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections)

@@ -34,7 +34,7 @@ from common.runs import open_text_runs
 from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
 from data.berts import keep_layers
 from data.grounds import on_grounds
-from export.student import check_packages, text_model, text_writer, write_student
+from export.student import check_packages, text_model, text_writer, write_student, write_teacher
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ def train_mixed(run, name, predecessor, successor, classifier):
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
-    runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"))
+    runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"), teacher=settings.teacher)
     modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
     spans = ("-".join(map(str, sorted({part[0], part[-1]}))) for part in modules)  # [2, 3, 4] as "2-4"
     print("modules: " + ", ".join(f"{span} -> {i}" for i, span in enumerate(spans)))
@@ -339,6 +339,7 @@ def report(preset, settings, run, records, linear):
     if any(record["name"] in THESEUS for record in records):
         plots = ["replacing.png"]
         plot_replacing(run.folder / plots[0], [record for record in records if record["name"] in shallow], THESEUS)
+    write_teacher(run, records, "predecessor", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     student, sections = write_student(run, records, shallow, "predecessor", write, __doc__)
     write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections, plots=plots)

@@ -21,7 +21,7 @@ import numpy as np
 from common import InputError, command, early_exit, training
 from common.backend import MultiHeadAttention, in_float32, keras, set_seed, tf
 from common.batches import TokenizedTexts
-from common.bert import build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of, read_encoder
+from common.bert import BertClassifier, build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of, read_encoder
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
 from common.cost import encoder_flops, head_flops
 from common.devices import exit_unless_chief, fresh_session
@@ -37,7 +37,7 @@ from data import texts
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
-from export.student import TextModel, check_packages, text_writer, write_student
+from export.student import TextModel, check_packages, text_writer, write_student, write_teacher
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -199,6 +199,13 @@ def trained_fastbert(run, name):
     return fastbert
 
 
+def trained_teacher(run, name):
+    """The BertClassifier of the teacher, its head a `build_head`."""
+    encoder, head, model = build_teacher(run, depths_of(run)[name], 0.0)
+    training.load_stage(run, name, model)
+    return BertClassifier(keep_layers(run.bert, range(depths_of(run)[name])), encoder, head, model)
+
+
 def uncertainty(probabilities, top_k=0):
     """u = -Σ p log p / log N, from 0 to 1  (paper, equation 7). Returns (…) float32.
 
@@ -336,6 +343,7 @@ def main(preset, settings):
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=EXTENSIBLE,
+        teacher=settings.teacher,
     )
     for record in (linear := linear_records(runs)):
         print(describe(record))
@@ -459,6 +467,8 @@ def report(preset, settings, runs, names, linear):
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the "
               f"{results['data']['chosen_on']} part: {record['chosen']}")
     plot_exits(run.folder / "exits.png", records)
+    if run.settings.teacher_head == "dense" or run.bert.is_classifier:  # Hugging Face has no place for a branch
+        write_teacher(run, records, "teacher", trained_teacher)
     student, section = write_student(run, records, names, "teacher", text_writer(student_model), __doc__)
     tokens = f"(timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on average)"
     example = f"one text of {settings.maxlen} tokens {tokens}"

@@ -31,7 +31,8 @@ from common.files import load_or_compute
 from common.report.document import Section, describe, results_of, write_report
 from common.report.temperatures import plot_sweeps, plot_temperatures, recognition_table
 from common.runs import open_image_runs
-from common.training import adam, load_stage, stage_logits, train_stage
+from common.soft_labels import stage_logits
+from common.training import adam, load_stage, train_stage
 from data.parts import stratified_sample
 from export.student import check_packages, image_writer, write_student
 

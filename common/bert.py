@@ -5,7 +5,7 @@ Reading one from disk is the work of `data.berts`.
 
 from dataclasses import dataclass, replace
 
-from common.backend import Lambda, LayerNormalization, build_transformer_model, keras, tf
+from common.backend import Lambda, LayerNormalization, build_transformer_model, inference_graph, keras, tf
 from data.berts import ACTIVATIONS, CONFIG_KEYS, OUTPUT, POOLER, Bert
 
 TEXT_SIGNATURE = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
@@ -121,6 +121,15 @@ class BertClassifier:
         *pooler, kernel, bias = self.head.get_weights()
         head = dict(zip(POOLER, pooler, strict=False)) | dict(zip(OUTPUT, (kernel.T, bias), strict=True))
         return replace(bert, weights=bert.weights | head)
+
+
+def classifier_graph(classifier):
+    """A BertClassifier as a graph: (token ids as its tokenizer makes and pads them, segment ids) -> {"probabilities"}."""
+    def classify(token_ids, segment_ids):
+        logits = classifier.model([swap_pad_id(token_ids, classifier.start.pad_id), segment_ids], training=False)
+        return {"probabilities": tf.nn.softmax(logits)}
+
+    return inference_graph(classify, *TEXT_SIGNATURE)
 
 
 def build_classifier(bert, classes, dropout):

@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from common import InputError, errors_in_one_line
 from common.batches import by_length
+from common.bert import build_classifier, classifier_graph
+from data import students, teachers
 from data.students import ask, load
 from data.texts import SURROGATE, decoded, lines_of
 
@@ -23,17 +25,19 @@ def predict(
     /,
     file: str = "",
     top: int = 1,
+    all: bool = False,
     speed: float | None = None,
     json: bool = False,
     batch_size: int = 32,
 ) -> None:
-    """Label texts with the student of a finished run: a line each, in their order.
+    """Label texts with the student of a finished run, or with a teacher: a line each, in their order.
 
     Args:
-        folder: a run's folder, or its student/
+        folder: a run's folder, its student/, or a classifier that --teacher of the scripts takes
         texts: the texts; without any, those of --file or of standard input, a text a line
         file: a file of texts, UTF-8, plain or .gz
         top: how many labels to tell, the most probable first
+        all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
         speed: of a FastBERT, from 0 (as its teacher) to 1; without it that which was chosen after training
         json: tell it as JSON, an object a line
         batch_size: texts that are computed together
@@ -45,17 +49,37 @@ def predict(
     for text in texts:
         if SURROGATE.search(text):
             raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
-    student = load(folder)
+    if all and not json:
+        raise InputError("--all: is for --json")
+    student = load_teacher(folder) if is_teacher(folder) else load(folder)
     if speed is not None and not student.stops_early:
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
+    top = len(student.classes) if all else top
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
         remaining = iter(texts or read(file))
         while some := list(itertools.islice(remaining, CHUNK_SIZE)):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
+                if all:
+                    answer = {"probabilities": {label["label"]: label["probability"] for label in answer["labels"]}}
                 print(dumps({"text": text} | answer, ensure_ascii=False) if json else as_columns(student, text, answer))
             bar.update(len(some))
+
+
+def is_teacher(folder):
+    """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor one with a SavedModel."""
+    files = [file.name for file in Path(folder).iterdir()] if Path(folder).is_dir() else []
+    return bool({"config.json", "bert_config.json"} & {*files}) and "saved_model" not in files
+
+
+def load_teacher(folder):
+    """A fine-tuned classifier as a `Student`, which reads texts as long as it has been taught, or has positions."""
+    bert, classes = teachers.read(folder)
+    graph = classifier_graph(build_classifier(bert, len(classes), dropout=0.0))
+    maxlen = bert.config.get("maxlen") or bert.config["max_position_embeddings"]
+    return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer, classes, bert.config,
+                            maxlen, bert.pad_id)
 
 
 def read(file):

@@ -4,6 +4,8 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from common import InputError
 from common.backend import precision_remarks, set_precision
 from common.batches import Pixels, TokenizedTexts
@@ -11,7 +13,7 @@ from common.command import as_dict
 from common.devices import barrier, is_chief
 from common.files import fingerprint, wait_for, write_json
 from common.training import Run
-from data import berts, fetching, images, teachers, texts
+from data import berts, fetching, images, soft_labels, teachers, texts
 from data.parts import check_parts, remarks, split
 
 EXTENSIBLE = ("experiments", "seeds", "linear", "export")  # settings of a finished run that may differ in a later start
@@ -55,7 +57,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE,
+    extensible=EXTENSIBLE, teacher="", answered=(),
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -67,14 +69,16 @@ def open_text_runs(
     depths: names of the settings that say how many layers of the BERT a model is to have
     min_layers: how many the BERT must have
     extensible: see `open_folder`
+    teacher: path of a classifier that takes the place of the BERT
+    answered: paths of files with soft labels for all texts to learn from
 
     Raises InputError before anything is written.
     """
-    needed = [] if teachers.is_whole(settings.teacher) else [("--bert", "bert", settings.bert)]
+    needed = [] if teachers.is_whole(teacher) else [("--bert", "bert", settings.bert)]
     fetching.ensure_available([*needed, ("--data", "texts", settings.data)], settings.download)
-    if settings.teacher:
+    if teacher:
         corpus = texts.load(settings.data)
-        bert = teachers.load(settings.teacher, corpus, settings.bert, settings.maxlen)
+        bert = teachers.load(teacher, corpus, settings.bert, settings.maxlen)
     else:
         bert, corpus = berts.load(settings.bert, settings.maxlen), texts.load(settings.data)
     if bert.layers < min_layers:
@@ -86,7 +90,12 @@ def open_text_runs(
                 flag = f"--{name.replace('_', '-')} {depth}"
                 raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
 
+    answers = tuple(soft_labels.load(path, corpus) for path in answered)
+    corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
+
     def check(parts):
+        for path, logits in zip(answered, answers, strict=True):
+            soft_labels.check_complete(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
         if unlabelled and unlabelled_needed and not len(parts.unlabelled):
             raise InputError(
                 f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
@@ -97,11 +106,12 @@ def open_text_runs(
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
+    inputs |= {"soft_labels": fingerprint(*answers)} if answers else {}
     kind = f"texts of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
     examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
-    return [Run(settings, seed, corpus, examples, parts, folder, bert) for seed, parts in all_parts.items()]
+    return [Run(settings, seed, corpus, examples, parts, folder, bert, answers) for seed, parts in all_parts.items()]
 
 
 def open_image_runs(script, preset, settings, check, extensible):

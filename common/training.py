@@ -19,7 +19,7 @@ from common.callbacks import Backup, KeepBest, ProgressBar
 from common.devices import barrier, distributed, is_chief
 from common.distillation import hard_loss
 from common.evaluation import predict, scores
-from common.files import fingerprint, wait_for, write_array, write_atomic, write_json
+from common.files import wait_for, write_array, write_atomic, write_json
 from data.berts import Bert
 from data.parts import Parts
 
@@ -38,6 +38,7 @@ class Run:
     parts: Parts  # which examples are for what
     folder: Path  # the run's, for all seeds
     bert: Bert | None = None  # that its models start from, if they do
+    answers: tuple = ()  # of teachers elsewhere: logits (texts, classes) each, NaN where there is none
 
     def stage(self, name):
         """The folder of the stage `name`."""
@@ -214,29 +215,3 @@ def save_weights(model, path):
     """Write all weights of `model` to `path` (.npz), atomically."""
     weights = {str(i): value for i, value in enumerate(model.get_weights())}
     write_atomic(path, lambda file: np.savez(file, **weights))
-
-
-def stage_logits(run, name, classifier, indices):
-    """Logits (examples, classes) of a finished stage to make soft labels of, each example computed once in a run.
-
-    They are kept beside the stage, and count only if they were made by the same weights. An example is found by a digest of its
-    token ids or pixels, never by its position; and logits, rather than soft labels, serve every temperature.
-
-    run: the Run
-    name: of the stage
-    classifier: its model, with the stage's weights
-    indices: (examples,) int, which of them
-    """
-    path, stored, weights = run.stage(name) / "soft_labels.npz", {}, fingerprint(*classifier.get_weights())
-    keys = np.array([fingerprint(run.examples.example(index)) for index in indices])
-    if path.is_file():
-        with np.load(path) as file:
-            if str(file["fingerprint"]) == weights:
-                stored = dict(zip(file["keys"], file["logits"], strict=True))
-    missing = np.flatnonzero([key not in stored for key in keys])
-    if len(missing):
-        stored |= dict(zip(keys[missing], predict(classifier, run.examples, indices[missing]), strict=True))
-        arrays = {"fingerprint": weights, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
-        if is_chief():
-            write_atomic(path, lambda file: np.savez(file, **arrays))
-    return np.stack([stored[key] for key in keys])

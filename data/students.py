@@ -57,6 +57,11 @@ def load(folder):
     if known is None or known.shape[-1] != len(classes):
         found = "no probabilities" if known is None else f"probabilities of {known.shape[-1]} classes"
         raise InputError(f"{folder}: the model gives {found}, config.json names {len(classes)}; they are not of one model")
+    return student(answer, tokenizer, classes, config, maxlen, pad_id)
+
+
+def student(answer, tokenizer, classes, config, maxlen, pad_id):
+    """A `Student` whose tokenizer cuts texts to `maxlen` tokens and pads them with `pad_id`."""
     tokenizer.enable_truncation(maxlen)
     tokenizer.enable_padding(pad_id=pad_id, pad_token=tokenizer.id_to_token(pad_id), pad_to_multiple_of=8)
     return Student(answer, tokenizer, classes, config)

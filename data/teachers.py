@@ -44,15 +44,25 @@ def is_whole(path):
 
 
 def load(path, corpus, bert="", maxlen=0):
-    """Read a classifier, its classes put into the order of the data's.
+    """`read` a classifier, and put its classes into the order of the data's.
+
+    corpus: the `texts.Corpus` whose labels it must have
+
+    Returns a `berts.Bert`. Raises InputError if it has other labels, too.
+    """
+    return _in_order_of(*read(path, bert, maxlen), corpus, path)
+
+
+def read(path, bert="", maxlen=0):
+    """Read a classifier.
 
     path: a folder of Hugging Face's BertForSequenceClassification, of Google's run_classifier or of ours, or a weights file
         that bert4keras saved for BERT + [CLS] + Dense
-    corpus: the `texts.Corpus` whose labels it must have; a classifier without names for its labels has numbers, from 0
     bert: for a weights file, name or folder of the BERT whose configuration and tokenizer it has
     maxlen: tokens of the texts it is to read; 0 asks for no number of them
 
-    Returns a `berts.Bert`. Raises InputError if it cannot be read, is no classifier of one class a text, or has other labels.
+    Returns (`berts.Bert`, names of its classes in order, numbers if it has none). Raises InputError if it cannot be read, or is
+    no classifier of one class a text.
     """
     folder = Path(path)
     if is_whole(path):
@@ -66,7 +76,7 @@ def load(path, corpus, bert="", maxlen=0):
         classes = list(map(str, range(len(start.weights["output_bias"]))))
     else:
         raise InputError(f"--teacher {path}: there is no such folder or file; {READ}")
-    return _in_order_of(start, classes, corpus, path)
+    return start, classes
 
 
 def _checked(bert, folder):

@@ -135,7 +135,7 @@ def _read(path, notes, labelled):
     """The _Part that a file holds. labelled: refuse a file without any label, unless it is called test."""
     readers = {".tab": _orange_rows} | dict.fromkeys(DELIMITERS, _table_rows)
     part, known, empty = _Part(path), {}, 0
-    for line, row in readers.get(_suffix(path), _json_rows)(path):
+    for line, row in readers.get(_suffix(path), json_rows)(path):
         where = f"{path}, line {line}"
         column = next((name for name in TEXT_COLUMNS if name in row), None)
         if column is None:
@@ -227,7 +227,8 @@ def _is_gb18030(line):
     return len(common) > 0.8 * len(foreign)  # which accents in Latin-1, taken for pairs with the letters after them, are not
 
 
-def _json_rows(path):
+def json_rows(path):
+    """(number, object) of a file of JSON lines."""
     for line, row in lines_of(path):
         if row.strip():
             try:

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from common import InputError, reason
 from common.backend import in_float32, inference_graph, tf
-from common.bert import TEXT_SIGNATURE, build_encoder, swap_pad_id
+from common.bert import TEXT_SIGNATURE, build_encoder, classifier_graph, swap_pad_id
 from common.evaluation import plainest
 from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
@@ -60,10 +60,10 @@ def write_student(run, records, names, teacher, write, story=""):
     })
     best = max(students[chosen], key=lambda record: record["validation_accuracy"])
     beside = {record["name"]: record for record in records if record["seed"] == best["seed"]}
-    run, deep = replace(run, seed=best["seed"]), beside[teacher]
+    run, deep = replace(run, seed=best["seed"]), beside.get(teacher)
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
         size = write(folder, run, best)
-        sizes = (run.stage(teacher) / "weights.npz").stat().st_size, size
+        sizes = deep and (run.stage(teacher) / "weights.npz").stat().st_size, size
         table = student_table(deep, best, sizes, beside.get(LINEAR))
         if story:
             write_text(folder / "README.md", model_card(story, run, best, table))
@@ -91,14 +91,8 @@ class TextModel:
 
 
 def text_model(classifier):
-    """The TextModel of a `bert.BertClassifier`. Its graph takes ids as the tokenizer makes them, padded with its pad_id."""
-    bert = classifier.bert
-
-    def classify(token_ids, segment_ids):
-        logits = classifier.model([swap_pad_id(token_ids, bert.pad_id), segment_ids], training=False)
-        return {"probabilities": tf.nn.softmax(logits)}
-
-    return TextModel(bert, inference_graph(classify, *TEXT_SIGNATURE))
+    """The TextModel of a `bert.BertClassifier`."""
+    return TextModel(classifier.bert, classifier_graph(classifier))
 
 
 def text_writer(build):
@@ -130,6 +124,24 @@ def text_writer(build):
         return sum(file.stat().st_size for file in weights)
 
     return write
+
+
+def write_teacher(run, records, name, build):
+    """Write to teacher/ the teacher that is best on the validation part, as --teacher takes it; delete it if there is none.
+
+    run: of any seed
+    records: of the finished stages
+    name: of the teacher
+    build: (run of its seed, its name) -> BertClassifier with the trained weights
+    """
+    teachers = [record for record in records if record["name"] == name]
+    if not teachers:
+        return shutil.rmtree(run.folder / "teacher", ignore_errors=True)
+    run = replace(run, seed=max(teachers, key=lambda record: record["validation_accuracy"])["seed"])
+    with in_float32(run.settings.precision), atomic_folder(run.folder / "teacher") as folder:
+        bert = build(run, name).bert
+        berts.save(folder, bert, run.corpus.classes, maxlen=run.settings.maxlen)
+        check_encoder(berts.load(str(folder)), bert)
 
 
 def check_encoder(written, bert):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from scipy.special import softmax
 import knowledge_distillation_bert
 import knowledge_distillation_bert_of_theseus
 import knowledge_distillation_fastbert
-from data import berts
+from common import soft_labels
+from common.training import Run
+from data import berts, teachers, texts
+from data.parts import split
 from tests import tiny
 from tests.alone import check_student
 from tests.numpy_bert import numpy_bert
@@ -28,7 +32,8 @@ def folder(tmp_path_factory):
 
 def run(script, tmp_path, folder, *flags):
     """The records of a finished run by model name."""
-    words = ["--teacher", folder, "--data", tiny.write_data(tmp_path / "data"), *SANE, *flags, "--output", tmp_path / "run"]
+    given, data = folder if isinstance(folder, list) else [folder], tiny.write_data(tmp_path / "data")
+    words = ["--teacher", *given, "--data", data, *SANE, *flags, "--output", tmp_path / "run"]
     done = start(script, *words)
     assert done.returncode == 0, done.stderr
     assert "given: 2 layers, fine-tuned\n" in done.stdout
@@ -39,14 +44,22 @@ def check_given(tmp_path, record, folder):
     """The record and the logits of a teacher are those of what stands in the folder; nothing was trained."""
     assert (record["train_seconds"], record["epochs"], record["given"]) == (0, 0, True)
     head = tiny.classifier_weights()
-    texts = [text for text, _ in tiny.texts(80, seed=2)]
-    examples = tiny.tokenized(texts, berts.load(str(folder)))
+    examples = tiny.tokenized([text for text, _ in tiny.texts(80, seed=2)], berts.load(str(folder)))
     hidden = numpy_bert(tiny.weights(CONFIG), CONFIG, examples.inputs(np.arange(80))[0])[-1][:, 0]
     pooled = np.tanh(hidden @ head["bert/pooler/dense/kernel"] + head["bert/pooler/dense/bias"])
     expected = softmax(pooled @ head["output_weights"].T + head["output_bias"], axis=-1)[:, ::-1]
     logits = np.load(tmp_path / "run" / "seed-0" / record["name"] / "test_logits.npy")
     np.testing.assert_allclose(softmax(logits, axis=-1), expected, atol=1e-5)
     assert record["accuracy"] == np.mean(expected.argmax(-1) == np.arange(80) % 4)
+
+
+def check_written_teacher(tmp_path, folder):
+    """teacher/ of a run is the classifier that was given, as the scripts and transformers take it."""
+    written, given = (berts.load(str(path), classifier=True) for path in (tmp_path / "run" / "teacher", folder))
+    for name, value in given.weights.items():
+        order = slice(None, None, -1) if name in berts.OUTPUT else slice(None)  # the order of the data's classes
+        np.testing.assert_array_equal(written.weights[name], value[order], err_msg=name)
+    assert written.config["id2label"] == {str(i): f"class {i}" for i in range(4)}
 
 
 @pytest.mark.slow
@@ -59,6 +72,7 @@ def test_soft_labels_are_its_own(tmp_path, folder):
     student = berts.load(str(tmp_path / "run" / "student"), classifier=True)
     moved = np.abs(student.weights[berts.POOLER[0]] - tiny.classifier_weights()[berts.POOLER[0]])
     assert 0 < moved.max() < 0.01  # its pooler, trained on for a few steps: no detour
+    check_written_teacher(tmp_path, folder)
 
 
 @pytest.mark.slow
@@ -71,6 +85,7 @@ def test_the_predecessor_is_it_and_the_successor_has_its_classifier(tmp_path, fo
     wanted = tiny.classifier_weights() | {name: tiny.classifier_weights()[name][::-1] for name in berts.OUTPUT}
     for name, value in wanted.items():  # frozen in the mixed stage
         np.testing.assert_array_equal(student.weights[name], value, err_msg=name)
+    check_written_teacher(tmp_path, folder)
 
 
 @pytest.mark.slow
@@ -81,8 +96,89 @@ def test_the_last_exit_is_its_head(tmp_path, folder):
     exits, teacher = (np.load(tmp_path / "run" / "seed-0" / name / "test_logits.npy")
                       for name in ("fastbert-branches", "teacher"))
     np.testing.assert_allclose(exits[:, -1], teacher, atol=1e-4)
+    check_written_teacher(tmp_path, folder)
     layer = 4 * 16 * 32 * 32 + 2 * 16 * 16 * 32 + 2 * 16 * 32 * 64
     assert records["teacher"]["flops"] == 2 * (2 * layer + 32 * 32 + 32 * 4)
+
+
+@pytest.mark.slow
+def test_several_teachers_are_averaged(tmp_path, folder):
+    """Their probabilities, softened, not their logits; each reads the texts with its own tokenizer."""
+    config, words = CONFIG | {"id2label": LABELS}, [*reversed(tiny.WORDS)]
+    other = tiny.write_bert(tmp_path / "other", config=config, words=words, head=tiny.classifier_weights())
+    flags = ["--experiments", "teacher", "--student-epochs", 1, "--temperature", 3]
+    records = run(knowledge_distillation_bert, tmp_path, [folder, other], *flags)
+    assert [*records] == ["teacher", "distilled-ensemble"]
+    check_given(tmp_path, records["teacher"], folder)
+    run_folder, corpus = tmp_path / "run", texts.load(str(tmp_path / "data"))
+    given = [teachers.load(str(path), corpus) for path in (folder, other)]
+    settings = replace(knowledge_distillation_bert.Settings(), teacher=("", str(other)), maxlen=16)
+    examples = tiny.tokenized(corpus.texts, given[0])
+    one = Run(settings, 0, corpus, examples, split(corpus, 0, 64), run_folder, given[0])
+    indices = one.parts.train[:8]
+    found = soft_labels.ensemble_labels(one, knowledge_distillation_bert.build, indices, 3.0)
+    logits = []
+    for bert in given:
+        ids = tiny.tokenized([corpus.texts[index] for index in indices], bert).inputs(np.arange(8))[0]
+        hidden = numpy_bert(bert.weights, bert.config, ids)[-1][:, 0]
+        pooled = np.tanh(hidden @ bert.weights[berts.POOLER[0]] + bert.weights[berts.POOLER[1]])
+        logits.append(pooled @ bert.weights["output_weights"].T + bert.weights["output_bias"])
+    assert np.abs(logits[0] - logits[1]).max() > 0.1
+    np.testing.assert_allclose(found, np.mean([softmax(z / 3, axis=-1) for z in logits], axis=0), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_soft_labels_of_a_file_need_no_teacher(tmp_path, bert_folder):
+    """Without a weight on the labels the student learns what stands in the file, and nothing else of a teacher is there."""
+    data = tiny.write_data(tmp_path / "data")
+    rows = [{"text": text, "probabilities": {f"class {i}": float(i == j % 4) for i in range(4)}}
+            for j, (text, _) in enumerate(tiny.texts(160, seed=1))]
+    (tmp_path / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["--bert", bert_folder, "--data", data, *SANE, "--soft-labels", tmp_path / "answers.jsonl", "--hard-weight", 0,
+             "--unlabelled-examples", 64, "--unlabelled-epochs", 25, "--patience", 0, "--student-learning-rate", "3e-3",
+             "--student-epochs", 1, "--experiments", "alone", "distilled-unlabelled", "--output", tmp_path / "run"]
+    done = start(knowledge_distillation_bert, *words)
+    assert done.returncode == 0, done.stderr
+    assert f"soft labels from {tmp_path / 'answers.jsonl'}: no teacher is trained or timed" in done.stdout
+    records = {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
+    assert [*records] == ["alone", "distilled-unlabelled"]
+    assert records["distilled-unlabelled"]["soft_label_accuracy"] == 1 and records["distilled-unlabelled"]["accuracy"] > 0.5
+    assert "teacher  " not in done.stdout and not (tmp_path / "run" / "seed-0" / "teacher").exists()
+
+
+@pytest.mark.slow
+def test_the_teachers_of_all_seeds_are_an_ensemble(tmp_path):
+    """Every seed's teacher answers the texts of every seed, computed once and kept beside it."""
+    bert = tiny.write_bert(tmp_path / "bert", config=tiny.CONFIG | {"num_hidden_layers": 1})
+    words = ["--bert", bert, "--data", tiny.write_data(tmp_path / "data"), *SANE, "--seeds", 0, 1, "--ensemble",
+             "--experiments", "teacher", "--teacher-epochs", 1, "--student-epochs", 1, "--output", tmp_path / "run"]
+    done = start(knowledge_distillation_bert, *words)
+    assert done.returncode == 0, done.stderr
+    records = json.loads((tmp_path / "run" / "results.json").read_text())["models"]
+    assert [(record["name"], record["seed"]) for record in records] == [
+        (name, seed) for seed in (0, 1) for name in ("teacher", "distilled-ensemble")]
+    corpus = texts.load(str(tmp_path / "data"))
+    learned = {corpus.texts[index] for seed in (0, 1) for index in split(corpus, seed, 64, 0, 20).train}
+    for seed in (0, 1):
+        with np.load(tmp_path / "run" / f"seed-{seed}" / "teacher" / "soft_labels.npz") as file:
+            assert len(file["keys"]) == len(learned)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--soft-labels", "a", "--teacher", "b"], "--soft-labels and --teacher: give one of the two"),
+        (["--soft-labels", "a", "--ensemble"], "--soft-labels and --ensemble: give one of the two"),
+        (["--teacher", "a", "--ensemble"], "--teacher and --ensemble: with a given teacher all seeds have the same"),
+        (["--ensemble"], "--ensemble needs several --seeds, whose teachers it is made of"),
+        (["--experiments", "distilled-ensemble"], "--experiments distilled-ensemble needs several --teacher"),
+        (["--soft-labels", "a", "--student-init", "teacher-first"], "--student-init teacher-first: with --soft-labels there"),
+        (["--soft-labels", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
+    ],
+)
+def test_teachers_that_cannot_be_together(tmp_path, bert_folder, data_folder, words, message):
+    sane = ["--bert", bert_folder, "--data", data_folder, *SANE]
+    assert message in refused(knowledge_distillation_bert, tmp_path / "run", sane, words)
 
 
 @pytest.mark.parametrize(

@@ -63,17 +63,20 @@ def difference_cells(comparison):
 def student_table(teacher, student, sizes, linear=None):
     """What the student costs and reaches, and that as a share of its teacher.
 
-    teacher: record of the teacher
+    teacher: record of the teacher; None if it has not been here
     student: record of the student
     sizes: bytes on disk of their weights, (teacher's, student's)
     linear: record of the linear model, if there is one, which stands above them
     """
     rows = [["model", "accuracy %", "MB on disk", "params", "ms @1", "ms @32"]]
     shown = [("linear", linear, linear["bytes"])] if linear else []
-    for role, record, size in [*shown, ("teacher", teacher, sizes[0]), ("student", student, sizes[1])]:
+    shown += [("teacher", teacher, sizes[0])] if teacher else []
+    for role, record, size in [*shown, ("student", student, sizes[1])]:
         latencies = (f"{record['latency_ms'][batch]:.3g}" for batch in ("1", "32"))
         rows.append([f"{role}: {record['name']}" if record["name"] != role else role, f"{100 * record['accuracy']:.2f}",
                      f"{size / 1e6:.3g}", count(record["parameters"]), *latencies])
+    if not teacher:
+        return rows
     faster = (f"{teacher['latency_ms'][batch] / student['latency_ms'][batch]:.1f} x faster" for batch in ("1", "32"))
     rows.append(["", f"{100 * (student['accuracy'] - teacher['accuracy']):+.2f}", f"{sizes[0] / sizes[1]:.1f} x smaller",
                  f"{teacher['parameters'] / student['parameters']:.1f} x fewer", *faster])

@@ -6,11 +6,16 @@ import json
 import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from common import InputError, predict
+from data import berts, soft_labels
+from tests import tiny
+from tests.numpy_bert import numpy_bert
 from tests.starting import ROOT
 from tests.taken import CLASSES, LINES
 
@@ -91,3 +96,30 @@ def test_a_folder_without_a_student_ends_in_one_line(tmp_path, monkeypatch, caps
     out, error = capsys.readouterr()
     assert stop.value.code == 2 and out == ""
     assert error.startswith(f"error: {tmp_path}: no config.json in it") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("layout", ["hugging-face", "google"])
+def test_predict_asks_a_teacher_and_writes_what_soft_labels_reads(tmp_path, capsys, layout):
+    """Its probabilities are those of numpy, by label; what is written is read back as soft labels of these texts."""
+    names = "0123" if layout == "google" else "dbac"
+    labels = None if layout == "google" else {str(i): name for i, name in enumerate(names)}
+    folder = tiny.write_classifier(tmp_path / "teacher", layout, labels)
+    lines = [text for text, _ in tiny.texts(9)]
+    predict.predict(str(folder), tuple(lines), json=True, all=True)
+    printed = capsys.readouterr().out
+    head, bert = tiny.classifier_weights(), berts.load(str(folder))
+    for line, text in zip(printed.splitlines(), lines, strict=True):
+        hidden = numpy_bert(tiny.weights(), tiny.CONFIG, np.array([bert.tokenizer.encode(text).ids]))[-1][:, 0]
+        pooled = np.tanh(hidden @ head[berts.POOLER[0]] + head[berts.POOLER[1]])
+        expected = softmax((pooled @ head["output_weights"].T + head["output_bias"])[0])
+        answer = json.loads(line)
+        assert answer["text"] == text and [answer["probabilities"][name] for name in names] == pytest.approx(expected, abs=1e-5)
+    (tmp_path / "answers.jsonl").write_text(printed, encoding="utf-8")
+    logits = soft_labels.load(tmp_path / "answers.jsonl", SimpleNamespace(texts=lines[::-1], classes=sorted(names)))
+    p = json.loads(printed.splitlines()[0])["probabilities"]
+    np.testing.assert_allclose(softmax(logits[-1]), [p[name] for name in sorted(names)], rtol=1e-5)
+
+
+def test_all_is_for_json(taken):
+    with pytest.raises(InputError, match="--all: is for --json"):
+        predict.predict(str(taken.folder), ("a",), all=True)

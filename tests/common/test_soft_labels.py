@@ -1,11 +1,11 @@
-"""common.training: a teacher's logits, computed once, and found again by example."""
+"""common.soft_labels: a teacher's logits, computed once, and found again by example."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from common import training
+from common import soft_labels, training
 from common.batches import Pixels
 from data import berts
 from tests import tiny
@@ -28,11 +28,11 @@ class Teacher:
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
     """(teacher, examples, indices) -> (logits, how many were computed now)."""
-    monkeypatch.setattr(training, "predict", lambda teacher, examples, indices: teacher.logits(examples, indices))
+    monkeypatch.setattr(soft_labels, "predict", lambda teacher, examples, indices: teacher.logits(examples, indices))
 
     def asked(teacher, examples, indices):
         run, before = training.Run(SimpleNamespace(), 0, None, examples, None, tmp_path), teacher.computed
-        logits = training.stage_logits(run, "teacher", teacher, np.array(indices))
+        logits = soft_labels.stage_logits(run, "teacher", teacher, np.array(indices))
         np.testing.assert_array_equal(logits, Teacher(teacher.weight).logits(examples, indices))
         return logits, teacher.computed - before
 

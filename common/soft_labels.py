@@ -1,0 +1,84 @@
+"""Where soft labels come from: the logits of a teacher over the texts to learn, computed once; of several; or of a file."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from common import InputError
+from common.batches import TokenizedTexts
+from common.bert import build_classifier
+from common.devices import is_chief
+from common.distillation import soften
+from common.evaluation import predict
+from common.files import fingerprint, write_atomic
+from common.training import trained
+from data import teachers, texts
+
+
+def check_teachers(settings):
+    """Refuse settings that name teachers in two ways. Returns whether there are several, to be averaged."""
+    if settings.soft_labels and (settings.teacher or settings.ensemble):
+        raise InputError(f"--soft-labels and {'--teacher' if settings.teacher else '--ensemble'}: give one of the two")
+    if settings.teacher and settings.ensemble:
+        raise InputError("--teacher and --ensemble: with a given teacher all seeds have the same; give several with --teacher")
+    if settings.ensemble and len(settings.seeds) < 2:
+        raise InputError("--ensemble needs several --seeds, whose teachers it is made of")
+    return settings.ensemble or len(settings.teacher) > 1 or len(settings.soft_labels) > 1
+
+
+def stage_logits(run, name, classifier, indices):
+    """Logits (examples, classes) of a finished stage to make soft labels of, each example computed once in a run.
+
+    They are kept beside the stage, and count only if they were made by the same weights. An example is found by a digest of its
+    token ids or pixels, never by its position; and logits, rather than soft labels, serve every temperature.
+
+    run: the Run
+    name: of the stage
+    classifier: its model, with the stage's weights
+    indices: (examples,) int, which of them
+    """
+    path, stored, weights = run.stage(name) / "soft_labels.npz", {}, fingerprint(*classifier.get_weights())
+    keys = np.array([fingerprint(run.examples.example(index)) for index in indices])
+    if path.is_file():
+        with np.load(path) as file:
+            if str(file["fingerprint"]) == weights:
+                stored = dict(zip(file["keys"], file["logits"], strict=True))
+    missing = np.flatnonzero([key not in stored for key in keys])
+    if len(missing):
+        stored |= dict(zip(keys[missing], predict(classifier, run.examples, indices[missing]), strict=True))
+        arrays = {"fingerprint": weights, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
+        if is_chief():
+            write_atomic(path, lambda file: np.savez(file, **arrays))
+    return np.stack([stored[key] for key in keys])
+
+
+def teacher_logits(run, build, indices):
+    """The logits (texts, classes) of each teacher of a run over some examples, one after another, the row `teacher` first.
+
+    They are what the files of --soft-labels say; or else the teacher of this seed, with --ensemble those of the other seeds
+    too, and the further ones of --teacher.
+
+    run: the Run, its teachers trained
+    build: (run, name) -> the BertClassifier of a stage
+    indices: (examples,) int, which of them
+    """
+    settings = run.settings
+    if run.answers:
+        yield from (logits[indices] for logits in run.answers)
+        return
+    for seed in sorted(settings.seeds if settings.ensemble else [run.seed], key=lambda seed: seed != run.seed):
+        one = replace(run, seed=seed)
+        yield stage_logits(one, "teacher", trained(one, "teacher", build).model, indices)
+    for number, path in enumerate(settings.teacher[1:], 2):
+        bert = teachers.load(path, run.corpus, settings.bert, settings.maxlen)
+        examples = TokenizedTexts(*texts.tokenize(run.corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
+        classifier = build_classifier(bert, len(run.corpus.classes), dropout=0.0).model
+        yield stage_logits(replace(run, bert=bert, examples=examples), f"teacher-{number}", classifier, indices)
+
+
+def ensemble_labels(run, build, indices, temperature):
+    """The mean of the teachers' soft labels at temperature T (Hinton et al. 2015, section 1): (texts, classes) float32.
+
+    For run, build and indices see `teacher_logits`.
+    """
+    return np.mean([soften(logits, temperature) for logits in teacher_logits(run, build, indices)], axis=0)

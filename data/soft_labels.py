@@ -1,0 +1,90 @@
+"""What some other model, or a crowd, said of the texts: soft labels from a file of JSON lines, matched to the data by text.
+
+    {"text": "…", "probabilities": [0.1, 0.9]}              in the order of the classes
+    {"text": "…", "logits": {"negative": -1.3, "positive": 0.4}}
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from common import InputError
+from data.texts import TEXT_COLUMNS, json_rows
+
+KINDS = ("probabilities", "logits")
+ROUNDING = 0.01  # that a sum of probabilities may be off 1: files round
+
+
+def load(path, corpus):
+    """What a file says of the texts of a corpus; lines with other texts are passed over.
+
+    Read line by line: beside the result it takes at most `texts.MEMORY` bytes for each byte of the file.
+
+    path: of JSON lines; a name that ends in .gz is unpacked
+    corpus: the `texts.Corpus`
+
+    Returns logits (texts, classes) float32, NaN where the file has no such text. Probabilities p are given as log p, which a
+    temperature softens to p^(1/T), scaled to sum to 1. Raises InputError with file and line for what cannot be used.
+    """
+    places, lines, number = {}, {}, 0
+    for index, text in enumerate(corpus.texts):
+        places.setdefault(text, []).append(index)
+    logits = np.full((len(corpus.texts), len(corpus.classes)), np.nan, np.float32)
+    for number, row in json_rows(Path(path)):
+        where = f"{path}, line {number}"
+        text = next((row[name] for name in TEXT_COLUMNS if name in row), None)
+        if not isinstance(text, str):
+            raise InputError(f"{where}: no text; expected a field 'text' and one of {' or '.join(map(repr, KINDS))}")
+        answer = _logits_of(row, corpus.classes, where)
+        if (text := text.strip()) in places:
+            if text in lines:
+                raise InputError(f"{where}: this text stands in line {lines[text]} already")
+            lines[text] = number
+            logits[places[text]] = answer
+    if not number:
+        raise InputError(f"{path}: no line in it; expected JSON lines with 'text' and {' or '.join(map(repr, KINDS))}")
+    return logits
+
+
+def _logits_of(row, classes, where):
+    """The logits (classes,) float64 that a line gives."""
+    kinds = [kind for kind in KINDS if kind in row]
+    if len(kinds) != 1:
+        raise InputError(f"{where}: {' and '.join(kinds) or 'neither of ' + ' and '.join(KINDS)}; expected one of the two")
+    kind, values = kinds[0], row[kinds[0]]
+    if isinstance(values, dict):
+        missing, others = ([name for name in names if name not in known] for names, known in
+                           ((classes, values), (values, classes)))
+        if missing or others:
+            what = f"no {missing[0]!r} among its {kind}" if missing else f"{others[0]!r} is no class of the data"
+            raise InputError(f"{where}: {what}, whose classes are {', '.join(map(repr, classes))}"[:300])
+        values = [values[name] for name in classes]
+    if not isinstance(values, list) or len(values) != len(classes):
+        found = f"{len(values)} of them" if isinstance(values, list) else "something else"
+        raise InputError(f"{where}: {kind} must be a list or an object of {len(classes)} numbers, one a class, found {found}")
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values):
+        raise InputError(f"{where}: {kind} must be finite numbers, found {values}"[:200])
+    values = np.array(values, np.float64)
+    if kind == "logits":
+        return values
+    if values.min() < 0:
+        raise InputError(f"{where}: a probability is negative, {values.min():g}")
+    if abs(values.sum() - 1) > ROUNDING:
+        raise InputError(f"{where}: the probabilities sum to {values.sum():g}, not to 1")
+    with np.errstate(divide="ignore"):
+        return np.log(values)
+
+
+def check_complete(path, logits, texts, indices):
+    """Raise InputError unless there is an answer to each of some texts.
+
+    path: of the file
+    logits: what `load` made of it
+    texts: of the corpus
+    indices: (texts,) int, which of them are learned from
+    """
+    missing = indices[np.isnan(logits[indices]).any(axis=-1)]
+    if len(missing):
+        raise InputError(f"{path}: no soft labels for {len(missing):,} of the {len(indices):,} texts to learn from, among them "
+                         f"{texts[missing[0]][:60]!r}")
