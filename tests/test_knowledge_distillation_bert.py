@@ -11,6 +11,7 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
 import knowledge_distillation_bert as script
+from common import soft_labels
 from common.backend import keras
 from common.bert import build_classifier
 from common.distillation import distillation_loss, distillation_targets
@@ -86,14 +87,14 @@ def test_a_teacher_is_out_of_memory_before_its_student_trains(shallow, data_fold
     parts = split(corpus, 0, train=64, validation=16)
     run = Run(settings, 0, corpus, tiny.tokenized(corpus.texts, shallow), parts, tmp_path, shallow)
     save_weights(script.build(run, "teacher").model, run.stage("teacher") / "weights.npz")
-    built, alive, trained = [], [], script.trained
+    built, alive, trained = [], [], soft_labels.trained
 
     def watched(*words):
         classifier = trained(*words)
         built.append(weakref.ref(classifier.model))
         return classifier
 
-    monkeypatch.setattr(script, "trained", watched)
+    monkeypatch.setattr(soft_labels, "trained", watched)
     monkeypatch.setattr(script, "train_stage", lambda *words, **more: alive.extend(model() is not None for model in built))
     script.train(run, "distilled")
     assert alive == [False]
