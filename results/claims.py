@@ -23,15 +23,16 @@ CLAIMS = (  # (what, who says so, [(better row, worse row, points reported)])
 )
 
 
-def claims_table(runs):
-    """Rows of strings, header first: each claim, and what each run that can say has found."""
+def claims_table(runs, marked=()):
+    """Rows of strings, header first: each claim, and what each run that can say has found. marked: names of runs with a †."""
     table = [["claim", "reported", "run", "seeds", "A - B", "points", "95 % interval", "p", "here"]]
     for what, who, pairs in CLAIMS:
         claim = f"{what} ({who})"
         for a, b, reported in pairs:
             for name, results in runs.items():
                 if comparison := comparison_of(results, a, b):
-                    cells = [name, str(len(comparison["seeds"])), f"{a} - {b}", *difference_cells(comparison)]
+                    run, seeds = f"{name} †" if name in marked else name, str(len(comparison["seeds"]))
+                    cells = [run, seeds, f"{a} - {b}", *difference_cells(comparison)]
                     table.append([claim, reported, *cells, verdict(comparison)])
                     claim = reported = ""  # they stand once
     return table

@@ -7,13 +7,30 @@ from common.report.tables import difference_cells, mean_and_deviation
 from results.methods import method_of
 from results.stored import compared, correct_of
 
+TRIED = "for trying only"
 MARGIN = 3  # points that a teacher must be above the linear model
 
 
 def grounds_table(runs):
     """Rows of strings, header first: teachers and linear models of the runs that have both, and whether claims may be made."""
     header = ["run", "data", "labels", "tokens", "seeds", "linear %", "teacher %", "gain", "95 % interval", "p", "here"]
-    grounds = {}  # (seeds, row): of several runs on one, as of other scripts or in another precision, that with the most seeds
+    return [header, *rows_by_ground(runs).values()]
+
+
+def tried_only(runs):
+    """Names of the runs, of whatever script, whose texts are no ground to test a claim on."""
+    verdicts = {ground: row[-1] for ground, row in rows_by_ground(runs).items()}
+    return {name for name, results in runs.items() if verdicts.get(ground_of(results)) == TRIED}
+
+
+def ground_of(results):
+    """What makes two runs stand on one ground: the test texts, the number of labels and of tokens."""
+    return results["data"]["test_fingerprint"], results["data"]["train"], results["settings"].get("maxlen")
+
+
+def rows_by_ground(runs):
+    """{`ground_of`: row}: of several runs on one, as of other scripts or in another precision, that with the most seeds."""
+    grounds = {}
     for name, results in runs.items():
         data, maxlen = results["data"], results["settings"].get("maxlen")
         pair = correct_of(results, method_of(results).teacher), correct_of(results, LINEAR)
@@ -22,9 +39,8 @@ def grounds_table(runs):
             teacher, linear = (mean_and_deviation([correct[seed].mean() for seed in seeds], 100) for correct in pair)
             row = [
                 name, Path(data["name"]).name, f"{data['train']:,}", str(maxlen), str(len(seeds)), linear, teacher,
-                *difference_cells(comparison), "a ground" if 100 * comparison["difference"] >= MARGIN else "for trying only",
+                *difference_cells(comparison), "a ground" if 100 * comparison["difference"] >= MARGIN else TRIED,
             ]
-            ground = data["test_fingerprint"], data["train"], maxlen
-            if len(seeds) > grounds.get(ground, (0, None))[0]:
-                grounds[ground] = len(seeds), row
-    return [header, *(row for _, row in grounds.values())]
+            if len(seeds) > int(grounds.get(ground_of(results), [0] * 5)[4]):
+                grounds[ground_of(results)] = row
+    return grounds

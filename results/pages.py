@@ -12,7 +12,7 @@ from common.report.tables import by_name, comparisons_table, markdown, models_ta
 from common.report.temperatures import recognition_table
 from results.claims import claims_table
 from results.comparison import comparison_rows, methods_table, one_teacher, pairs_table, plot_comparison
-from results.grounds import MARGIN, grounds_table
+from results.grounds import MARGIN, grounds_table, tried_only
 from results.methods import METHODS, method_of
 from results.precision import precision_table
 from results.stored import exit_at, read_all
@@ -31,8 +31,8 @@ HEAD = """# Results
 
 Built by `python -m results` from what stands in `results/`: the results.json of each run and what each benchmark printed. No
 figure is typed but those that others report, which have a column of their own. Each run has a page with its command, its
-tables and plots and, written by hand, what was tried before its settings were what they are, and what it means; `make results`
-does the runs that need no further data anew.
+tables and plots and, by hand, how its settings were found and what it means; `make results` does the runs that need no further
+data anew.
 
 ± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples and
 the seeds of training as chance, those of one seed (McNemar; a sign test of branches) the examples only. Seeds also draw the
@@ -49,10 +49,10 @@ branches', which are all that it trains beside the teacher). "train s" is the le
 some; a FastBERT's includes its teacher, which it keeps, the others' teacher comes on top. {SECONDS}
 
 "over alone": points of accuracy above the student trained alone."""
-GROUNDS = f"""The teacher beside a linear model of words (`linear`: TF-IDF and a linear support vector machine) on the same
-texts. Claims are made where the teacher is at least {MARGIN} points above it. Elsewhere the BERT has not learned enough, or the
-task needs none, and figures say that the programs run, not which method is better. Where a run is older than this row, the
-linear model was fitted to its parts afterwards, on a slower machine than its BERTs: its times are too long beside theirs."""
+GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector machine, on the same texts. A claim is tested
+where the teacher is at least {MARGIN} points above it. Elsewhere, marked † below, the BERT has not learned enough or the task
+needs none: figures say that the programs run, not which method is better. Where a run is older than this row, the linear model
+was fitted afterwards, on a slower machine: its times are too long."""
 CLAIMED = """"holds": the whole interval is above 0; "open": 0 is in it, so neither the claim nor its reverse is borne out by
 these runs. With one seed, what is said is said of two models, not two ways to train. Models that stop early are compared by the
 mean accuracy of their branches."""
@@ -80,7 +80,7 @@ def build(store, path):
         more = f"More on the table in [RESULTS.md]({_link(page, path)})."
         _write(page, ["# Every method against every other", more, COMPARISON, markdown(pairs_table(rows))])
     blocks += _titled(grounds_table(runs), "## Is the ground worth standing on?", GROUNDS)
-    claims = claims_table(runs)
+    claims = claims_table(runs, tried_only(runs))
     if len(claims) > 1:
         blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]
     blocks += _titled(precision_table(runs), "## What a narrow precision costs")

@@ -391,10 +391,10 @@ def test_the_committed_page_is_short_and_its_links_lead_somewhere():
 
 def test_the_ground_is_named_where_a_linear_model_stands_beside_the_teacher(folders, tmp_path):
     """Computed here once more: a teacher 3 points above it or less; of runs on one ground that with the most seeds."""
-    bert = "knowledge_distillation_bert"
+    bert, students = "knowledge_distillation_bert", {"alone": (0.5, 3, 10.0), "distilled": (0.6, 3, 10.0)}
     runs = {"fewer": run(bert, {"teacher": (0.9, 6, 20.0), "linear": (0.4, 0, 0.5)}, seeds=(0,)),
-            "good": run(bert, {"teacher": (0.9, 6, 20.0), "linear": (0.4, 0, 0.5)}),
-            "poor": run(bert, {"teacher": (0.9, 6, 20.0), "linear": (1.0, 0, 0.5)}, fingerprint="third")}
+            "good": run(bert, {"teacher": (0.9, 6, 20.0), "linear": (0.4, 0, 0.5), **students}),
+            "poor": run(bert, {"teacher": (0.9, 6, 20.0), "linear": (1.0, 0, 0.5), **students}, fingerprint="third")}
     for results in runs.values():
         results["settings"]["maxlen"] = 48
         for record in results["models"]:
@@ -408,6 +408,8 @@ def test_the_ground_is_named_where_a_linear_model_stands_beside_the_teacher(fold
     assert good[1:5] == ["posts", "100", "48", "2"] and good[7] == f"{gain:+.2f}" and good[-1] == "a ground"
     assert poor[-1] == "for trying only"
     assert not table_rows(part, "posts-bert") and not table_rows(part, "fewer")  # the former has no linear row
+    claims = section((tmp_path / "RESULTS.md").read_text(), "What is claimed, and what was found")
+    assert "| good | 2 | distilled - alone |" in claims and "| poor † | 2 | distilled - alone |" in claims
 
 
 def test_a_linear_model_is_no_measure_of_the_speed_that_a_fastbert_is_held_at(folders, tmp_path):
