@@ -63,16 +63,36 @@ def check_written_teacher(tmp_path, folder):
 
 
 @pytest.mark.slow
-def test_soft_labels_are_its_own(tmp_path, folder):
-    flags = ["--experiments", "teacher", "distilled", "--student-epochs", 1, "--temperature", 1]
-    records = run(knowledge_distillation_bert, tmp_path, folder, *flags)
+def test_soft_labels_are_its_own_and_of_several_their_mean(tmp_path, folder):
+    """Their probabilities are averaged once softened, not their logits; each reads the texts with its own tokenizer."""
+    config, words = CONFIG | {"id2label": LABELS}, [*reversed(tiny.WORDS)]
+    other = tiny.write_bert(tmp_path / "other", config=config, words=words, head=tiny.classifier_weights())
+    flags = ["--experiments", "teacher", "distilled", "--student-epochs", 1, "--temperature", 3]
+    records = run(knowledge_distillation_bert, tmp_path, [folder, other], *flags)
+    assert [*records] == ["teacher", "distilled", "distilled-ensemble"]
     check_given(tmp_path, records["teacher"], folder)
+    check_written_teacher(tmp_path, folder)
     assert records["distilled"]["soft_label_accuracy"] < 0.6  # it was drawn at random
     check_student(tmp_path / "run", tmp_path, layers=1)
     student = berts.load(str(tmp_path / "run" / "student"), classifier=True)
     moved = np.abs(student.weights[berts.POOLER[0]] - tiny.classifier_weights()[berts.POOLER[0]])
     assert 0 < moved.max() < 0.01  # its pooler, trained on for a few steps: no detour
-    check_written_teacher(tmp_path, folder)
+
+    corpus = texts.load(str(tmp_path / "data"))
+    given = [teachers.load(str(path), corpus) for path in (folder, other)]
+    settings = replace(knowledge_distillation_bert.Settings(), teacher=("", str(other)), maxlen=16)
+    examples = tiny.tokenized(corpus.texts, given[0])
+    one = Run(settings, 0, corpus, examples, split(corpus, 0, 64), tmp_path / "run", given[0])
+    indices = one.parts.train[:8]
+    found = soft_labels.ensemble_labels(one, knowledge_distillation_bert.build, indices, 3.0)
+    logits = []
+    for bert in given:
+        ids = tiny.tokenized([corpus.texts[index] for index in indices], bert).inputs(np.arange(8))[0]
+        hidden = numpy_bert(bert.weights, bert.config, ids)[-1][:, 0]
+        pooled = np.tanh(hidden @ bert.weights[berts.POOLER[0]] + bert.weights[berts.POOLER[1]])
+        logits.append(pooled @ bert.weights["output_weights"].T + bert.weights["output_bias"])
+    assert np.abs(logits[0] - logits[1]).max() > 0.1
+    np.testing.assert_allclose(found, np.mean([softmax(z / 3, axis=-1) for z in logits], axis=0), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -99,32 +119,6 @@ def test_the_last_exit_is_its_head(tmp_path, folder):
     check_written_teacher(tmp_path, folder)
     layer = 4 * 16 * 32 * 32 + 2 * 16 * 16 * 32 + 2 * 16 * 32 * 64
     assert records["teacher"]["flops"] == 2 * (2 * layer + 32 * 32 + 32 * 4)
-
-
-@pytest.mark.slow
-def test_several_teachers_are_averaged(tmp_path, folder):
-    """Their probabilities, softened, not their logits; each reads the texts with its own tokenizer."""
-    config, words = CONFIG | {"id2label": LABELS}, [*reversed(tiny.WORDS)]
-    other = tiny.write_bert(tmp_path / "other", config=config, words=words, head=tiny.classifier_weights())
-    flags = ["--experiments", "teacher", "--student-epochs", 1, "--temperature", 3]
-    records = run(knowledge_distillation_bert, tmp_path, [folder, other], *flags)
-    assert [*records] == ["teacher", "distilled-ensemble"]
-    check_given(tmp_path, records["teacher"], folder)
-    run_folder, corpus = tmp_path / "run", texts.load(str(tmp_path / "data"))
-    given = [teachers.load(str(path), corpus) for path in (folder, other)]
-    settings = replace(knowledge_distillation_bert.Settings(), teacher=("", str(other)), maxlen=16)
-    examples = tiny.tokenized(corpus.texts, given[0])
-    one = Run(settings, 0, corpus, examples, split(corpus, 0, 64), run_folder, given[0])
-    indices = one.parts.train[:8]
-    found = soft_labels.ensemble_labels(one, knowledge_distillation_bert.build, indices, 3.0)
-    logits = []
-    for bert in given:
-        ids = tiny.tokenized([corpus.texts[index] for index in indices], bert).inputs(np.arange(8))[0]
-        hidden = numpy_bert(bert.weights, bert.config, ids)[-1][:, 0]
-        pooled = np.tanh(hidden @ bert.weights[berts.POOLER[0]] + bert.weights[berts.POOLER[1]])
-        logits.append(pooled @ bert.weights["output_weights"].T + bert.weights["output_bias"])
-    assert np.abs(logits[0] - logits[1]).max() > 0.1
-    np.testing.assert_allclose(found, np.mean([softmax(z / 3, axis=-1) for z in logits], axis=0), atol=1e-5)
 
 
 @pytest.mark.slow

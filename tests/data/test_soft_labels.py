@@ -41,6 +41,12 @@ def test_a_packed_file(tmp_path):
     np.testing.assert_array_equal(soft_labels.load(path, CORPUS)[0], [1, 2])
 
 
+def test_a_text_that_is_repeated_with_its_answer(tmp_path):
+    """As `python -m common.predict` writes it for data with repeats: rounded otherwise in another batch."""
+    found = load(tmp_path, {"text": "b", "probabilities": [0.25, 0.75]}, {"text": "b", "probabilities": [0.2500001, 0.7499999]})
+    np.testing.assert_allclose(softmax(found[1]), [0.25, 0.75], atol=1e-6)
+
+
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=6), st.floats(0.5, 20))
 def test_probabilities_are_softened_as_their_powers(tmp_path_factory, weights, temperature):
     """p^(1/T) / Σ p^(1/T), which is what a temperature does to log p."""
@@ -75,8 +81,8 @@ def test_a_probability_of_0_stays_0(tmp_path):
         (['{"text": "a", "probabilities": [Infinity, 1]}'], "line 1: probabilities must be finite numbers"),
         ([{"text": "a", "probabilities": [-0.25, 1.25]}], "line 1: a probability is negative, -0.25"),
         ([{"text": "a", "probabilities": [0.5, 0.25]}], "line 1: the probabilities sum to 0.75, not to 1"),
-        ([{"text": "a", "logits": [1, 2]}, {"text": "b", "logits": [1, 2]}, {"text": "a ", "logits": [1, 2]}],
-         "line 3: this text stands in line 1 already"),
+        ([{"text": "a", "logits": [1, 2]}, {"text": "b", "logits": [1, 2]}, {"text": "a ", "logits": [1, 3]}],
+         "line 3: this text stands in line 1 already, with another answer"),
     ],
 )
 def test_files_that_are_refused(tmp_path, rows, message):
