@@ -55,7 +55,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE,
+    extensible=EXTENSIBLE, check_corpus=lambda corpus: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -67,6 +67,7 @@ def open_text_runs(
     depths: names of the settings that say how many layers of the BERT a model is to have
     min_layers: how many the BERT must have
     extensible: see `open_folder`
+    check_corpus: corpus -> None, which raises InputError for one that the script cannot use
 
     Raises InputError before anything is written.
     """
@@ -77,6 +78,9 @@ def open_text_runs(
         bert = teachers.load(settings.teacher, corpus, settings.bert, settings.maxlen)
     else:
         bert, corpus = berts.load(settings.bert, settings.maxlen), texts.load(settings.data)
+    check_corpus(corpus)
+    if corpus.pairs:
+        texts.check_pairs(bert, settings.maxlen)
     if bert.layers < min_layers:
         raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")
     for name in depths:
@@ -97,7 +101,7 @@ def open_text_runs(
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
-    kind = f"texts of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
+    kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
     examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
