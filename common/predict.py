@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from common import InputError, errors_in_one_line
 from common.batches import by_length
 from data.students import ask, load
-from data.texts import SURROGATE, decoded, lines_of
+from data.texts import SURROGATE, decoded, in_one_line, lines_of, texts_of
 
 CHUNK_SIZE = 4096  # texts that are sorted by length together
 
@@ -31,7 +31,8 @@ def predict(
 
     Args:
         folder: a run's folder, or its student/
-        texts: the texts; without any, those of --file or of standard input, a text a line
+        texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
+            a tab between
         file: a file of texts, UTF-8, plain or .gz
         top: how many labels to tell, the most probable first
         speed: of a FastBERT, from 0 (as its teacher) to 1; without it that which was chosen after training
@@ -52,9 +53,12 @@ def predict(
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
         remaining = iter(texts or read(file))
+        if student.pairs:
+            remaining = pairs_in(remaining, "text" if texts else f"{file or 'standard input'}, line")
         while some := list(itertools.islice(remaining, CHUNK_SIZE)):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
-                print(dumps({"text": text} | answer, ensure_ascii=False) if json else as_columns(student, text, answer))
+                said = dict(zip(("text", "text_pair"), text if student.pairs else (text,), strict=False)) | answer
+                print(dumps(said, ensure_ascii=False) if json else as_columns(student, text, answer))
             bar.update(len(some))
 
 
@@ -68,13 +72,30 @@ def read(file):
     return (text.rstrip("\r\n") for _, text in lines)
 
 
+def pairs_in(lines, source):
+    """The pair of texts in each line: a JSON object with the fields of a data set's, or two texts with a tab between.
+
+    lines: strings
+    source: what a line's number is to follow in errors
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            row = loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        pair = texts_of(row, f"{source} {number}") if isinstance(row, dict) else line.split("\t")
+        if len(pair) != 2 or not all(map(str.strip, pair)):
+            raise InputError(f"{source} {number}: expected two texts, {{'text': …, 'text_pair': …}} or with a tab between")
+        yield tuple(pair)
+
+
 def answers(student, texts, top, speed, batch_size):
     """What the student says of each text: {"labels": [{"label", "probability"}], a FastBERT "layers_used", "uncertainty" too}.
 
     Texts of like length are computed together. For the parameters see `predict`.
     """
     all_answers = [None] * len(texts)
-    for batch in by_length(np.array([len(text) for text in texts]), batch_size):
+    for batch in by_length(np.array([len(" ".join(text) if student.pairs else text) for text in texts]), batch_size):
         outputs = ask(student, [texts[index] for index in batch], speed)
         best = np.argsort(-outputs["probabilities"], axis=1, kind="stable")[:, :top]
         for place, index in enumerate(batch):
@@ -93,8 +114,7 @@ def as_columns(student, text, answer):
     cells = [f"{label['label']:<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
     if "layers_used" in answer:
         cells.append(f"layer {answer['layers_used']:>2} of {student.config['num_hidden_layers']}")
-    text = " ".join(text.split())
-    return "  ".join([*cells, text if len(text) <= 60 else f"{text[:59]}…"])
+    return "  ".join([*cells, in_one_line(text)])
 
 
 if __name__ == "__main__":
