@@ -89,7 +89,7 @@ SOURCES = {
         ),
     ),
     "afqmc": Source(
-        "texts", "Chinese questions to a bank, pairs: do they ask the same?", {"train": "train.json", "dev": "dev.json"},
+        "texts", "Chinese customer questions, pairs, 2 classes: the same or not", {"train": "train.json", "dev": "dev.json"},
         "CLUE, for research", _CLUE,
         downloads=(
             Download(  # the same
