@@ -35,7 +35,7 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
         "--student-layers", 1, "--teacher-epochs", 1, "--student-epochs", 1, "--no-linear",
     )
     assert done.returncode == 0, done.stderr
-    assert "5 classes, 64 training, 24 validation, 40 test pairs of up to 20 tokens" in done.stdout
+    assert "2 classes, 64 training, 24 validation, 40 test pairs of up to 20 tokens" in done.stdout
     student, corpus = tmp_path / "run" / "student", texts.load(str(folder / "data.jsonl"))
     assert json.loads((student / "config.json").read_text(encoding="utf-8"))["pairs"] is True
     card = (student / "README.md").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
     tested = [corpus.texts[index] for index in corpus.test]
     (tmp_path / "pairs.tsv").write_text("\n".join(map("\t".join, tested)), encoding="utf-8")
     capsys.readouterr()
-    predict.predict(str(tmp_path / "run"), file=str(tmp_path / "pairs.tsv"), top=5, json=True)
+    predict.predict(str(tmp_path / "run"), file=str(tmp_path / "pairs.tsv"), top=2, json=True)
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(answer["text"], answer["text_pair"]) for answer in answers] == tested
     by_class = [{each["label"]: each["probability"] for each in answer["labels"]} for answer in answers]

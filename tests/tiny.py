@@ -89,10 +89,10 @@ def texts(count, seed=0, classes=CLASSES):
 
 
 def pairs(count, seed=0):
-    """[((first, second), label)]: two texts of one class of `texts`, which is the label, or of two: "none"."""
-    made, order = texts(2 * count, seed), np.random.default_rng(seed).permutation(2 * count)
-    couples = [(made[i], made[j]) for i, j in order.reshape(-1, 2)]
-    return [((a, b), one if one == other else "none") for (a, one), (b, other) in couples]
+    """[((first, second), label)]: "same" where both are `texts` of one class, as in half of the pairs, else "other"."""
+    made = texts(2 * count, seed)
+    couples = [(made[i], made[count + (i + i // CLASSES % 2) % count]) for i in range(count)]
+    return [((a, b), "same" if one == another else "other") for (a, one), (b, another) in couples]
 
 
 def tokenized(lines, bert, maxlen=16):
