@@ -168,10 +168,10 @@ def _read(path, notes, labelled):
 
 def texts_of(row, where):
     """The texts of a row {field: value}, a list of one or, of a pair, two. where: the row is, for errors."""
-    columns = next((columns for columns in TEXT_COLUMNS if {*columns} <= row.keys()), ())
-    for half, other in HALVES.items() if len(columns) < 2 else ():
-        if half in row:
-            raise InputError(f"{where}: {half!r} without {other!r}; expected both texts of a pair")
+    columns = next((columns for columns in TEXT_COLUMNS if columns[0] in row and columns[-1] in row), ())
+    if len(columns) < 2 and (halves := HALVES.keys() & row.keys()):
+        half = min(halves)
+        raise InputError(f"{where}: {half!r} without {HALVES[half]!r}; expected both texts of a pair")
     if not columns:
         raise InputError(f"{where}: no text; expected a field 'sentence' or 'text', or 'sentence1' and 'sentence2'")
     for column in columns:
@@ -274,7 +274,7 @@ def _table_rows(path):
             raise InputError(f"{path}, line {line}: {error}; quotes inside a quoted field are doubled") from None
         if header is None:
             header = [name.strip() for name in row]
-            if not any({*columns} <= {*header} for columns in TEXT_COLUMNS):
+            if not any(columns[0] in header and columns[-1] in header for columns in TEXT_COLUMNS):
                 raise InputError(f"{path}, line {line}: the header {str(header[:9])[:99]} has no column 'text' or 'sentence', "
                                  "nor both 'sentence1' and 'sentence2'")
         elif len(row) == len(header):
@@ -409,7 +409,7 @@ def encode_pairs(pairs, tokenizer, maxlen):
             cut = (room - kept, kept) if len(first) > len(second) else (kept, room - kept)
             first, second = first.ids[: cut[0]], second.ids[: cut[1]]
             ids = [*before, *first, *between, *second, *after]
-            yield ids, len(ids) - ones - frame.type_ids[b] * len(second)
+            yield ids, len(ids) - ones - frame.type_ids[a] * len(first) - frame.type_ids[b] * len(second)
 
 
 def segment_ids(first_segments, lengths, tokens):

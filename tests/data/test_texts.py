@@ -551,11 +551,13 @@ def test_single_texts_are_cut_as_ever_after_pairs(tokenizer):
     assert tokenized(["w1 w2 w3 w4", "w5"], tokenizer, 5) == expected == [[2, 6, 7, 8, 3], [2, 10, 3]]
 
 
-def test_a_tokenizer_whose_segments_are_all_0(tokenizer):
+def test_segments_are_those_of_the_tokenizer(tokenizer):
     other = with_template(tokenizer, "[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]")
     expected = [2, 6, 3, 3, 7, 8, 3]
     assert encoded([("w1", "w2 w3")], other, 8) == [(expected, [0] * 7)]
     texts.check_pairs(bert_with(other, type_vocab_size=1), 6)
+    other = with_template(tokenizer, "[CLS] $A [SEP]", "[CLS] $A:1 [SEP]:1 $B:1 [SEP]:1")
+    assert encoded([("w1", "w2 w3")], other, 8) == [([2, 6, 3, 7, 8, 3], [0, 1, 1, 1, 1, 1])]  # nor need they part the two
 
 
 def test_pairs_with_another_padding_id():
