@@ -343,7 +343,7 @@ def main(preset, settings):
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=EXTENSIBLE,
-        teacher=settings.teacher,
+        teacher=settings.teacher, check_corpus=partial(check_corpus, settings, wanted),
     )
     for record in (linear := linear_records(runs)):
         print(describe(record))
@@ -379,6 +379,14 @@ def check(settings):
             if varied[other] == its_settings:
                 raise InputError(f"--experiments {name}: with these settings it is the same as {other}; leave one out")
     return wanted
+
+
+def check_corpus(settings, wanted, corpus):
+    """Refuse pairs of texts where sentences are to be shuffled."""
+    shuffled = any(name != JOINT and replace(settings, **EXPERIMENTS[name]).shuffle_sentences for name in wanted)
+    if corpus.pairs and shuffled:
+        raise InputError(f"{corpus.name} has pairs of texts, whose sentences are not shuffled: --no-shuffle-sentences, and no "
+                         "fastbert-shuffled among --experiments")
 
 
 def costs(run, tokens):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.backend import tf
+from data.texts import segment_ids
 
 POOL = 32  # batches that are sorted by length together: enough to save padding
 
@@ -23,13 +24,17 @@ class TokenizedTexts:
 
     ids: np.ndarray
     offsets: np.ndarray
+    first_segments: np.ndarray | None = None  # of pairs: (texts,) int32, tokens of segment 0, before those of segment 1
 
     spec = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
     predict_batch_size = 64
 
     def example(self, index):
-        """The token ids of one text, (tokens,) int32."""
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+        """What a model is told of one text: its token ids (tokens,) int32; of a pair its segment ids too, (2, tokens)."""
+        token_ids = self.ids[self.offsets[index] : self.offsets[index + 1]]
+        if self.first_segments is None:
+            return token_ids
+        return np.stack([token_ids, np.arange(len(token_ids), dtype=np.int32) >= self.first_segments[index]])
 
     def lengths(self, indices):
         """Tokens of each text, special ones included."""
@@ -37,19 +42,23 @@ class TokenizedTexts:
 
     def joined(self, others):
         """These texts, and after them those of `others`."""
-        offsets = np.append(self.offsets, self.offsets[-1] + others.offsets[1:])
-        return TokenizedTexts(np.concatenate([self.ids, others.ids]), offsets)
+        offsets, first_segments = np.append(self.offsets, self.offsets[-1] + others.offsets[1:]), None
+        if self.first_segments is not None:
+            first_segments = np.concatenate([self.first_segments, others.first_segments])
+        return TokenizedTexts(np.concatenate([self.ids, others.ids]), offsets, first_segments)
 
     def inputs(self, indices):
         """(token ids, segment ids) of these texts as a model takes them, both int32 (texts, tokens).
 
-        Padded with 0; tokens is a multiple of 8, for few graph shapes. Segment ids are all 0.
+        Padded with 0; tokens is a multiple of 8, for few graph shapes. Segment ids of single texts are all 0.
         """
         lengths = self.lengths(indices)
         token_ids = np.zeros((len(indices), -(-int(lengths.max()) // 8) * 8), np.int32)
         for row, index, length in zip(token_ids, indices, lengths, strict=True):
-            row[:length] = self.example(index)
-        return token_ids, np.zeros_like(token_ids)
+            row[:length] = self.ids[self.offsets[index] :][:length]
+        if self.first_segments is None:
+            return token_ids, np.zeros_like(token_ids)
+        return token_ids, segment_ids(self.first_segments[indices], lengths, token_ids.shape[1])
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ def linear_records(runs):
 def fit_linear(run):
     """Fit the linear model of a run to the whole texts of its training part. Returns its record, as other stages have one.
 
+    A pair of texts is counted as one, the two joined.
+
     Writes logits of validation and test part and, last, the record. Times are from the text to the classes: its tokenizing is
     part of the model.
 
@@ -49,7 +51,8 @@ def fit_linear(run):
     if record := run.record(LINEAR):
         return record
     start, parts, labels, classes = time.perf_counter(), run.parts, run.corpus.labels, len(run.corpus.classes)
-    texts = {part: [run.corpus.texts[i] for i in getattr(parts, part)] for part in ("train", "validation", "test")}
+    whole = [*map(" ".join, run.corpus.texts)] if run.corpus.pairs else run.corpus.texts
+    texts = {part: [whole[i] for i in getattr(parts, part)] for part in ("train", "validation", "test")}
     terms = terms_of(texts["train"])
     try:
         counted = terms.fit_transform(texts["train"])

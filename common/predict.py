@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from common.batches import by_length
 from common.bert import build_classifier, classifier_graph
 from data import students, teachers
 from data.students import ask, load
-from data.texts import SURROGATE, decoded, lines_of
+from data.texts import SURROGATE, decoded, in_one_line, lines_of, texts_of
 
 CHUNK_SIZE = 4096  # texts that are sorted by length together
 
@@ -28,18 +28,21 @@ def predict(
     all: bool = False,
     speed: float | None = None,
     json: bool = False,
+    pairs: bool = False,
     batch_size: int = 32,
 ) -> None:
     """Label texts with the student of a finished run, or with a teacher: a line each, in their order.
 
     Args:
         folder: a run's folder, its student/, or a classifier that --teacher of the scripts takes
-        texts: the texts; without any, those of --file or of standard input, a text a line
+        texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
+            a tab between
         file: a file of texts, UTF-8, plain or .gz
         top: how many labels to tell, the most probable first
         all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
         speed: of a FastBERT, from 0 (as its teacher) to 1; without it that which was chosen after training
         json: tell it as JSON, an object a line
+        pairs: of a teacher that does not say it itself: it reads pairs of texts
         batch_size: texts that are computed together
     """
     if top < 1 or batch_size < 1:
@@ -51,7 +54,7 @@ def predict(
             raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
     if all and not json:
         raise InputError("--all: is for --json")
-    student = load_teacher(folder) if is_teacher(folder) else load(folder)
+    student = load_teacher(folder, pairs) if is_teacher(folder) else load(folder)
     if speed is not None and not student.stops_early:
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
@@ -59,11 +62,14 @@ def predict(
     top = len(student.classes) if all else top
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
         remaining = iter(texts or read(file))
+        if student.pairs:
+            remaining = pairs_in(remaining, "text" if texts else f"{file or 'standard input'}, line")
         while some := list(itertools.islice(remaining, CHUNK_SIZE)):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
                 if all:
                     answer = {"probabilities": {label["label"]: label["probability"] for label in answer["labels"]}}
-                print(dumps({"text": text} | answer, ensure_ascii=False) if json else as_columns(student, text, answer))
+                said = dict(zip(("text", "text_pair"), text if student.pairs else (text,), strict=False)) | answer
+                print(dumps(said, ensure_ascii=False) if json else as_columns(student, text, answer))
             bar.update(len(some))
 
 
@@ -73,13 +79,13 @@ def is_teacher(folder):
     return bool({"config.json", "bert_config.json"} & {*files}) and "saved_model" not in files
 
 
-def load_teacher(folder):
+def load_teacher(folder, pairs=False):
     """A fine-tuned classifier as a `Student`, which reads texts as long as it has been taught, or has positions."""
     bert, classes = teachers.read(folder)
     graph = classifier_graph(build_classifier(bert, len(classes), dropout=0.0))
     maxlen = bert.config.get("maxlen") or bert.config["max_position_embeddings"]
-    return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer, classes, bert.config,
-                            maxlen, bert.pad_id)
+    return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer, classes,
+                            bert.config | ({"pairs": True} if pairs else {}), maxlen, bert.pad_id)
 
 
 def read(file):
@@ -92,13 +98,30 @@ def read(file):
     return (text.rstrip("\r\n") for _, text in lines)
 
 
+def pairs_in(lines, source):
+    """The pair of texts in each line: a JSON object with the fields of a data set's, or two texts with a tab between.
+
+    lines: strings
+    source: what a line's number is to follow in errors
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            row = loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        pair = texts_of(row, f"{source} {number}") if isinstance(row, dict) else line.split("\t")
+        if len(pair) != 2 or not all(map(str.strip, pair)):
+            raise InputError(f"{source} {number}: expected two texts, {{'text': …, 'text_pair': …}} or with a tab between")
+        yield tuple(pair)
+
+
 def answers(student, texts, top, speed, batch_size):
     """What the student says of each text: {"labels": [{"label", "probability"}], a FastBERT "layers_used", "uncertainty" too}.
 
     Texts of like length are computed together. For the parameters see `predict`.
     """
     all_answers = [None] * len(texts)
-    for batch in by_length(np.array([len(text) for text in texts]), batch_size):
+    for batch in by_length(np.array([len(" ".join(text) if student.pairs else text) for text in texts]), batch_size):
         outputs = ask(student, [texts[index] for index in batch], speed)
         best = np.argsort(-outputs["probabilities"], axis=1, kind="stable")[:, :top]
         for place, index in enumerate(batch):
@@ -117,8 +140,7 @@ def as_columns(student, text, answer):
     cells = [f"{label['label']:<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
     if "layers_used" in answer:
         cells.append(f"layer {answer['layers_used']:>2} of {student.config['num_hidden_layers']}")
-    text = " ".join(text.split())
-    return "  ".join([*cells, text if len(text) <= 60 else f"{text[:59]}…"])
+    return "  ".join([*cells, in_one_line(text)])
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, teacher="", answered=(),
+    extensible=EXTENSIBLE, teacher="", answered=(), check_corpus=lambda corpus: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -71,6 +71,7 @@ def open_text_runs(
     extensible: see `open_folder`
     teacher: path of a classifier that takes the place of the BERT
     answered: paths of files with soft labels for all texts to learn from
+    check_corpus: corpus -> None, which raises InputError for one that the script cannot use
 
     Raises InputError before anything is written.
     """
@@ -81,6 +82,9 @@ def open_text_runs(
         bert = teachers.load(teacher, corpus, settings.bert, settings.maxlen)
     else:
         bert, corpus = berts.load(settings.bert, settings.maxlen), texts.load(settings.data)
+    check_corpus(corpus)
+    if corpus.pairs:
+        texts.check_pairs(bert, settings.maxlen)
     if bert.layers < min_layers:
         raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")
     for name in depths:
@@ -107,7 +111,7 @@ def open_text_runs(
         "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
     }
     inputs |= {"soft_labels": fingerprint(*answers)} if answers else {}
-    kind = f"texts of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
+    kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
     examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))

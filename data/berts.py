@@ -28,6 +28,7 @@ OUTPUT = ("output_weights", "output_bias")  # of a classifier: (classes, hidden)
 POOLER = ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
 CLASSIFIER = dict(zip(("classifier.weight", "classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias"),
                       (*OUTPUT, *POOLER), strict=True))  # what Hugging Face calls them
+OURS = ("maxlen", "speed", "pairs")  # entries of a student's config.json: not of one that is made from it in turn
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 CONFIG_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
@@ -137,7 +138,8 @@ def save(folder, bert, classes, **config):
     tensors = {hugging_face_name(name): np.ascontiguousarray(value.T if name.endswith("/kernel") else value, np.float32)
                for name, value in weights.items()}
     write_atomic(folder / "model.safetensors", lambda file: file.write(save_tensors(tensors, {"format": "pt"})))
-    write_json(folder / "config.json", bert.config | {
+    theirs = {name: value for name, value in bert.config.items() if name not in OURS}
+    write_json(folder / "config.json", theirs | {
         "model_type": "bert", "architectures": ["BertForSequenceClassification" if bert.is_classifier else "BertModel"],
         "problem_type": "single_label_classification", "pad_token_id": bert.pad_id,
         "dtype": "float32", "torch_dtype": "float32",

@@ -2,6 +2,7 @@
 
     {"text": "…", "probabilities": [0.1, 0.9]}              in the order of the classes
     {"text": "…", "logits": {"negative": -1.3, "positive": 0.4}}
+    {"text": "…", "text_pair": "…", "logits": [0.1, 2.0]}  of a pair of texts
 """
 
 import math
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common import InputError
-from data.texts import TEXT_COLUMNS, json_rows
+from data.texts import in_one_line, json_rows, texts_of
 
 KINDS = ("probabilities", "logits")
 ROUNDING = 0.01  # that a sum of probabilities may be off 1: files round
@@ -33,11 +34,10 @@ def load(path, corpus):
     logits = np.full((len(corpus.texts), len(corpus.classes)), np.nan, np.float32)
     for number, row in json_rows(Path(path)):
         where = f"{path}, line {number}"
-        text = next((row[name] for name in TEXT_COLUMNS if name in row), None)
-        if not isinstance(text, str):
-            raise InputError(f"{where}: no text; expected a field 'text' and one of {' or '.join(map(repr, KINDS))}")
+        text = tuple(part.strip() for part in texts_of(row, where))
+        text = text if len(text) > 1 else text[0]  # a pair, or one text, as they stand in a corpus
         answer = _logits_of(row, corpus.classes, where)
-        if (text := text.strip()) in places:
+        if text in places:
             if text in lines and not np.allclose(answer, logits[places[text][0]], rtol=1e-3, atol=1e-3):
                 raise InputError(f"{where}: this text stands in line {lines[text]} already, with another answer")
             lines[text] = number
@@ -87,4 +87,4 @@ def check_complete(path, logits, texts, indices):
     missing = indices[np.isnan(logits[indices]).any(axis=-1)]
     if len(missing):
         raise InputError(f"{path}: no soft labels for {len(missing):,} of the {len(indices):,} texts to learn from, among them "
-                         f"{texts[missing[0]][:60]!r}")
+                         f"{in_one_line(texts[missing[0]])!r}")

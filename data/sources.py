@@ -88,6 +88,16 @@ SOURCES = {
             ),
         ),
     ),
+    "afqmc": Source(
+        "texts", "Chinese customer questions, pairs, 2 classes: the same or not", {"train": "train.json", "dev": "dev.json"},
+        "CLUE, for research", _CLUE,
+        downloads=(
+            Download(  # the same
+                "https://storage.googleapis.com/cluebenchmark/tasks/afqmc_public.zip",
+                1_195_044, "5a4cb1556b833010c329fa2ad2207d9e98fc94071b7e474015e9dd7c385db4dc",
+            ),
+        ),
+    ),
     "clinc150": Source(
         "texts", "English questions to an assistant, 150 intents", _PARTS, "CC BY 3.0",
         "Larson et al.: An evaluation dataset for intent classification and out-of-scope prediction, 2019, arXiv 1909.02027",

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from common import InputError, reason
 from common.backend import tf
 from data.berts import read_tokenizer_file
+from data.texts import encode_pairs, segment_ids
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,16 @@ class Student:
     answer: Callable  # its graph
     tokenizer: Tokenizer
     classes: list  # names, in order
-    config: dict  # entries of config.json; among them maxlen, and for a FastBERT speed
+    config: dict  # entries of config.json; among them maxlen, for a FastBERT speed, and pairs if it reads these
 
     @property
     def stops_early(self):
         return "speed" in self.config
+
+    @property
+    def pairs(self):
+        """Whether it reads pairs of texts."""
+        return self.config.get("pairs", False)
 
 
 def load(folder):
@@ -72,11 +79,25 @@ def ask(student, texts, speed=None):
     int32 and "uncertainty" (texts,) float32}.
 
     student: as `load` reads it
-    texts: list of strings
+    texts: list of strings, or of pairs of strings where the student reads these
     speed: of a FastBERT; None takes that of its config
     """
-    ids = tf.constant([encoding.ids for encoding in student.tokenizer.encode_batch_fast(texts)], tf.int32)
-    inputs = {"token_ids": ids, "segment_ids": tf.zeros_like(ids)}
+    if student.pairs:
+        inputs = _pair_inputs(student, texts)
+    else:
+        ids = tf.constant([encoding.ids for encoding in student.tokenizer.encode_batch_fast(texts)], tf.int32)
+        inputs = {"token_ids": ids, "segment_ids": tf.zeros_like(ids)}
     if student.stops_early:
         inputs["speed"] = tf.constant(student.config["speed"] if speed is None else speed, tf.float32)
     return {name: value.numpy() for name, value in student.answer(**inputs).items()}
+
+
+def _pair_inputs(student, pairs):
+    """{"token_ids", "segment_ids"} of pairs of texts, (pairs, tokens) int32 each."""
+    ids, first_segments = zip(*encode_pairs(pairs, student.tokenizer, student.config["maxlen"]), strict=True)
+    lengths = np.array([*map(len, ids)])
+    token_ids = np.full((len(ids), -(-lengths.max() // 8) * 8), student.config["pad_token_id"], np.int32)
+    for row, own in zip(token_ids, ids, strict=True):
+        row[: len(own)] = own
+    segments = segment_ids(np.array(first_segments), lengths, token_ids.shape[1])
+    return {"token_ids": tf.constant(token_ids), "segment_ids": tf.constant(segments)}

@@ -1,6 +1,6 @@
 """Text data sets as plain records: the named ones, JSON lines, tables, and folders of these.
 
-Tokenized once for a whole run. Splitting them is the work of `data.parts`.
+A text is a string, a pair of texts a tuple of two. Tokenized once for a whole run. Splitting them is the work of `data.parts`.
 """
 
 import csv
@@ -22,7 +22,8 @@ from data import fetching
 from data.parts import UNLABELLED, sort_labels, stratified_sample
 from data.sources import SOURCES
 
-TEXT_COLUMNS = ("sentence", "text")
+TEXT_COLUMNS = (("sentence1", "sentence2"), ("text", "text_pair"), ("sentence",), ("text",))  # a pair of texts, or one
+HALVES = {"sentence1": "sentence2", "sentence2": "sentence1", "text_pair": "text"}  # fields that only a pair has, and the other
 DESCRIPTION_COLUMNS = ("label_des", "label_desc")  # what the class means; IFLYTEK has the first, TNEWS the second
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
@@ -36,7 +37,7 @@ class Corpus:
     """A data set as read.
 
     name: the data set's name or path
-    texts: list of strings
+    texts: list of strings, or of pairs of strings
     labels: (texts,) int32 class numbers, UNLABELLED where there is none
     classes: class names in the order of their numbers
     descriptions: {class name: what it means}, empty if the files do not say
@@ -55,6 +56,11 @@ class Corpus:
     dev: np.ndarray
     test: np.ndarray
     notes: list
+
+    @property
+    def pairs(self):
+        """Whether its texts are pairs."""
+        return isinstance(self.texts[0], tuple)
 
 
 # Reading ---------------------------------------------------------------------------------------------------------------
@@ -137,23 +143,18 @@ def _read(path, notes, labelled):
     part, known, empty = _Part(path), {}, 0
     for line, row in readers.get(_suffix(path), json_rows)(path):
         where = f"{path}, line {line}"
-        column = next((name for name in TEXT_COLUMNS if name in row), None)
-        if column is None:
-            raise InputError(f"{where}: no text; expected a field {' or '.join(map(repr, TEXT_COLUMNS))}")
-        text, label = row[column], row.get("label")
-        if not isinstance(text, str):
-            raise InputError(f"{where}: {column!r} must be a string, found {_kind(text)}")
+        texts, label = [text.strip() for text in texts_of(row, where)], row.get("label")
         if not isinstance(label, (str, int, type(None))):
             raise InputError(f"{where}: 'label' must be a string or a whole number, found {_kind(label)}")
         label = "" if label is None else str(label).strip()
         meaning = next((row[name] for name in DESCRIPTION_COLUMNS if isinstance(row.get(name), str)), "")
-        for name, value in ((column, text), ("label", label), ("label_des", meaning)):
-            if SURROGATE.search(value):
-                raise InputError(f"{where}: {name!r} holds half of a surrogate pair, which is no character")
-        if not text.strip():
+        for name, value in (("label", label), ("label_des", meaning)):
+            _check_characters(name, value, where)
+        if not all(texts):
             empty += 1
             continue
-        part.add(line, text.strip(), known.setdefault(label, label) if label else None)  # each label once in memory
+        label = known.setdefault(label, label) if label else None  # each label once in memory
+        part.add(line, tuple(texts) if len(texts) > 1 else texts[0], label)
         if label and meaning:
             part.descriptions.setdefault(label, meaning)
     if empty:
@@ -163,6 +164,26 @@ def _read(path, notes, labelled):
     if labelled and not path.name.startswith("test.") and not part.labelled():
         raise InputError(f"{path}, line {part.lines[0]}: no label; expected a field 'label'")
     return part
+
+
+def texts_of(row, where):
+    """The texts of a row {field: value}, a list of one or, of a pair, two. where: the row is, for errors."""
+    columns = next((columns for columns in TEXT_COLUMNS if columns[0] in row and columns[-1] in row), ())
+    if len(columns) < 2 and (halves := HALVES.keys() & row.keys()):
+        half = min(halves)
+        raise InputError(f"{where}: {half!r} without {HALVES[half]!r}; expected both texts of a pair")
+    if not columns:
+        raise InputError(f"{where}: no text; expected a field 'sentence' or 'text', or 'sentence1' and 'sentence2'")
+    for column in columns:
+        if not isinstance(row[column], str):
+            raise InputError(f"{where}: {column!r} must be a string, found {_kind(row[column])}")
+        _check_characters(column, row[column], where)
+    return [row[column] for column in columns]
+
+
+def _check_characters(name, value, where):
+    if SURROGATE.search(value):
+        raise InputError(f"{where}: {name!r} holds half of a surrogate pair, which is no character")
 
 
 def _kind(value):
@@ -254,8 +275,9 @@ def _table_rows(path):
             raise InputError(f"{path}, line {line}: {error}; quotes inside a quoted field are doubled") from None
         if header is None:
             header = [name.strip() for name in row]
-            if not set(header) & set(TEXT_COLUMNS):
-                raise InputError(f"{path}, line {line}: the header {str(header[:9])[:99]} has no column 'text' or 'sentence'")
+            if not any(columns[0] in header and columns[-1] in header for columns in TEXT_COLUMNS):
+                raise InputError(f"{path}, line {line}: the header {str(header[:9])[:99]} has no column 'text' or 'sentence', "
+                                 "nor both 'sentence1' and 'sentence2'")
         elif len(row) == len(header):
             yield line, dict(zip(header, row, strict=True))
         elif row:
@@ -288,6 +310,13 @@ def _one_file_a_class(files, notes):
 def _corpus(name, parts, notes):
     """One table of all parts, with class numbers for labels; the checks that need more than one part."""
     train = parts["train"]
+    pairs = isinstance(train.texts[0], tuple)
+    kinds = ("a single text", "a pair of texts")
+    for part in parts.values():
+        for line, text in zip(part.lines, part.texts, strict=True):
+            if isinstance(text, tuple) != pairs:
+                raise InputError(f"{part.path}, line {line}: {kinds[not pairs]}; expected {kinds[pairs]}, as {train.path} has "
+                                 f"in line {train.lines[0]}")
     classes = sort_labels(set(train.labels))
     if len(classes) < 2:
         raise InputError(f"{train.path}: every text has the label {classes[0]!r}; expected at least two classes")
@@ -322,36 +351,111 @@ def _corpus(name, parts, notes):
 
 
 def tokenize(texts, tokenizer, maxlen, pad_id=0):
-    """Tokenize texts once: (ids (tokens of all texts,) int32, offsets (texts + 1,)); text i is ids[offsets[i]:offsets[i + 1]].
+    """Tokenize texts once: (ids (tokens of all texts,) int32, offsets (texts + 1,), first_segments (texts,) int32 or None).
 
-    bert4keras takes id 0 for padding; where the vocabulary's padding is another id, the two change places
-    (`common.bert` does the same to the embeddings). Segment ids are all 0, so they are not kept.
+    Text i is ids[offsets[i]:offsets[i + 1]]. Of a pair first_segments[i] tokens are segment 0, the others segment 1; of single
+    texts all are segment 0, and first_segments is None. bert4keras takes id 0 for padding; where the vocabulary's padding is
+    another id, the two change places (`common.bert` does the same to the embeddings).
 
-    texts: list of strings
+    texts: list of strings, or of pairs of strings
     tokenizer: of the `tokenizers` library
-    maxlen: tokens a text is cut to, special ones included
+    maxlen: tokens a text or a pair is cut to, special ones included
     pad_id: the id that the tokenizer pads with
     """
+    pairs = bool(texts) and isinstance(texts[0], tuple)
+    ids, lengths, first_segments = array("i"), array("q"), array("i")  # which grow in place, at 4 bytes a token
+    for own_ids, first_segment in (encode_pairs if pairs else _encode_texts)(texts, tokenizer, maxlen):
+        ids.extend(own_ids)
+        lengths.append(len(own_ids))
+        first_segments.append(first_segment)
+    ids = np.frombuffer(ids, np.int32)
+    if pad_id:
+        ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
+    return ids, np.concatenate([[0], np.cumsum(lengths)]), np.frombuffer(first_segments, np.int32) if pairs else None
+
+
+def _encode_texts(texts, tokenizer, maxlen):
+    """(token ids, how many: all are segment 0) of each text."""
     tokenizer.enable_truncation(maxlen)
-    ids, lengths = array("i"), array("q")  # which grow in place, at 4 bytes a token
     for start in range(0, len(texts), 10_000):  # in slices, so that the tokenizer's own objects do not pile up
         whole = texts[start : start + 10_000]
         beginnings = [_first_words(text, maxlen) for text in whole]
         for text, beginning, encoding in zip(whole, beginnings, tokenizer.encode_batch_fast(beginnings), strict=True):
             if len(encoding) < maxlen and len(beginning) < len(text):  # words of which nothing was left
                 encoding = tokenizer.encode(text)
-            ids.extend(encoding.ids)
-            lengths.append(len(encoding))
-    ids = np.frombuffer(ids, np.int32)
-    if pad_id:
-        ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
-    return ids, np.concatenate([[0], np.cumsum(lengths)])
+            yield encoding.ids, len(encoding)
+
+
+def encode_pairs(pairs, tokenizer, maxlen):
+    """(token ids, how many of them are segment 0) of each pair of texts: [CLS] a [SEP] b [SEP], as the tokenizer joins them.
+
+    What is too long loses tokens of the longer text first: the shorter one keeps half of the room, rounded down, or all it has.
+    The tokenizer cuts in the same way, but it also makes every piece of a with every piece of b, for two long texts gigabytes.
+
+    For the parameters see `tokenize`, and `check_pairs` for what the tokenizer must be.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    frame = tokenizer.encode("a", "b")
+    a, b = frame.sequence_ids.index(0), frame.sequence_ids.index(1)
+    special = [place for place, sequence in enumerate(frame.sequence_ids) if sequence is None]
+    before, between, after = ([frame.ids[place] for place in special if low <= place < high]
+                              for low, high in ((0, a), (a, b), (b, len(frame))))
+    room, ones = maxlen - len(special), sum(frame.type_ids[place] for place in special)
+    for start in range(0, len(pairs), 1_000):  # see `_encode_texts`; these are tokenized whole: their lengths decide
+        firsts, seconds = (tokenizer.encode_batch_fast(side, add_special_tokens=False)
+                           for side in map(list, zip(*pairs[start : start + 1_000], strict=True)))
+        for first, second in zip(firsts, seconds, strict=True):
+            kept = min(len(first), len(second), room // 2)
+            cut = (room - kept, kept) if len(first) > len(second) else (kept, room - kept)
+            first, second = first.ids[: cut[0]], second.ids[: cut[1]]
+            ids = [*before, *first, *between, *second, *after]
+            yield ids, len(ids) - ones - frame.type_ids[a] * len(first) - frame.type_ids[b] * len(second)
+
+
+def segment_ids(first_segments, lengths, tokens):
+    """Segment ids (pairs, tokens) int32: 1 where the first segment has ended and the pair has not, else 0.
+
+    first_segments: (pairs,) int, tokens of segment 0
+    lengths: (pairs,) int, tokens of both
+    tokens: how many a row is to have
+    """
+    places = np.arange(tokens)
+    return ((places >= first_segments[:, None]) & (places < lengths[:, None])).astype(np.int32)
+
+
+def check_pairs(bert, maxlen):
+    """Raise InputError unless a `berts.Bert` can read pairs of texts, cut to `maxlen` tokens.
+
+    Its tokenizer must put something between the two; the segments that it gives them, 0 and then 1, or all 0, must be among
+    those that the model has.
+    """
+    special, of_one = (bert.tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (True, False))
+    if special <= of_one:
+        raise InputError(f"{bert.source}: its tokenizer has no template for pairs of texts, as [CLS] a [SEP] b [SEP]")
+    segments, known = bert.tokenizer.encode("a", "b").type_ids, bert.config.get("type_vocab_size", 2)
+    if segments != sorted(segments) or segments[-1] >= min(2, known):
+        raise InputError(f"{bert.source}: its tokenizer gives a pair the segments {segments}, its model has {known}; "
+                         "expected 0 and then 1, or 0 throughout")
+    if maxlen < special + 2:
+        raise InputError(f"--maxlen {maxlen}: a pair of texts has {special} special tokens; {special + 2} or more are needed")
 
 
 def _first_words(text, count):
     """The first `count` words of a text, as they stand: a word is a token or more, so what follows would be cut off anyway."""
     parts = text.split(maxsplit=count)
     return text[: len(text) - len(parts[-1])] if len(parts) > count else text
+
+
+# Showing ---------------------------------------------------------------------------------------------------------------
+
+
+def in_one_line(text, width=60):
+    """The beginning of a text in one line of at most `width` characters; of a pair those of both, with | between."""
+    if isinstance(text, tuple):
+        return " | ".join(in_one_line(part, (width - 3) // 2) for part in text)
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 # Sentences -------------------------------------------------------------------------------------------------------------

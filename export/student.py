@@ -104,11 +104,12 @@ def text_writer(build):
     """
     def write(folder, run, best):
         model, tested = build(run, best), run.parts.test[:32]
+        own = model.config | ({"pairs": True} if run.corpus.pairs else {})
         token_ids, segment_ids = run.examples.inputs(tested)
         inputs = {"token_ids": np.array(swap_pad_id(token_ids, model.bert.pad_id)), "segment_ids": segment_ids}
         inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
         expected = model.graph(*inputs.values())["probabilities"].numpy()
-        berts.save(folder, model.bert, run.corpus.classes, maxlen=run.settings.maxlen, **model.config)
+        berts.save(folder, model.bert, run.corpus.classes, maxlen=run.settings.maxlen, **own)
         written = berts.load(str(folder))
         check_encoder(written, model.bert)
         write_saved_model(folder, model.graph)
@@ -140,7 +141,8 @@ def write_teacher(run, records, name, build):
     run = replace(run, seed=max(teachers, key=lambda record: record["validation_accuracy"])["seed"])
     with in_float32(run.settings.precision), atomic_folder(run.folder / "teacher") as folder:
         bert = build(run, name).bert
-        berts.save(folder, bert, run.corpus.classes, maxlen=run.settings.maxlen)
+        pairs = {"pairs": True} if run.corpus.pairs else {}
+        berts.save(folder, bert, run.corpus.classes, maxlen=run.settings.maxlen, **pairs)
         check_encoder(berts.load(str(folder)), bert)
 
 
@@ -181,10 +183,13 @@ def model_card(story, run, best, table):
     licences = {name: SOURCES[name].licence for name in (run.bert.source, run.corpus.name) if name in SOURCES}
     licence = licences.get(run.bert.source)
     speed = f", speed=tf.constant({best['speed']:g})" if "speed" in best else ""
+    kind, asked, segments = "texts", '"a text"', "tf.zeros_like(ids)"
+    if run.corpus.pairs:
+        kind, asked, segments = "pairs of texts", '{"text": "a text", "text_pair": "another"}', "type_ids"
     code = ['answer = tf.saved_model.load("saved_model").signatures["serving_default"]',
-            f"answer(token_ids=ids, segment_ids=tf.zeros_like(ids){speed})  # int32 (texts, tokens), padding {run.bert.pad_id}"]
+            f"answer(token_ids=ids, segment_ids={segments}{speed})  # int32 ({kind}, tokens), padding {run.bert.pad_id}"]
     if not speed:
-        code = ['transformers.pipeline("text-classification", ".", truncation=True)("a text")', *code]
+        code = [f'transformers.pipeline("text-classification", ".", truncation=True)({asked})', *code]
     front = ["---", "pipeline_tag: text-classification", "tags: [knowledge-distillation, bert]",
              *([f"license: {licence.lower()}"] if licence else []), "---"]
     return "\n\n".join([
@@ -192,11 +197,11 @@ def model_card(story, run, best, table):
         f"# {best['name']} of {base} on {data}",
         *(" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]),
         f"This is `{best['name']}` of seed {best['seed']}: {best['layers']:.3g} layers of {base}, taught on "
-        f"{len(run.parts.train):,} labelled texts of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} "
+        f"{len(run.parts.train):,} labelled {kind} of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} "
         "tokens.",
         f"Licences: {'; '.join(f'{name}: {text}' for name, text in licences.items()) or 'those of ' + base}. The model's own "
         "licence is that of the model it was made from.",
-        f"Accuracy on {len(run.parts.test):,} test texts; latency of one text and of 32 together, in milliseconds:",
+        f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
         markdown(table),
         "```python\n" + "\n".join(code) + "\n```",
     ]) + "\n"

@@ -3,6 +3,7 @@
 Needs PyTorch and transformers, which are no requirements of this repository, so no test runs it. Prints the greatest
 difference between the probabilities of transformers (BertForSequenceClassification, its tokenizer from student/) and those of
 `python -m common.predict STUDENT --file FILE --json`, given as the third argument; ends with status 1 if it exceeds 1e-5.
+For a student of pairs FILE holds two texts a line, with a tab between.
 
     python -m common.predict runs/… --file texts.txt --top 1000 --json > answers.jsonl      # in this repository's .venv
     python tests/check_with_transformers.py runs/…/student texts.txt answers.jsonl          # where transformers is
@@ -23,12 +24,12 @@ if __name__ == "__main__":
     model, loading = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
     print(f"{type(model).__name__}, {type(tokenizer).__name__}, {loading}")
     model.eval()
-    greatest = 0.0
+    greatest, pairs = 0.0, getattr(model.config, "pairs", False)
     for line, labels in zip(lines, expected, strict=True):
-        batch = tokenizer(line, truncation=True, return_tensors="pt")
+        batch = tokenizer(*(line.split("\t") if pairs else [line]), truncation=True, return_tensors="pt")
         with torch.no_grad():
             found = torch.softmax(model(**batch).logits[0], dim=-1)
         for label in labels:
             greatest = max(greatest, abs(float(found[model.config.label2id[label["label"]]]) - label["probability"]))
-    print(f"{len(lines)} texts: probabilities differ by {greatest:.1e} at most")
+    print(f"{len(lines)} {'pairs' if pairs else 'texts'}: probabilities differ by {greatest:.1e} at most")
     sys.exit(greatest > 1e-5)

@@ -1,6 +1,9 @@
 """Fixtures: a tiny BERT in each layout, a folder of texts and a student, written once for the whole session; two devices."""
 
+import json
 import os
+import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -39,6 +42,15 @@ def data_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def taken(tmp_path_factory, bert_folder):
     return take_student(tmp_path_factory.mktemp("run") / "student", bert_folder)
+
+
+@pytest.fixture(scope="session")
+def taken_pairs(tmp_path_factory, taken):
+    """The same student, called one of pairs: its graph takes their segments."""
+    folder = shutil.copytree(taken.folder, tmp_path_factory.mktemp("run") / "student")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"pairs": True}), encoding="utf-8")
+    return replace(taken, folder=folder, known={})
 
 
 @pytest.fixture(scope="session")

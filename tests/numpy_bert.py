@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import erf, softmax
 
 
-def numpy_bert(weights, config, token_ids, mask=True):
+def numpy_bert(weights, config, token_ids, mask=True, segment_ids=0):
     """Hidden states after the embeddings and after each layer, straight from the paper (Devlin et al. 2018; no dropout)."""
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     w = {name: value.astype(np.float64) for name, value in weights.items()}
@@ -22,7 +22,7 @@ def numpy_bert(weights, config, token_ids, mask=True):
         return x.reshape(batch, tokens, heads, hidden // heads).transpose(0, 2, 1, 3)
 
     x = w["bert/embeddings/word_embeddings"][token_ids] + w["bert/embeddings/position_embeddings"][:tokens]
-    x = norm(x + w["bert/embeddings/token_type_embeddings"][0], "bert/embeddings/LayerNorm")
+    x = norm(x + w["bert/embeddings/token_type_embeddings"][segment_ids], "bert/embeddings/LayerNorm")
     states = [x]
     for i in range(config["num_hidden_layers"]):
         layer = f"bert/encoder/layer_{i}"

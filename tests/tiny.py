@@ -88,6 +88,13 @@ def texts(count, seed=0, classes=CLASSES):
     return made
 
 
+def pairs(count, seed=0):
+    """[((first, second), label)]: "same" where both are `texts` of one class, as in half of the pairs, else "other"."""
+    made = texts(2 * count, seed)
+    couples = [(made[i], made[count + (i + i // CLASSES % 2) % count]) for i in range(count)]
+    return [((a, b), "same" if one == another else "other") for (a, one), (b, another) in couples]
+
+
 def tokenized(lines, bert, maxlen=16):
     """Texts as examples for a `berts.Bert`."""
     return TokenizedTexts(*tokenize(lines, bert.tokenizer, maxlen, bert.pad_id))
@@ -99,8 +106,10 @@ def minilm_reference():
 
 
 def write_jsonl(path, pairs):
-    """Write (text, label) pairs as JSON lines."""
-    lines = [json.dumps({"text": text, "label": label}) for text, label in pairs]
+    """Write (text, label) pairs as JSON lines; a text may be a pair of texts."""
+    fields = ("text", "text_pair")
+    rows = [dict(zip(fields, (text,) if isinstance(text, str) else text, strict=False)) for text, _ in pairs]
+    lines = [json.dumps(row | {"label": label}) for row, (_, label) in zip(rows, pairs, strict=True)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

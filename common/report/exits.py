@@ -5,6 +5,7 @@ import numpy as np
 from common.report.document import Section
 from common.report.plots import figure
 from common.report.tables import by_name, comparisons_table, count, mean_and_deviation
+from data.texts import in_one_line
 
 SPEEDS_NOTE = (
     "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
@@ -76,7 +77,7 @@ def branches_table(records, top_k):
 def first_and_last_exits(texts, labels, classes, outputs, count=3):
     """The table of the texts that leave first, and of those that leave last.
 
-    texts: strings
+    texts: strings, or pairs of strings
     labels: (texts,) class numbers
     classes: their names
     outputs: what `early_exit.exit_outputs` returns of these texts
@@ -86,9 +87,7 @@ def first_and_last_exits(texts, labels, classes, outputs, count=3):
     order = np.lexsort((u, layers))
     rows = [["text", "class", "answer", "layers", "u"]]
     for i in [*order[:count], *order[-count:]] if len(order) > 2 * count else order:
-        text = " ".join(texts[i].split())
-        text = text if len(text) <= 60 else f"{text[:59]}…"
-        rows.append([text.replace("|", "/"), classes[labels[i]], classes[logits[i].argmax()], str(layers[i]), f"{u[i]:.3f}"])
+        rows.append([in_one_line(texts[i]), classes[labels[i]], classes[logits[i].argmax()], str(layers[i]), f"{u[i]:.3f}"])
     return rows
 
 

@@ -75,6 +75,23 @@ def test_texts_can_be_joined(bert):
     np.testing.assert_array_equal(joined.offsets, whole.offsets)
 
 
+def test_pairs_have_their_segments(bert):
+    couples = [("w1 w2", "w3"), ("w1", "w2 w3"), ("w1 " * 30, "w2"), ("w3", "w4 w5 w6")]
+    examples, order = tiny.tokenized(couples, bert, maxlen=12), np.array([3, 0, 2])
+    token_ids, segment_ids = examples.inputs(order)
+    assert token_ids.shape == segment_ids.shape == (3, 16) and segment_ids.dtype == np.int32
+    bert.tokenizer.enable_truncation(12)
+    for index, ids, segments in zip(order, token_ids, segment_ids, strict=True):
+        encoding = bert.tokenizer.encode(*couples[index])
+        padding = [0] * (16 - len(encoding))
+        assert ids.tolist() == encoding.ids + padding and segments.tolist() == encoding.type_ids + padding
+        assert examples.example(index).tolist() == [encoding.ids, encoding.type_ids]
+        assert examples.example(index).dtype == np.int32
+    joined = tiny.tokenized(couples[:1], bert, maxlen=12).joined(tiny.tokenized(couples[1:], bert, maxlen=12))
+    for found, expected in zip(joined.inputs(np.arange(4)), examples.inputs(np.arange(4)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_batches_of_images():
     examples, labels = Pixels(np.random.default_rng(0).random((42, 5, 6, 3), np.float32)), np.arange(42) % 3
     indices = np.arange(5, 30)

@@ -12,12 +12,13 @@ from tests.numpy_bert import numpy_bert
 SHALLOW = tiny.CONFIG | {"num_hidden_layers": 2}
 
 
-def activations(bert, token_ids, encoder=None):
+def activations(bert, token_ids, encoder=None, segment_ids=None):
     """Hidden states after the embeddings and after each layer, from the built model."""
     encoder = encoder or build_encoder(bert, dropout=0.1)
     names = ["Embedding-Norm", *(f"Transformer-{i}-FeedForward-Norm" for i in range(bert.layers))]
     model = keras.Model(encoder.model.inputs, [encoder.layers[name].output for name in names])
-    return [x.numpy() for x in model([token_ids, np.zeros_like(token_ids)], training=False)]
+    segment_ids = np.zeros_like(token_ids) if segment_ids is None else segment_ids
+    return [x.numpy() for x in model([token_ids, segment_ids], training=False)]
 
 
 def some_ids(config, seed=0):
@@ -39,6 +40,17 @@ def test_activations_are_those_of_numpy(bert_folder, google_folder, tmp_path, la
     token_ids = some_ids(bert.config)
     for found, expected in zip(activations(bert, token_ids), numpy_bert(bert.weights, bert.config, token_ids), strict=True):
         np.testing.assert_allclose(found[token_ids > 0], expected[token_ids > 0], atol=1e-5)
+
+
+def test_pairs_have_the_activations_of_numpy(tmp_path):
+    bert = berts.load(str(tiny.write_bert(tmp_path / "bert", config=SHALLOW)))
+    couples = [couple for couple, _ in tiny.pairs(4)]
+    token_ids, segment_ids = tiny.tokenized(couples, bert, maxlen=24).inputs(np.arange(4))
+    expected = numpy_bert(bert.weights, bert.config, token_ids, segment_ids=segment_ids)
+    for found, states in zip(activations(bert, token_ids, segment_ids=segment_ids), expected, strict=True):
+        np.testing.assert_allclose(found[token_ids > 0], states[token_ids > 0], atol=1e-5)
+    without = numpy_bert(bert.weights, bert.config, token_ids)[-1]
+    assert np.abs(without - expected[-1])[:, 0].max(axis=1).min() > 0.05  # segments are part of the answer
 
 
 @pytest.mark.slow

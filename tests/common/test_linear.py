@@ -118,6 +118,15 @@ def test_two_classes_and_a_class_that_is_not_taught(tmp_path):
     assert (np.load(third.stage("linear") / "test_logits.npy")[:, 2] == -np.inf).all()
 
 
+def test_a_pair_of_texts_is_counted_as_one(tmp_path):
+    joined = [(" ".join(couple), label) for couple, label in tiny.pairs(200)]
+    parts = range(100), range(100, 150), range(150, 200)
+    one, other = (fit_linear(run_of(tmp_path / name, made, *parts)) for name, made in (("a", tiny.pairs(200)), ("b", joined)))
+    for key in ("accuracy", "validation_accuracy", "parameters", "flops", "bytes"):
+        assert one[key] == other[key]
+    np.testing.assert_array_equal(*(np.load(tmp_path / x / "seed-3/linear/test_logits.npy") for x in "ab"))
+
+
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [

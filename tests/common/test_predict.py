@@ -36,6 +36,53 @@ def test_predict_gives_a_line_for_each_line(taken, tmp_path, capsys, monkeypatch
             assert label["label"] == CLASSES[place] and label["probability"] == pytest.approx(p[place], abs=1e-5)
 
 
+@pytest.mark.parametrize("layout", ["sentence1", "text", "tab"])
+def test_predict_reads_pairs(taken_pairs, tmp_path, capsys, monkeypatch, layout):
+    monkeypatch.setattr(predict, "CHUNK_SIZE", 7)
+    couples = [(a, b) for a in [*LINES[:3], "[1]"] for b in [*LINES[3:8], '{"a": 1}', "w1 " * 40]]
+    names = {"sentence1": ("sentence1", "sentence2"), "text": ("text", "text_pair")}.get(layout)
+    lines = [json.dumps(dict(zip(names, couple, strict=True))) if names else "\t".join(couple) for couple in couples]
+    (tmp_path / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
+    predict.predict(str(taken_pairs.folder), file=str(tmp_path / "lines.txt"), top=9, json=True)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(answer["text"], answer["text_pair"]) for answer in answers] == couples
+    for answer, p in zip(answers, taken_pairs.probabilities(couples), strict=True):
+        assert answer.keys() == {"text", "text_pair", "labels"}
+        assert [label["probability"] for label in answer["labels"]] == pytest.approx(sorted(p, reverse=True), abs=1e-5)
+
+
+def test_predict_shows_both_texts_of_a_pair(taken_pairs, capsys):
+    predict.predict(str(taken_pairs.folder), ("w1 w2\tw3", '{"text": "w4", "text_pair": "w5"}'))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("%  w1 w2 | w3") and second.endswith("%  w4 | w5")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("w1 w2", "line 2: expected two texts, {'text': …, 'text_pair': …} or with a tab between"),
+        ("", "line 2: expected two texts"),
+        ("w1\t ", "line 2: expected two texts"),
+        ("w1\tw2\tw3", "line 2: expected two texts"),
+        ('["w1", "w2"]', "line 2: expected two texts"),
+        ('{"text": "w1"}', "line 2: expected two texts"),
+        ('{"text": "w1", "text_pair": ""}', "line 2: expected two texts"),
+        ('{"sentence1": "w1"}', "line 2: 'sentence1' without 'sentence2'; expected both texts of a pair"),
+        ('{"sentence1": "w1", "sentence2": 3}', "line 2: 'sentence2' must be a string, found a number"),
+        ('{"text": "w1", "text_pair": "\\ud800"}', "line 2: 'text_pair' holds half of a surrogate pair"),
+        ('{"a":' * 100_000, "line 2: expected two texts"),
+    ],
+)
+def test_lines_that_are_no_pair_are_named(taken_pairs, tmp_path, line, message):
+    path = tmp_path / "lines.txt"
+    path.write_text(f"w1\tw2\n{line}\nw3\tw4\n", encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        predict.predict(str(taken_pairs.folder), file=str(path))
+    assert str(error.value).startswith(f"{path}, {message}") and "\n" not in str(error.value)
+    with pytest.raises(InputError, match="^text 2"):
+        predict.predict(str(taken_pairs.folder), ("w1\tw2", line))
+
+
 def test_predict_in_columns(taken, capsys):
     predict.predict(str(taken.folder), (LINES[0], "w2\tw3 " * 20), top=9)
     lines = capsys.readouterr().out.splitlines()

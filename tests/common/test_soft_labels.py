@@ -55,6 +55,16 @@ def test_logits_are_computed_once_and_found_by_example(ask, texts):
     assert ask(teacher, texts, [5, 0, 1, 4])[1] == 0
 
 
+def test_two_pairs_that_differ_in_their_segments_alone_are_two(ask, bert_folder):
+    couples = [("w1 [SEP] w2", "w3"), ("w1", "w2 [SEP] w3"), ("w1", "w2 [SEP]  w3")]
+    examples, teacher = tiny.tokenized(couples, berts.load(str(bert_folder))), Teacher()
+    token_ids, segment_ids = examples.inputs(np.arange(3))
+    assert (token_ids[0] == token_ids[1]).all() and (segment_ids[0] != segment_ids[1]).any()
+    assert ask(teacher, examples, [0])[1] == 1
+    assert ask(teacher, examples, [1])[1] == 1
+    assert ask(teacher, examples, [2, 0])[1] == 0
+
+
 def test_another_model_computes_anew(ask, texts):
     assert ask(Teacher(), texts, [0, 1])[1] == 2
     assert ask(Teacher(2.0), texts, [0, 1])[1] == 2

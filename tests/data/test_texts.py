@@ -15,6 +15,8 @@ import pytest
 from bert4keras.tokenizers import Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import processors
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from common import InputError
@@ -220,6 +222,92 @@ def test_labels_of_unlabelled_texts_are_not_needed(folder):
     assert corpus.classes == ["fruit", "thing"]
 
 
+# Pairs of texts
+
+
+COUPLES = [("red apple", "green apple"), ("blue car", "red apple"), ("a plum", "two plums")]
+
+
+def write_pairs(path, names, rows):
+    """Write rows ((first, second), label) under these field names, as the path's suffix says."""
+    if path.suffix == ".jsonl":
+        lines = [json.dumps(dict(zip((*names, "label"), (*couple, label), strict=True))) for couple, label in rows]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = [(*names, "label"), *((*couple, label) for couple, label in rows)]
+        csv.writer(file, delimiter=texts.DELIMITERS[path.suffix]).writerows(table)
+
+
+@pytest.mark.parametrize("names", [("sentence1", "sentence2"), ("text", "text_pair")])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
+def test_pairs_of_texts(tmp_path, suffix, names):
+    rows = [(COUPLES[0], "1"), ((f" {COUPLES[1][0]} ", COUPLES[1][1]), "0"), (("", "a text"), "1"), (("a text", " "), "0")]
+    write_pairs(tmp_path / f"train{suffix}", names, rows)
+    write_pairs(tmp_path / f"dev{suffix}", names, [(COUPLES[2], "1")])
+    corpus = texts.load(str(tmp_path))
+    assert corpus.pairs and corpus.classes == ["0", "1"]
+    assert pairs(corpus, corpus.pool) == [(COUPLES[0], "1"), (COUPLES[1], "0")]
+    assert pairs(corpus, corpus.test) == [(COUPLES[2], "1")]
+    assert corpus.notes == [f"2 empty texts in train{suffix} dropped"]
+
+
+def test_afqmc_as_clue_has_it(tmp_path):
+    def row(i, **more):
+        return json.dumps({"sentence1": f"问题 {i}", "sentence2": f"另一个 {i}"} | more, ensure_ascii=False)
+
+    (tmp_path / "train.json").write_text("\n".join([row(1, label="0"), row(2, label="1")]), encoding="utf-8")
+    (tmp_path / "dev.json").write_text(row(3, label="1"), encoding="utf-8")
+    (tmp_path / "test.json").write_text(row(4, id=0), encoding="utf-8")
+    corpus = texts.load(str(tmp_path))
+    assert pairs(corpus, corpus.test) == [(("问题 3", "另一个 3"), "1")] and "no labels" in corpus.notes[0]
+
+
+def test_one_pair_of_texts_is_another_if_turned_round_or_half_changed(tmp_path):
+    first, second = COUPLES[0]
+    rows = [(COUPLES[0], "1"), ((second, first), "1"), ((first, "a pear"), "0"), ((f"{first} {second}", "x"), "0")]
+    write_pairs(tmp_path / "train.jsonl", ("text", "text_pair"), rows)
+    write_pairs(tmp_path / "test.jsonl", ("sentence1", "sentence2"), [(COUPLES[0], "1")])  # names may differ
+    corpus = texts.load(str(tmp_path))
+    assert [corpus.texts[index] for index in corpus.pool] == [couple for couple, _ in rows[1:]]
+    assert corpus.notes == ["dropped from training, because they stand in the test or dev part too: 1 texts"]
+
+
+def test_a_single_text_is_no_pair(folder):
+    assert not texts.load(str(folder)).pairs
+
+
+PAIR = b'{"sentence1": "a", "sentence2": "b", "label": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("train.jsonl", PAIR + b'{"sentence1": "c", "label": 2}\n',
+         "train.jsonl, line 2: 'sentence1' without 'sentence2'; expected both texts of a pair"),
+        ("train.jsonl", PAIR + b'{"sentence2": "c", "label": 2}\n', "line 2: 'sentence2' without 'sentence1'"),
+        ("train.jsonl", b'{"text_pair": "c", "label": 2}\n', "line 1: 'text_pair' without 'text'"),
+        ("train.jsonl", b'{"text": "a", "sentence2": "c", "label": 2}\n', "line 1: 'sentence2' without 'sentence1'"),
+        ("train.jsonl", b'{"text": "a", "text_pair": null, "label": 2}\n', "'text_pair' must be a string, found null"),
+        ("train.jsonl", b'{"text": "a", "text_pair": "\\ud800", "label": 2}\n', "'text_pair' holds half of a surrogate"),
+        ("train.jsonl", PAIR + b'\n{"text": "c", "label": 2}\n',
+         "train.jsonl, line 3: a single text; expected a pair of texts, as "),
+        ("train.jsonl", b'{"text": "c", "label": 2}\n' + PAIR, "line 2: a pair of texts; expected a single text, as "),
+        ("test.jsonl", PAIR, "test.jsonl, line 1: a pair of texts; expected a single text, as "),
+        ("unlabelled.jsonl", b"\n" + PAIR, "unlabelled.jsonl, line 2: a pair of texts; expected a single text, as "),
+        ("test.csv", b"sentence1,label\na,fruit\n", "has no column 'text' or 'sentence', nor both 'sentence1' and 'sentence2'"),
+        ("test.csv", b"text,sentence2,label\na,b,fruit\n", "test.csv, line 2: 'sentence2' without 'sentence1'"),
+    ],
+)
+def test_half_pairs_and_pairs_among_single_texts(folder, file, content, message):
+    (folder / "test.jsonl").unlink()
+    tiny.write_jsonl(folder / "dev.jsonl", [("a plum", "fruit")])
+    (folder / file).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        texts.load(str(folder))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
 def packed(content):
     return gzip.compress(content, mtime=0)  # so that all workers of pytest give a test the same name
 
@@ -299,6 +387,8 @@ PIECES = [
     b"\\ud800", b" ", b"words ",
     b"text,label\n", b"text\tlabel\n", b"a,x\n", b"b\ty\n", b'"c\nd",x\n', b'"e""f",y\n', b'"', b",", b",,", b"\t",
     b"\n", b"\r", b"\r\n", b"\x00", b"\x0b", b"\x1c", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1f\x8b", b"\xff\xfe", b"\xef\xbb\xbf",
+    b'{"sentence1": "a", "sentence2": "b", "label": 1}\n', b'{"text": "c", "text_pair": "d", "label": 2}\n', b'"sentence2": "',
+    b"sentence1,sentence2,label\n", b"text\ttext_pair\tlabel\n", b"a,b,x\n", b"c\td\ty\n",
     b"\xe4\xbd\xa0", b"\xe4\xbd", b"\xc4\xe3\xba\xc3", b"\xf0\x9f\x98\x80", b"\xff",
 ]
 SUFFIXES = [".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz"]
@@ -356,6 +446,9 @@ def test_many_bytes_too(tmp_path_factory, suffix, begin, middle, end):
         "an empty line": (".csv", b"text,label\n" + b"\n" * 60_000),
         "short texts": (".csv", b"text,label\n" + b"".join(b"%x,%d\n" % (i, i % 2) for i in range(10_000))),
         "a class a text": (".csv", b"text,label\n" + b"".join(b"%x,%d\n" % (i, i) for i in range(10_000))),
+        "short pairs": (".csv", b"text,text_pair,label\n" + b"".join(b"%x,%x,%d\n" % (i, i, i % 2) for i in range(10_000))),
+        "a class a pair": (".csv", b"text,text_pair,label\n" + b"".join(b"%x,%x,%d\n" % (i, i, i) for i in range(10_000))),
+        "the shortest pairs": (".tsv", b"text\ttext_pair\tlabel\n" + b"a\tb\t1\na\tb\t2\n" * 8_000),
         "a long header": (".csv", b"word," * 40_000),
     }.values(),
 )
@@ -383,8 +476,8 @@ def tokenizer(bert_folder):
 
 def tokenized(lines, tokenizer, maxlen, pad_id=0):
     """The token ids of each text, from the flat arrays that `tokenize` makes of them all."""
-    ids, offsets = texts.tokenize(lines, tokenizer, maxlen, pad_id)
-    assert ids.dtype == np.int32 and offsets[0] == 0 and offsets[-1] == len(ids)
+    ids, offsets, segments = texts.tokenize(lines, tokenizer, maxlen, pad_id)
+    assert segments is None and ids.dtype == np.int32 and offsets[0] == 0 and offsets[-1] == len(ids)
     return [ids[begin:end].tolist() for begin, end in pairwise(offsets)]
 
 
@@ -406,3 +499,101 @@ def test_another_padding_id_changes_places_with_0(tmp_path):
     words = ["w0", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "w1"]
     tokenizer = BertWordPieceTokenizer({word: i for i, word in enumerate(words)})._tokenizer
     assert texts.tokenize(["w0 w1", "[PAD]"], tokenizer, maxlen=8, pad_id=1)[0].tolist() == [3, 1, 5, 4, 3, 0, 4]
+
+
+# Tokenizing pairs
+
+
+def encoded(couples, tokenizer, maxlen, pad_id=0):
+    """[(token ids, segment ids)] from the flat arrays that `tokenize` makes of all pairs."""
+    ids, offsets, first = texts.tokenize(couples, tokenizer, maxlen, pad_id)
+    assert ids.dtype == first.dtype == np.int32 and len(first) == len(couples)
+    return [(ids[begin:end].tolist(), [int(place >= length) for place in range(end - begin)])
+            for (begin, end), length in zip(pairwise(offsets), first, strict=True)]
+
+
+def with_template(tokenizer, *template):
+    other = FastTokenizer.from_str(tokenizer.to_str())
+    tokens = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    other.post_processor = processors.TemplateProcessing(*template, special_tokens=tokens)
+    return other
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(5, 30))
+def test_the_longer_text_of_a_pair_is_cut_first(tokenizer, first, second, maxlen):
+    """Token by token off the longer one; of two equal ones off that which was the longer one, or else off the first."""
+    kept = [first, second]
+    while sum(kept) > maxlen - 3:
+        longer = int(kept[1] > kept[0]) if kept[0] != kept[1] else int(first > second)
+        kept[longer] -= 1
+    a, b = (" ".join(words) for words in (tiny.WORDS[:first], tiny.WORDS[50 : 50 + second]))
+    ((ids, segments),) = encoded([(a, b)], tokenizer, maxlen)
+    assert ids == [2, *range(5, 5 + kept[0]), 3, *range(55, 55 + kept[1]), 3] and len(ids) <= maxlen  # 2: [CLS], 3: [SEP]
+    assert segments == [0] * (kept[0] + 2) + [1] * (kept[1] + 1)
+    theirs = FastTokenizer.from_str(tokenizer.to_str())
+    theirs.enable_truncation(maxlen, strategy="longest_first")
+    assert (ids, segments) == (theirs.encode(a, b).ids, theirs.encode(a, b).type_ids)
+
+
+def test_any_pair_has_the_tokens_of_the_library(tokenizer):
+    made = [text for text, _ in tiny.texts(40)] + ["W1 w2, unknown w3!", "中文 w4", "w1 [SEP] w2", "\x07", "w1 " * 300]
+    couples = [(a, b) for a in made[::3] for b in made[::2]]
+    theirs = FastTokenizer.from_str(tokenizer.to_str())
+    for maxlen in (5, 12, 13):
+        found = encoded(couples, tokenizer, maxlen)
+        theirs.enable_truncation(maxlen)
+        assert found == [(each.ids, each.type_ids) for each in theirs.encode_batch(couples)]
+
+
+def test_single_texts_are_cut_as_ever_after_pairs(tokenizer):
+    expected = tokenized(["w1 w2 w3 w4", "w5"], tokenizer, 5)
+    encoded([("w1", "w2")], tokenizer, 6)
+    assert tokenized(["w1 w2 w3 w4", "w5"], tokenizer, 5) == expected == [[2, 6, 7, 8, 3], [2, 10, 3]]
+
+
+def test_segments_are_those_of_the_tokenizer(tokenizer):
+    other = with_template(tokenizer, "[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]")
+    expected = [2, 6, 3, 3, 7, 8, 3]
+    assert encoded([("w1", "w2 w3")], other, 8) == [(expected, [0] * 7)]
+    texts.check_pairs(bert_with(other, type_vocab_size=1), 6)
+    other = with_template(tokenizer, "[CLS] $A [SEP]", "[CLS] $A:1 [SEP]:1 $B:1 [SEP]:1")
+    assert encoded([("w1", "w2 w3")], other, 8) == [([2, 6, 3, 7, 8, 3], [0, 1, 1, 1, 1, 1])]  # nor need they part the two
+
+
+def test_pairs_with_another_padding_id():
+    words = ["w0", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "w1"]
+    tokenizer = BertWordPieceTokenizer({word: i for i, word in enumerate(words)})._tokenizer
+    assert encoded([("w0 w1", "w0")], tokenizer, 8, pad_id=1) == [([3, 1, 5, 4, 1, 4], [0, 0, 0, 0, 1, 1])]
+
+
+def bert_with(tokenizer, **config):
+    return berts.Bert(config, {}, tokenizer, 0, "my-bert")
+
+
+@pytest.mark.parametrize(
+    ("template", "config", "maxlen", "message"),
+    [
+        (["[CLS] $A [SEP]"], {}, 16, "my-bert: its tokenizer has no template for pairs of texts, as [CLS] a [SEP] b [SEP]"),
+        (["[CLS] $A [SEP]", "[CLS] $A $B:1 [SEP]:1"], {}, 16, "no template for pairs"),
+        (["[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]"], {}, 16, "the segments [0, 0, 0, 1, 0], its model has 2; "),
+        (["[CLS] $A [SEP]", "[CLS] $A [SEP] $B:2 [SEP]:2"], {"type_vocab_size": 3}, 16, "segments [0, 0, 0, 2, 2], its model"),
+        (["[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"], {"type_vocab_size": 1}, 16, "its model has 1; expected 0 and then"),
+        (["[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"], {}, 4, "--maxlen 4: a pair of texts has 3 special"),
+    ],
+)
+def test_tokenizers_that_cannot_join_pairs(tokenizer, template, config, maxlen, message):
+    texts.check_pairs(bert_with(tokenizer), 5)
+    with pytest.raises(InputError) as error:
+        texts.check_pairs(bert_with(with_template(tokenizer, *template), **config), maxlen)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+# Showing
+
+
+def test_texts_in_one_line():
+    assert texts.in_one_line(" a\n b\tc ") == "a b c" and texts.in_one_line("x" * 60) == "x" * 60
+    assert texts.in_one_line("x" * 61) == "x" * 59 + "…"
+    assert texts.in_one_line(("a\nb", "c")) == "a b | c"
+    both = texts.in_one_line(("x" * 99, "y" * 99))
+    assert both == f"{'x' * 27}… | {'y' * 27}…" and len(both) <= 60

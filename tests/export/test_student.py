@@ -33,6 +33,19 @@ def test_its_own_formula_gives_the_probabilities_of_the_classifier(taken):
         np.testing.assert_allclose(softmax(logits[0]), expected, atol=export.TOLERANCE)
 
 
+def test_its_own_formula_gives_the_probabilities_of_pairs(taken):
+    """The same for pairs of texts, with their segments, and as `hugging_face_answer` computes it."""
+    folder, bert, couples = taken.folder, taken.bert, [(a, b) for a in LINES[:3] for b in LINES[3:6]]
+    token_ids, segment_ids = tiny.tokenized(couples, bert).inputs(np.arange(9))
+    tensors, again = load_file(folder / "model.safetensors"), berts.load(str(folder))
+    hidden = numpy_bert(again.weights, again.config, token_ids, segment_ids=segment_ids)[-1][:, 0]
+    pooled = np.tanh(hidden @ tensors["bert.pooler.dense.weight"].T + tensors["bert.pooler.dense.bias"])
+    expected = softmax(pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"], axis=-1)
+    np.testing.assert_allclose(taken.probabilities(couples), expected, atol=export.TOLERANCE)
+    found = export.hugging_face_answer(folder, again, token_ids, segment_ids)
+    np.testing.assert_allclose(found, expected, atol=export.TOLERANCE)
+
+
 @pytest.mark.slow
 def test_another_padding_and_another_kind_of_tokenizer(tmp_path, bert_folder):
     """Unigram, <pad> 3, no vocab.txt: ids as this tokenizer makes them go into the graph, and give the same answers."""
@@ -80,6 +93,10 @@ def test_onnx(taken, tmp_path):
     token_ids, segment_ids = examples.inputs(np.arange(4))
     export.write_onnx(tmp_path, graph, TEXT_SIGNATURE, {"token_ids": token_ids, "segment_ids": segment_ids})
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    couples = [(a, b) for a in LINES[:2] for b in LINES[2:5]]
+    token_ids, segment_ids = tiny.tokenized(couples, taken.bert).inputs(np.arange(6))
+    found = session.run(["probabilities"], {"token_ids": token_ids, "segment_ids": segment_ids})[0]
+    np.testing.assert_allclose(found, taken.probabilities(couples), atol=1e-5)
     for indices in (np.arange(1), np.arange(len(LINES))):
         token_ids, segment_ids = examples.inputs(indices)
         found = session.run(["probabilities"], {"token_ids": token_ids, "segment_ids": segment_ids})[0]

@@ -26,4 +26,6 @@ def test_the_first_and_the_last_to_leave():
     left = np.array([1, 4, 1, 2]), np.eye(2)[[0, 1, 1, 0]], np.array([0.02, 0.9, 0.01, 0.3])
     rows = first_and_last_exits(["a | b", "long " * 40, "c\nd", "e"], [0, 1, 1, 1], ["x", "y"], left, count=1)
     assert rows[1:] == [["c d", "y", "y", "1", "0.010"], [("long " * 40)[:59] + "…", "y", "y", "4", "0.900"]]
+    rows = first_and_last_exits([("a\nb", "c"), ("d | e", "f" * 60), *"gh"], [0] * 4, ["x", "y"], left)
+    assert [row[0] for row in rows[1:]] == ["g", "a b | c", "h", f"d | e | {'f' * 27}…"]
     assert [row[0] for row in first_and_last_exits(list("abcd"), [0] * 4, ["x", "y"], left)[1:]] == list("cadb")

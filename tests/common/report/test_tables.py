@@ -23,6 +23,7 @@ def test_the_first_column_is_left_and_the_others_right():
 
 
 def test_the_same_in_markdown():
+    assert markdown([["text"], ["a | b"]]).splitlines()[2] == r"| a \| b |"  # one cell
     assert markdown(ROWS).splitlines() == ["| model | ms |", "| --- | ---: |", "| a | 10.5 |", "| longer | 2 |"]
 
 

@@ -1,0 +1,82 @@
+"""Pairs of texts, from a file of them to a student that is asked; and where they are refused before anything is trained."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from tokenizers import processors
+
+import knowledge_distillation_bert
+import knowledge_distillation_fastbert
+from common import predict
+from data import berts, texts
+from tests import tiny
+from tests.numpy_bert import numpy_bert
+from tests.starting import refused, start
+
+CONFIG = tiny.CONFIG | {"num_hidden_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """bert/ and data.jsonl, 200 pairs."""
+    folder = tmp_path_factory.mktemp("pairs")
+    tiny.write_bert(folder / "bert", config=CONFIG)
+    tiny.write_jsonl(folder / "data.jsonl", tiny.pairs(200))
+    return folder
+
+
+@pytest.mark.slow
+def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
+    done = start(
+        knowledge_distillation_bert, "--data", folder / "data.jsonl", "--bert", folder / "bert", "--output", tmp_path / "run",
+        "--maxlen", 20, "--train-examples", 64, "--validation-examples", 24, "--experiments", "distilled",
+        "--student-layers", 1, "--teacher-epochs", 1, "--student-epochs", 1, "--no-linear",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 classes, 64 training, 24 validation, 40 test pairs of up to 20 tokens" in done.stdout
+    student, corpus = tmp_path / "run" / "student", texts.load(str(folder / "data.jsonl"))
+    assert json.loads((student / "config.json").read_text(encoding="utf-8"))["pairs"] is True
+    card = (student / "README.md").read_text(encoding="utf-8")
+    assert '({"text": "a text", "text_pair": "another"})' in card and "64 labelled pairs of texts" in card
+
+    tested = [corpus.texts[index] for index in corpus.test]
+    (tmp_path / "pairs.tsv").write_text("\n".join(map("\t".join, tested)), encoding="utf-8")
+    capsys.readouterr()
+    predict.predict(str(tmp_path / "run"), file=str(tmp_path / "pairs.tsv"), top=2, json=True)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(answer["text"], answer["text_pair"]) for answer in answers] == tested
+    by_class = [{each["label"]: each["probability"] for each in answer["labels"]} for answer in answers]
+    found = np.array([[answer[name] for name in corpus.classes] for answer in by_class])
+
+    logits = np.load(tmp_path / "run" / "seed-0" / "distilled" / "test_logits.npy")
+    np.testing.assert_allclose(found, softmax(logits, axis=-1), atol=1e-5)
+    bert = berts.load(str(student), classifier=True)  # its formula, with tokens and segments of the library
+    bert.tokenizer.enable_truncation(20)
+    for pair, expected in zip(tested[:8], found, strict=False):
+        encoding = bert.tokenizer.encode(*pair)
+        ids, segments = np.array([encoding.ids]), np.array([encoding.type_ids])
+        pooled = np.tanh(numpy_bert(bert.weights, bert.config, ids, segment_ids=segments)[-1][0, 0]
+                         @ bert.weights[berts.POOLER[0]] + bert.weights[berts.POOLER[1]])
+        logits = pooled @ bert.weights[berts.OUTPUT[0]].T + bert.weights[berts.OUTPUT[1]]
+        np.testing.assert_allclose(softmax(logits), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [["--shuffle-sentences"], ["--experiments", "fastbert-shuffled"], ["original"]])
+def test_sentences_of_pairs_are_not_shuffled(folder, tmp_path, words):
+    sane = ["--data", folder / "data.jsonl", "--bert", folder / "bert", "--maxlen", 16, "--teacher-layers", 0]
+    message = refused(knowledge_distillation_fastbert, tmp_path / "run", sane, words)
+    assert "has pairs of texts, whose sentences are not shuffled: --no-shuffle-sentences, and no fastbert-shuffled" in message
+
+
+def test_a_bert_that_does_not_join_pairs(folder, tmp_path):
+    sane = ["--data", folder / "data.jsonl", "--bert", folder / "bert"]
+    assert "--maxlen 4: a pair of texts" in refused(knowledge_distillation_bert, tmp_path / "run", sane, ["--maxlen", "4"])
+    bert = berts.load(str(folder / "bert"))
+    bert.tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A", special_tokens=[("[CLS]", 2)])
+    berts.save(tmp_path / "other", bert, ["a"])
+    sane = ["--data", folder / "data.jsonl", "--maxlen", 16]
+    words = ["--bert", str(tmp_path / "other")]
+    assert "other: its tokenizer has no template for pairs" in refused(
+        knowledge_distillation_bert, tmp_path / "run", sane, words)
