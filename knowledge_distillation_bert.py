@@ -10,6 +10,7 @@ same student trained alone, self-distilled, distilled from noise, and distilled 
 
     python knowledge_distillation_bert.py                 # bundled model and data, minutes on two cores
     python knowledge_distillation_bert.py --temperature 4 --output runs/temperature-4
+    python knowledge_distillation_bert.py --teacher FOLDER --data FILE    # distil a BERT that is fine-tuned already
     python knowledge_distillation_bert.py original        # IFLYTEK and Chinese BERT-base, as the original script
 """
 
