@@ -150,20 +150,23 @@ def summary(results, measure="macro_f1"):
     blocks = [aligned(models_table(results["models"], measure))]
     if results["comparisons"]:
         blocks.append(aligned(comparisons_table(results["comparisons"])))
-    return "\n" + "\n\n".join([*blocks, *linear_remark(results["comparisons"])])
+    return "\n" + "\n\n".join([*blocks, *linear_remark(results)])
 
 
-def linear_remark(comparisons):
-    """[A line for whom a linear model may do], or none where the teacher is measurably above it.
+def linear_remark(results):
+    """[A line for whom a linear model may do], or none where the teacher, or else the best student, is measurably above it.
 
-    comparisons: of a run; the first with the linear model is the teacher's
+    results: of a run; the first comparison with the linear model is the teacher's, if there is one
     """
-    comparison = next((each for each in comparisons if each["b"] == LINEAR), None)
-    if comparison is None or comparison["ci95"][0] > 0:
+    judged, who = [each for each in results["comparisons"] if each["b"] == LINEAR], "the "
+    if results["settings"].get("soft_labels"):  # which come from elsewhere
+        judged, who = sorted(judged, key=lambda each: -each["difference"]), "the best student, "
+    if not judged or judged[0]["ci95"][0] > 0:
         return []
+    comparison = judged[0]
     points, interval, _ = difference_cells(comparison)
     return [textwrap.fill(
-        f"The linear model is not measurably below the {comparison['a']} ({points} points, {interval}): try more tokens "
+        f"The linear model is not measurably below {who}{comparison['a']} ({points} points, {interval}): try more tokens "
         "(--maxlen), more labels (--train-examples), more epochs, or no BERT at all.", 100,
     )]
 
@@ -188,7 +191,7 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
     ]
     if results["comparisons"]:
         blocks += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
-    blocks += linear_remark(results["comparisons"])
+    blocks += linear_remark(results)
     for section in sections:
         blocks += [f"## {section.title}", section.note, markdown(section.table)]
     blocks += [

@@ -40,11 +40,22 @@ def test_whoever_needs_no_bert_is_told(low, high, said):
     found = results()
     teacher = comparison(a="teacher", b="linear", difference=(low + high) / 2, ci95=[low, high])
     found["comparisons"] += [teacher, comparison(a="alone", b="linear", ci95=[-1.0, -0.5])]  # the teacher's counts
-    assert bool(linear_remark(found["comparisons"])) == said
+    assert bool(linear_remark(found)) == said
     for text in (summary(found), document(found, "one text", "alone")):
         assert ("not measurably below the teacher" in text) == ("or no BERT at all" in " ".join(text.split())) == said
     assert max(map(len, summary(found).splitlines())) <= 100
-    assert linear_remark([comparison()]) == []  # without such a row
+    found["comparisons"] = [comparison()]
+    assert linear_remark(found) == []  # without such a row
+
+
+def test_without_a_teacher_the_best_student_is_held_against_the_linear_model():
+    found = results()
+    found["settings"]["soft_labels"] = ["answers.jsonl"]
+    found["comparisons"] = [comparison(a=name, b="linear", difference=points, ci95=[points - 0.02, points + 0.02])
+                            for name, points in (("alone", -0.05), ("distilled", 0.01))]
+    assert "not measurably below the best student, distilled (+1.00 points" in linear_remark(found)[0].replace("\n", " ")
+    found["comparisons"][1]["ci95"] = [0.001, 0.02]
+    assert linear_remark(found) == []
 
 
 def test_a_linear_model_is_fitted_and_has_no_epochs(tmp_path):
