@@ -29,10 +29,10 @@ from common.distillation import distillation_loss, distillation_metrics, distill
 from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
 from common.report.document import describe, results_of, write_report
-from common.runs import open_text_runs
-from common.soft_labels import check_teachers, ensemble_labels, stage_logits, teacher_logits
+from common.runs import EXTENSIBLE, open_text_runs
+from common.soft_labels import OF_ALL_SEEDS, check_teachers, ensemble_labels, stage_logits, teacher_logits
 from common.training import adam, fine_tune, measure_given, train_stage, trained
-from data.berts import keep_layers, layers_to_keep
+from data.berts import keep_layers, layers_to_keep, without_classifier
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
 from export.student import check_packages, text_model, text_writer, write_student, write_teacher
@@ -144,6 +144,8 @@ def build(run, name):
     spread, fine_tuned = STARTS[settings.student_init]
     layers = layers_to_keep(bert.layers, settings.student_layers, spread)
     start = trained(run, "teacher", build).bert if fine_tuned else bert
+    if not bert.is_classifier:  # a teacher that is given hands its classifier on, one that is trained here does not
+        start = without_classifier(start)
     return build_classifier(keep_layers(start, layers), classes, settings.student_dropout)
 
 
@@ -167,12 +169,12 @@ def train(run, name):
     if record := run.record(name):
         return record
     settings, experiment = run.settings, EXPERIMENTS[name]
-    if name == "teacher" and settings.teacher:
-        return measure_given(run, name, build(run, name).model)
     epochs = settings.teacher_epochs if experiment.deep else settings.student_epochs
     rate = settings.teacher_learning_rate if experiment.deep else settings.student_learning_rate
     if not experiment.soft_labels:
         with fresh_session(run.seed):
+            if name == "teacher" and settings.teacher:
+                return measure_given(run, name, build(run, name).model)
             return fine_tune(run, name, build(run, name).model, epochs, rate)
     return distil(run, name, settings.unlabelled_epochs if experiment.unlabelled else epochs, rate)
 
@@ -203,8 +205,13 @@ def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
     unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    teacher, records = next(iter(settings.teacher), ""), []
-    runs = open_text_runs(SCRIPT, preset, settings, unlabelled, teacher=teacher, answered=settings.soft_labels)
+    records, extensible, notes = [], EXTENSIBLE, []
+    if settings.ensemble:
+        extensible, notes = [name for name in EXTENSIBLE if name != "seeds"], [OF_ALL_SEEDS]
+    runs = open_text_runs(
+        SCRIPT, preset, settings, unlabelled, extensible=extensible, given=settings.teacher, answered=settings.soft_labels,
+        notes=notes,
+    )
     for record in (linear := linear_records(runs)):
         print(describe(record))
     for run in runs if settings.ensemble else ():
@@ -233,7 +240,12 @@ def check(settings):
         return [name for name in EXPERIMENTS if name in wanted]
     if STARTS[settings.student_init][1]:
         raise InputError(f"--student-init {settings.student_init}: with --soft-labels there is no teacher to start from")
-    return [name for name in EXPERIMENTS if name in wanted and not EXPERIMENTS[name].deep]
+    if deep := [name for name in settings.experiments if EXPERIMENTS[name].deep and name != "teacher"]:
+        raise InputError(f"--experiments {deep[0]}: with --soft-labels there is no teacher's model")
+    students = [name for name in EXPERIMENTS if name in wanted and not EXPERIMENTS[name].deep]
+    if not students:
+        raise InputError("--experiments teacher: with --soft-labels there is no teacher to train; name a student")
+    return students
 
 
 def report(preset, settings, run, records, linear):

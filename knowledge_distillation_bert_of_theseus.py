@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from common import command
+from common import InputError, command
 from common.backend import keras, set_seed, tf, uniform
 from common.bert import build_classifier, build_encoder, cls, embeddings_of, inputs_and_mask, layers_of
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least
@@ -294,7 +294,8 @@ def train_mixed(run, name, predecessor, successor, classifier):
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
-    runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"), teacher=settings.teacher)
+    given, depths = filter(None, [settings.teacher]), ("student_layers", "middle_layers")
+    runs = open_text_runs(SCRIPT, preset, settings, depths=depths, given=given)
     modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
     spans = ("-".join(map(str, sorted({part[0], part[-1]}))) for part in modules)  # [2, 3, 4] as "2-4"
     print("modules: " + ", ".join(f"{span} -> {i}" for i, span in enumerate(spans)))
@@ -315,6 +316,8 @@ def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
     check_packages(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
+    if settings.teacher and settings.successor_init == "pretrained":
+        raise InputError("--successor-init pretrained: a --teacher has no pretrained layers beside it; predecessor")
     return [name for name in EXPERIMENTS if name in ("predecessor", *settings.experiments)]
 
 

@@ -343,7 +343,7 @@ def main(preset, settings):
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=EXTENSIBLE,
-        teacher=settings.teacher, check_corpus=partial(check_corpus, settings, wanted),
+        given=filter(None, [settings.teacher]), check_corpus=partial(check_corpus, settings, wanted),
     )
     for record in (linear := linear_records(runs)):
         print(describe(record))
@@ -367,6 +367,8 @@ def check(settings):
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher_layers == 1:
         raise InputError("--teacher-layers 1: a teacher of one layer has no branches; 2 or more, or 0 for all")
+    if settings.teacher and JOINT in settings.experiments:
+        raise InputError(f"--experiments {JOINT}: it trains all layers anew, and a teacher that is given is not trained")
     if settings.teacher and settings.teacher_layers:
         raise InputError(f"--teacher-layers {settings.teacher_layers}: a teacher that is given keeps its layers; leave it at 0")
     if settings.uncertainty_top_k == 1:

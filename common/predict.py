@@ -14,7 +14,7 @@ from common.batches import by_length
 from common.bert import build_classifier, classifier_graph
 from data import students, teachers
 from data.students import ask, load
-from data.texts import SURROGATE, decoded, in_one_line, lines_of, texts_of
+from data.texts import SURROGATE, check_pairs, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
 
 CHUNK_SIZE = 4096  # texts that are sorted by length together
 
@@ -29,6 +29,7 @@ def predict(
     speed: float | None = None,
     json: bool = False,
     pairs: bool = False,
+    maxlen: int = 0,
     batch_size: int = 32,
 ) -> None:
     """Label texts with the student of a finished run, or with a teacher: a line each, in their order.
@@ -37,16 +38,19 @@ def predict(
         folder: a run's folder, its student/, or a classifier that --teacher of the scripts takes
         texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
             a tab between
-        file: a file of texts, UTF-8, plain or .gz
+        file: a file of texts, UTF-8, plain or .gz; of one that ends in .jsonl or .json the fields that hold the texts of data
         top: how many labels to tell, the most probable first
         all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
         speed: of a FastBERT, from 0 (as its teacher) to 1; without it that which was chosen after training
         json: tell it as JSON, an object a line
-        pairs: of a teacher that does not say it itself: it reads pairs of texts
+        pairs: of a teacher, whose folder does not say it: it reads pairs of texts
+        maxlen: of a teacher: tokens a text is cut to; 0: as in its training here, or as many as it has positions
         batch_size: texts that are computed together
     """
     if top < 1 or batch_size < 1:
         raise InputError(f"{'--top' if top < 1 else '--batch-size'}: must be 1 or more")
+    if maxlen and maxlen < 3:
+        raise InputError(f"--maxlen {maxlen}: must be 3 or more")
     if texts and file:
         raise InputError(f"--file {file}: give texts or a file of them, not both")
     for text in texts:
@@ -54,16 +58,17 @@ def predict(
             raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
     if all and not json:
         raise InputError("--all: is for --json")
-    student = load_teacher(folder, pairs) if is_teacher(folder) else load(folder)
+    if (pairs or maxlen) and not is_teacher(folder):
+        raise InputError(f"{'--pairs' if pairs else '--maxlen'}: is for teachers; {folder} says itself what it reads")
+    student = load_teacher(folder, pairs, maxlen) if is_teacher(folder) else load(folder)
     if speed is not None and not student.stops_early:
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
     top = len(student.classes) if all else top
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
-        remaining = iter(texts or read(file))
-        if student.pairs:
-            remaining = pairs_in(remaining, "text" if texts else f"{file or 'standard input'}, line")
+        source = "text" if texts else f"{file or 'standard input'}, line"
+        remaining = texts_in(texts or read(file), student.pairs, source)
         while some := list(itertools.islice(remaining, CHUNK_SIZE)):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
                 if all:
@@ -79,40 +84,54 @@ def is_teacher(folder):
     return bool({"config.json", "bert_config.json"} & {*files}) and "saved_model" not in files
 
 
-def load_teacher(folder, pairs=False):
-    """A fine-tuned classifier as a `Student`, which reads texts as long as it has been taught, or has positions."""
-    bert, classes = teachers.read(folder)
+def load_teacher(folder, pairs=False, maxlen=0):
+    """A fine-tuned classifier as a `Student`. For the parameters see `predict`."""
+    bert, classes = teachers.read(folder, maxlen=maxlen)
+    own, positions = bert.config.get("maxlen"), bert.config["max_position_embeddings"]
+    maxlen = maxlen or (min(own, positions) if isinstance(own, int) and own > 2 else positions)
+    if pairs or bert.config.get("pairs"):
+        check_pairs(bert, maxlen)
+    classes = teachers.numbered(classes)
     graph = classifier_graph(build_classifier(bert, len(classes), dropout=0.0))
-    maxlen = bert.config.get("maxlen") or bert.config["max_position_embeddings"]
     return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer, classes,
                             bert.config | ({"pairs": True} if pairs else {}), maxlen, bert.pad_id)
 
 
 def read(file):
-    """The lines of a file, or of standard input. Raises InputError for one that is not UTF-8."""
+    """The lines of a file, or of standard input; of JSON lines what they hold, a pair of texts as a tuple.
+
+    Raises InputError for a line that is not UTF-8, or not what a data set has.
+    """
     if not file and sys.stdin.isatty():
         raise InputError("no text: give texts, --file FILE, or lines on standard input")
     if file and (not Path(file).exists() or Path(file).is_dir()):
         raise InputError(f"--file {file}: there is no such file")
+    if file and suffix_of(Path(file)) in (".json", ".jsonl"):
+        rows = (texts_of(row, f"{file}, line {line}") for line, row in json_rows(Path(file)))
+        return (tuple(row) if len(row) > 1 else row[0] for row in rows)
     lines = lines_of(Path(file)) if file else decoded(sys.stdin.buffer, Path("standard input"))
     return (text.rstrip("\r\n") for _, text in lines)
 
 
-def pairs_in(lines, source):
-    """The pair of texts in each line: a JSON object with the fields of a data set's, or two texts with a tab between.
+def texts_in(lines, pairs, source):
+    """The text of each line, or its pair of texts: a JSON object with the fields of a data set's, or two with a tab between.
 
-    lines: strings
+    lines: strings, or tuples, which are pairs already
+    pairs: whether pairs are wanted
     source: what a line's number is to follow in errors
     """
-    for number, line in enumerate(lines, 1):
-        try:
-            row = loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        pair = texts_of(row, f"{source} {number}") if isinstance(row, dict) else line.split("\t")
-        if len(pair) != 2 or not all(map(str.strip, pair)):
-            raise InputError(f"{source} {number}: expected two texts, {{'text': …, 'text_pair': …}} or with a tab between")
-        yield tuple(pair)
+    for number, text in enumerate(lines, 1):
+        if pairs and isinstance(text, str):
+            try:
+                row = loads(text)
+            except (ValueError, RecursionError):
+                row = None
+            text = tuple(texts_of(row, f"{source} {number}") if isinstance(row, dict) else text.split("\t"))
+            if len(text) != 2 or not all(map(str.strip, text)):
+                raise InputError(f"{source} {number}: expected two texts, {{'text': …, 'text_pair': …}} or with a tab between")
+        if isinstance(text, tuple) != pairs:
+            raise InputError(f"{source} {number}: two texts; one is expected")
+        yield text
 
 
 def answers(student, texts, top, speed, batch_size):

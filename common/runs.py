@@ -16,6 +16,7 @@ from common.training import Run
 from data import berts, fetching, images, soft_labels, teachers, texts
 from data.parts import check_parts, remarks, split
 
+GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
 EXTENSIBLE = ("experiments", "seeds", "linear", "export")  # settings of a finished run that may differ in a later start
 
 
@@ -57,7 +58,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, teacher="", answered=(), check_corpus=lambda corpus: None,
+    extensible=EXTENSIBLE, given=(), answered=(), notes=(), check_corpus=lambda corpus: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -69,24 +70,26 @@ def open_text_runs(
     depths: names of the settings that say how many layers of the BERT a model is to have
     min_layers: how many the BERT must have
     extensible: see `open_folder`
-    teacher: path of a classifier that takes the place of the BERT
+    given: paths of classifiers, the first of which takes the place of the BERT
     answered: paths of files with soft labels for all texts to learn from
+    notes: further lines on the data
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
 
     Raises InputError before anything is written.
     """
-    needed = [] if teachers.is_whole(teacher) else [("--bert", "bert", settings.bert)]
+    given = [*given]
+    needed = [] if given and all(map(teachers.is_whole, given)) else [("--bert", "bert", settings.bert)]
     fetching.ensure_available([*needed, ("--data", "texts", settings.data)], settings.download)
-    if teacher:
-        corpus = texts.load(settings.data)
-        bert = teachers.load(teacher, corpus, settings.bert, settings.maxlen)
-    else:
-        bert, corpus = berts.load(settings.bert, settings.maxlen), texts.load(settings.data)
+    all_berts = [] if given else [berts.load(settings.bert, settings.maxlen)]
+    corpus = texts.load(settings.data)
+    all_berts += [teachers.load(path, corpus, settings.bert, settings.maxlen) for path in given]
     check_corpus(corpus)
-    if corpus.pairs:
+    for bert in all_berts if corpus.pairs else ():
         texts.check_pairs(bert, settings.maxlen)
+    bert, *others = all_berts
     if bert.layers < min_layers:
-        raise InputError(f"--bert {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")
+        flag = "--teacher" if given else "--bert"
+        raise InputError(f"{flag} {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")
     for name in depths:
         wanted = getattr(settings, name)
         for depth in wanted if isinstance(wanted, tuple) else (wanted,):
@@ -96,6 +99,7 @@ def open_text_runs(
 
     answers = tuple(soft_labels.load(path, corpus) for path in answered)
     corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
+    corpus.notes.extend([*notes, *([GIVEN] if given else [])])
 
     def check(parts):
         for path, logits in zip(answered, answers, strict=True):
@@ -108,14 +112,21 @@ def open_text_runs(
 
     inputs = {
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
-        "bert": fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id),
+        "bert": fingerprint_of(bert),
     }
+    inputs |= {"other teachers": fingerprint(*map(fingerprint_of, others))} if others else {}
     inputs |= {"soft_labels": fingerprint(*answers)} if answers else {}
     kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
     examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
-    return [Run(settings, seed, corpus, examples, parts, folder, bert, answers) for seed, parts in all_parts.items()]
+    more = folder, bert, tuple(others), answers
+    return [Run(settings, seed, corpus, examples, parts, *more) for seed, parts in all_parts.items()]
+
+
+def fingerprint_of(bert):
+    """A digest of all that a `berts.Bert` is."""
+    return fingerprint(bert.config, *bert.weights.values(), bert.tokenizer.to_str(), bert.pad_id)
 
 
 def open_image_runs(script, preset, settings, check, extensible):

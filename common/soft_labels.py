@@ -12,11 +12,16 @@ from common.distillation import soften
 from common.evaluation import predict
 from common.files import fingerprint, write_atomic
 from common.training import trained
-from data import teachers, texts
+from data import texts
+
+OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
+                "validation texts of the other seeds")
 
 
 def check_teachers(settings):
     """Refuse settings that name teachers in two ways. Returns whether there are several, to be averaged."""
+    if not all((*settings.teacher, *settings.soft_labels)):
+        raise InputError("--teacher and --soft-labels: a name is empty")
     if settings.soft_labels and (settings.teacher or settings.ensemble):
         raise InputError(f"--soft-labels and {'--teacher' if settings.teacher else '--ensemble'}: give one of the two")
     if settings.teacher and settings.ensemble:
@@ -37,7 +42,8 @@ def stage_logits(run, name, classifier, indices):
     classifier: its model, with the stage's weights
     indices: (examples,) int, which of them
     """
-    path, stored, weights = run.stage(name) / "soft_labels.npz", {}, fingerprint(*classifier.get_weights())
+    path, stored = run.stage(name) / "soft_labels.npz", {}
+    weights = fingerprint(run.bert and run.bert.config, *classifier.get_weights())
     keys = np.array([fingerprint(run.examples.example(index)) for index in indices])
     if path.is_file():
         with np.load(path) as file:
@@ -69,11 +75,12 @@ def teacher_logits(run, build, indices):
     for seed in sorted(settings.seeds if settings.ensemble else [run.seed], key=lambda seed: seed != run.seed):
         one = replace(run, seed=seed)
         yield stage_logits(one, "teacher", trained(one, "teacher", build).model, indices)
-    for number, path in enumerate(settings.teacher[1:], 2):
-        bert = teachers.load(path, run.corpus, settings.bert, settings.maxlen)
-        examples = TokenizedTexts(*texts.tokenize(run.corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
+    for number, bert in enumerate(run.other_teachers, 2):
+        lines = [run.corpus.texts[index] for index in indices]
+        examples = TokenizedTexts(*texts.tokenize(lines, bert.tokenizer, settings.maxlen, bert.pad_id))
         classifier = build_classifier(bert, len(run.corpus.classes), dropout=0.0).model
-        yield stage_logits(replace(run, bert=bert, examples=examples), f"teacher-{number}", classifier, indices)
+        one = replace(run, bert=bert, examples=examples)
+        yield stage_logits(one, f"teacher-{number}", classifier, np.arange(len(lines)))
 
 
 def ensemble_labels(run, build, indices, temperature):

@@ -38,6 +38,7 @@ class Run:
     parts: Parts  # which examples are for what
     folder: Path  # the run's, for all seeds
     bert: Bert | None = None  # that its models start from, if they do
+    other_teachers: tuple = ()  # further classifiers that are given beside it, `data.berts.Bert`s
     answers: tuple = ()  # of teachers elsewhere: logits (texts, classes) each, NaN where there is none
 
     def stage(self, name):
@@ -165,6 +166,8 @@ def train_stage(
 def measure_given(run, name, classifier):
     """Leave a classifier that was fine-tuned elsewhere as the stage `name`, as `train_stage` would. Returns the record."""
     validation, test = (predict(classifier, run.examples, indices) for indices in (run.parts.validation, run.parts.test))
+    if not all(np.isfinite(logits).all() for logits in (validation, test)):
+        raise InputError(f"--teacher: what {run.bert.source} answers is not finite; try --precision float32")
     chosen_on = scores(run.corpus.labels[run.parts.validation], validation)["accuracy"]
     record = {
         "name": name, "seed": run.seed, "parameters": classifier.count_params(),

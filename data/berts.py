@@ -120,6 +120,11 @@ def keep_layers(bert, layers):
     return replace(bert, config=bert.config | {"num_hidden_layers": len(layers)}, weights=weights)
 
 
+def without_classifier(bert):
+    """`bert` as an encoder alone."""
+    return replace(bert, weights={name: value for name, value in bert.weights.items() if name not in (*OUTPUT, *POOLER)})
+
+
 def save(folder, bert, classes, **config):
     """Write config.json, model.safetensors and the tokenizer of a text classifier, as Hugging Face lays them out.
 

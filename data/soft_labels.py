@@ -1,11 +1,11 @@
 """What some other model, or a crowd, said of the texts: soft labels from a file of JSON lines, matched to the data by text.
 
-    {"text": "…", "probabilities": [0.1, 0.9]}              in the order of the classes
+    {"text": "…", "probabilities": [0.1, 0.9]}  in the order of the classes: by number if all are numbers, else by name
     {"text": "…", "logits": {"negative": -1.3, "positive": 0.4}}
     {"text": "…", "text_pair": "…", "logits": [0.1, 2.0]}  of a pair of texts
 """
 
-import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from common import InputError
 from data.texts import in_one_line, json_rows, texts_of
 
 KINDS = ("probabilities", "logits")
+LARGEST = sys.float_info.max  # infinity and NaN are not below it, nor are whole numbers that no float can hold
 ROUNDING = 0.01  # that a sum of probabilities may be off 1: files round
 
 
@@ -54,20 +55,20 @@ def _logits_of(row, classes, where):
         raise InputError(f"{where}: {' and '.join(kinds) or 'neither of ' + ' and '.join(KINDS)}; expected one of the two")
     kind, values = kinds[0], row[kinds[0]]
     if isinstance(values, dict):
-        missing, others = ([name for name in names if name not in known] for names, known in
-                           ((classes, values), (values, classes)))
-        if missing or others:
-            what = f"no {missing[0]!r} among its {kind}" if missing else f"{others[0]!r} is no class of the data"
-            raise InputError(f"{where}: {what}, whose classes are {', '.join(map(repr, classes))}"[:300])
+        missing = [name for name in classes if name not in values]
+        if missing or len(values) > len(classes):
+            others = [name for name in values if name not in classes]
+            what = f"no {missing[0]!r} among the {kind}" if missing else f"{others[0]!r} among the {kind}"
+            raise InputError(f"{where}: {what}; the classes of the data are {', '.join(map(repr, classes))}"[:300])
         values = [values[name] for name in classes]
     if not isinstance(values, list) or len(values) != len(classes):
         found = f"{len(values)} of them" if isinstance(values, list) else "something else"
         raise InputError(f"{where}: {kind} must be a list or an object of {len(classes)} numbers, one a class, found {found}")
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values):
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST for value in values):
         raise InputError(f"{where}: {kind} must be finite numbers, found {values}"[:200])
     values = np.array(values, np.float64)
     if kind == "logits":
-        return values
+        return np.maximum(values - values.max(), np.finfo(np.float32).min)  # the same distribution, and all are float32s
     if values.min() < 0:
         raise InputError(f"{where}: a probability is negative, {values.min():g}")
     if abs(values.sum() - 1) > ROUNDING:

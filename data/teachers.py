@@ -50,7 +50,8 @@ def load(path, corpus, bert="", maxlen=0):
 
     Returns a `berts.Bert`. Raises InputError if it has other labels, too.
     """
-    return _in_order_of(*read(path, bert, maxlen), corpus, path)
+    start, classes = read(path, bert, maxlen)
+    return _in_order_of(start, classes if {*classes} == {*corpus.classes} else numbered(classes), corpus, path)
 
 
 def read(path, bert="", maxlen=0):
@@ -61,19 +62,18 @@ def read(path, bert="", maxlen=0):
     bert: for a weights file, name or folder of the BERT whose configuration and tokenizer it has
     maxlen: tokens of the texts it is to read; 0 asks for no number of them
 
-    Returns (`berts.Bert`, names of its classes in order, numbers if it has none). Raises InputError if it cannot be read, or is
-    no classifier of one class a text.
+    Returns (`berts.Bert`, names of its classes in order, LABEL_0, LABEL_1, … if it has none). Raises InputError if it cannot be
+    read, or is no classifier of one class a text.
     """
     folder = Path(path)
     if is_whole(path):
-        start = _checked(berts.load(str(folder), maxlen, classifier=True), folder)
-        classes = _classes_of(start.config, len(start.weights["output_bias"]), folder)
+        start = berts.load(str(folder.resolve()), maxlen, classifier=True)  # not a named BERT that is called the same
+        start = _checked(replace(start, source=str(path)), folder)
+        classes = _classes_of(start.config, start.weights["output_bias"].size, folder)
     elif folder.is_file() or Path(f"{folder}.index").is_file():
         start = berts.load(bert, maxlen)
-        weights = _read_bert4keras(folder, start.config)
-        berts.check_shapes(weights, berts.expected_shapes(start.config), folder)
-        start = replace(start, weights=weights, source=str(folder))
-        classes = list(map(str, range(len(start.weights["output_bias"]))))
+        start = replace(start, weights=_read_bert4keras(folder, start.config), source=str(path))
+        classes = [f"LABEL_{number}" for number in range(start.weights["output_bias"].size)]
     else:
         raise InputError(f"--teacher {path}: there is no such folder or file; {READ}")
     return start, classes
@@ -87,7 +87,7 @@ def _checked(bert, folder):
     for names, what in ((OUTPUT, "classifier"), (POOLER, "pooler")):
         if not {*names} <= bert.weights.keys():
             raise InputError(f"{folder}: no {what} in its checkpoint; {READ}")
-    hidden, classes = bert.config["hidden_size"], len(bert.weights["output_bias"])
+    hidden, classes = bert.config["hidden_size"], bert.weights[OUTPUT[1]].size
     shapes = ((classes, hidden), (classes,), (hidden, hidden), (hidden,))
     berts.check_shapes(bert.weights, dict(zip((*OUTPUT, *POOLER), shapes, strict=True)), folder)
     if classes < 2:
@@ -100,12 +100,17 @@ def _checked(bert, folder):
 
 
 def _classes_of(config, count, folder):
-    """The names of the classes, in order: those of id2label, or numbers where these are LABEL_0, LABEL_1, …"""
+    """The names of the classes, in order: those of id2label."""
     numbers = list(map(str, range(count)))
-    names = config.get("id2label") or dict(zip(numbers, numbers, strict=True))
+    names = config.get("id2label") or {number: f"LABEL_{number}" for number in numbers}
     if not isinstance(names, dict) or sorted(names) != sorted(numbers):
         raise InputError(f"{folder / 'config.json'}: id2label must name {count} labels, as many as its classifier has")
-    classes = [str(names[number]).strip() for number in numbers]
+    return [str(names[number]).strip() for number in numbers]
+
+
+def numbered(classes):
+    """The names of classes, or their numbers, "0", "1", …, if they have no better names than LABEL_0, LABEL_1, …"""
+    numbers = list(map(str, range(len(classes))))
     return numbers if classes == [f"LABEL_{number}" for number in numbers] else classes
 
 
@@ -137,7 +142,7 @@ def _read_bert4keras(path, config):
                    for layer, variables in BERT4KERAS_BLOCK.items()}
     try:
         layers = _hdf5_layers(path) if path.is_file() else _tensorflow_layers(path, wanted)
-    except (OSError, KeyError, AttributeError, tf.errors.OpError, RuntimeError) as error:
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, tf.errors.OpError, RuntimeError) as error:
         raise InputError(f"{path}: not a weights file that bert4keras saved ({reason(error)})") from None
     others = [layer for layer in layers if layer not in wanted]
     uneven = [layer for layer in wanted if len(layers.get(layer, ())) != len(wanted[layer])]
@@ -147,7 +152,10 @@ def _read_bert4keras(path, config):
     kernel, bias = layers[others[0]]
     weights = {f"bert/{variable}": value for layer, variables in wanted.items()
                for variable, value in zip(variables, layers[layer], strict=True)}
-    return weights | dict(zip(OUTPUT, (kernel.T, bias), strict=True))
+    weights |= dict(zip(OUTPUT, (kernel.T, bias), strict=True))
+    head = dict(zip(OUTPUT, ((bias.size, config["hidden_size"]), (bias.size,)), strict=True))
+    berts.check_shapes(weights, berts.expected_shapes(config) | head, path)
+    return {name: np.asarray(value, np.float32) for name, value in weights.items()}
 
 
 def _hdf5_layers(path):

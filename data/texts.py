@@ -113,7 +113,7 @@ def load(name_or_path):
 def _files_of(path):
     expected = f"ending in one of {' '.join(SUFFIXES)} (or that and .gz)"
     if path.is_file():
-        if _suffix(path) not in SUFFIXES:
+        if suffix_of(path) not in SUFFIXES:
             raise InputError(f"{path}: expected a name {expected}")
         return {"train": path}
     if not path.is_dir():
@@ -132,7 +132,7 @@ def _files_of(path):
     return files
 
 
-def _suffix(path):
+def suffix_of(path):
     """What a file's name says of its content, packed or not."""
     return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
 
@@ -141,7 +141,7 @@ def _read(path, notes, labelled):
     """The _Part that a file holds. labelled: refuse a file without any label, unless it is called test."""
     readers = {".tab": _orange_rows} | dict.fromkeys(DELIMITERS, _table_rows)
     part, known, empty = _Part(path), {}, 0
-    for line, row in readers.get(_suffix(path), json_rows)(path):
+    for line, row in readers.get(suffix_of(path), json_rows)(path):
         where = f"{path}, line {line}"
         texts, label = [text.strip() for text in texts_of(row, where)], row.get("label")
         if not isinstance(label, (str, int, type(None))):
@@ -234,7 +234,7 @@ def _conversion(path, line, start):
     if path.is_file():
         name = shlex.quote(str(path))
         command = f"gunzip -c {name} | {command}" if path.suffix == ".gz" else f"{command} {name}"
-        command += f" > utf8{_suffix(path)}"
+        command += f" > utf8{suffix_of(path)}"
     return f"it looks like {encoding}; save it as UTF-8, or: {command}"
 
 
@@ -263,7 +263,7 @@ def json_rows(path):
 
 def _table_rows(path):
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((text for _, text in lines_of(path)), delimiter=DELIMITERS[_suffix(path)], strict=True)
+    reader = csv.reader((text for _, text in lines_of(path)), delimiter=DELIMITERS[suffix_of(path)], strict=True)
     header = None
     while True:
         line = reader.line_num + 1

@@ -21,7 +21,7 @@ from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
 from common.report.document import Section, correct_answers
 from common.report.tables import by_name, markdown, student_table
-from data import berts
+from data import berts, teachers
 from data.sources import SOURCES
 from data.students import ask, load
 
@@ -111,7 +111,7 @@ def text_writer(build):
         expected = model.graph(*inputs.values())["probabilities"].numpy()
         berts.save(folder, model.bert, run.corpus.classes, maxlen=run.settings.maxlen, **own)
         written = berts.load(str(folder))
-        check_encoder(written, model.bert)
+        check_weights(written, {name: model.bert.weights[name] for name in berts.expected_shapes(model.bert.config)})
         write_saved_model(folder, model.graph)
         answers = ask(load(folder), [run.corpus.texts[index] for index in tested])["probabilities"]
         check_equal(f"{folder.name}/saved_model", answers, expected)
@@ -135,20 +135,20 @@ def write_teacher(run, records, name, build):
     name: of the teacher
     build: (run of its seed, its name) -> BertClassifier with the trained weights
     """
-    teachers = [record for record in records if record["name"] == name]
-    if not teachers:
+    candidates = [record for record in records if record["name"] == name]
+    if not candidates:
         return shutil.rmtree(run.folder / "teacher", ignore_errors=True)
-    run = replace(run, seed=max(teachers, key=lambda record: record["validation_accuracy"])["seed"])
+    run = replace(run, seed=max(candidates, key=lambda record: record["validation_accuracy"])["seed"])
     with in_float32(run.settings.precision), atomic_folder(run.folder / "teacher") as folder:
         bert = build(run, name).bert
         pairs = {"pairs": True} if run.corpus.pairs else {}
         berts.save(folder, bert, run.corpus.classes, maxlen=run.settings.maxlen, **pairs)
-        check_encoder(berts.load(str(folder)), bert)
+        check_weights(teachers.load(str(folder), run.corpus), bert.weights)
 
 
-def check_encoder(written, bert):
-    """Raise RuntimeError unless `written`, the BERT read back, has the weights of `bert`."""
-    if not all(np.array_equal(written.weights[name], bert.weights[name]) for name in berts.expected_shapes(bert.config)):
+def check_weights(written, weights):
+    """Raise RuntimeError unless `written`, a BERT read back, has these weights. weights: {Google variable name: array}"""
+    if not all(np.array_equal(written.weights[name], value) for name, value in weights.items()):
         raise RuntimeError(f"{written.source} does not hold the weights of the trained model")
 
 

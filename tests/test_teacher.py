@@ -12,6 +12,7 @@ import knowledge_distillation_bert
 import knowledge_distillation_bert_of_theseus
 import knowledge_distillation_fastbert
 from common import soft_labels
+from common.command import as_dict
 from common.training import Run
 from data import berts, teachers, texts
 from data.parts import split
@@ -36,7 +37,7 @@ def run(script, tmp_path, folder, *flags):
     words = ["--teacher", *given, "--data", data, *SANE, *flags, "--output", tmp_path / "run"]
     done = start(script, *words)
     assert done.returncode == 0, done.stderr
-    assert "given: 2 layers, fine-tuned\n" in done.stdout
+    assert "given: 2 layers, fine-tuned\n" in done.stdout and "given teacher: if it was fine-tuned on" in done.stdout
     return {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
 
 
@@ -80,9 +81,9 @@ def test_soft_labels_are_its_own_and_of_several_their_mean(tmp_path, folder):
 
     corpus = texts.load(str(tmp_path / "data"))
     given = [teachers.load(str(path), corpus) for path in (folder, other)]
-    settings = replace(knowledge_distillation_bert.Settings(), teacher=("", str(other)), maxlen=16)
+    settings = replace(knowledge_distillation_bert.Settings(), maxlen=16)
     examples = tiny.tokenized(corpus.texts, given[0])
-    one = Run(settings, 0, corpus, examples, split(corpus, 0, 64), tmp_path / "run", given[0])
+    one = Run(settings, 0, corpus, examples, split(corpus, 0, 64), tmp_path / "run", given[0], (given[1],))
     indices = one.parts.train[:8]
     found = soft_labels.ensemble_labels(one, knowledge_distillation_bert.build, indices, 3.0)
     logits = []
@@ -168,6 +169,9 @@ def test_the_teachers_of_all_seeds_are_an_ensemble(tmp_path):
         (["--experiments", "distilled-ensemble"], "--experiments distilled-ensemble needs several --teacher"),
         (["--soft-labels", "a", "--student-init", "teacher-first"], "--student-init teacher-first: with --soft-labels there"),
         (["--soft-labels", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
+        (["--soft-labels", "a", "--experiments", "teacher-self-distilled"], "--experiments teacher-self-distilled: with"),
+        (["--soft-labels", "a", "--experiments", "teacher"], "--experiments teacher: with --soft-labels there is no"),
+        (["--teacher", ""], "--teacher and --soft-labels: a name is empty"),
     ],
 )
 def test_teachers_that_cannot_be_together(tmp_path, bert_folder, data_folder, words, message):
@@ -181,9 +185,25 @@ def test_teachers_that_cannot_be_together(tmp_path, bert_folder, data_folder, wo
         (knowledge_distillation_bert, ["--teacher", "nowhere"], "--teacher nowhere: there is no such folder or file"),
         (knowledge_distillation_bert, ["--maxlen", "41"], "--maxlen 41: .* has 40 positions"),
         (knowledge_distillation_bert_of_theseus, ["--student-layers", "3"], "--student-layers 3: .* has 2 layers"),
+        (knowledge_distillation_bert, ["--teacher", "FOLDER", "nowhere"], "--teacher nowhere: there is no such folder or file"),
+        (knowledge_distillation_bert_of_theseus, ["--successor-init", "pretrained"], "--successor-init pretrained: a --teac"),
+        (knowledge_distillation_fastbert, ["--experiments", "fastbert-joint"], "--experiments fastbert-joint: it trains all"),
         (knowledge_distillation_fastbert, ["--teacher-layers", "2"], "--teacher-layers 2: a teacher that is given keeps its"),
     ],
 )
 def test_what_does_not_fit_a_given_teacher(tmp_path, data_folder, folder, script, words, message):
     sane = ["--teacher", folder, "--data", data_folder, *SANE]
+    words = [folder if word == "FOLDER" else word for word in words]
     assert re.search(message, refused(script, tmp_path / "run", sane, words))
+
+
+def test_a_run_with_an_ensemble_of_other_seeds_is_another_run(tmp_path, bert_folder, data_folder):
+    """Its seeds cannot be added to: the row would be the mean over ensembles of different size."""
+    sane = ["--bert", bert_folder, "--data", data_folder, *SANE, "--ensemble"]
+    (tmp_path / "run").mkdir()
+    settings = replace(knowledge_distillation_bert.Settings(), seeds=(0, 1), ensemble=True)
+    (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": as_dict(settings), "inputs": {}}))
+    done = start(knowledge_distillation_bert, *sane, "--output", tmp_path / "run", "--seeds", 0, 1, 2)
+    assert done.returncode == 2 and "holds a run with another" in done.stderr
+    changed = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["seeds"]
+    assert changed == [0, 1]

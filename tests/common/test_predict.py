@@ -167,6 +167,34 @@ def test_predict_asks_a_teacher_and_writes_what_soft_labels_reads(tmp_path, caps
     np.testing.assert_allclose(softmax(logits[-1]), [p[name] for name in sorted(names)], rtol=1e-5)
 
 
-def test_all_is_for_json(taken):
-    with pytest.raises(InputError, match="--all: is for --json"):
-        predict.predict(str(taken.folder), ("a",), all=True)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"all": True}, "--all: is for --json"),
+        ({"pairs": True}, "--pairs: is for teachers; .* says itself what it reads"),
+        ({"maxlen": 8}, "--maxlen: is for teachers"),
+        ({"maxlen": 2}, "--maxlen 2: must be 3 or more"),
+    ],
+)
+def test_what_is_not_for_every_folder(taken, words, message):
+    with pytest.raises(InputError, match=message):
+        predict.predict(str(taken.folder), ("a",), **words)
+
+
+def test_a_teacher_cuts_texts_where_it_is_told_to(tmp_path, capsys):
+    folder = tiny.write_classifier(tmp_path / "teacher")
+    predict.predict(str(folder), ("w1 w2 w3 w4 w5 w6", "w1 w2"), json=True, maxlen=4)
+    one, two = (json.loads(line)["labels"] for line in capsys.readouterr().out.splitlines())
+    assert one[0]["label"] == two[0]["label"] and one[0]["probability"] == pytest.approx(two[0]["probability"], abs=1e-5)
+    with pytest.raises(InputError, match="--maxlen 41: .* has 40 positions"):
+        predict.predict(str(folder), ("a",), maxlen=41)
+
+
+def test_predict_reads_the_texts_of_json_lines(taken, tmp_path, capsys):
+    lines = [LINES[0], "w1\nw2"]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"sentence": line, "label": 1}) + "\n" for line in lines))
+    predict.predict(str(taken.folder), file=str(tmp_path / "texts.jsonl"), json=True)
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == lines
+    (tmp_path / "texts.jsonl").write_text('{"text": "a", "text_pair": "b"}\n')
+    with pytest.raises(InputError, match="texts.jsonl, line 1: two texts; one is expected"):
+        predict.predict(str(taken.folder), file=str(tmp_path / "texts.jsonl"))

@@ -32,19 +32,23 @@ def test_answers_are_found_by_text_in_the_order_of_the_classes(tmp_path):
     )
     assert found.dtype == np.float32 and np.isnan(found[1]).all()
     np.testing.assert_allclose(softmax(found[3]), [0.25, 0.75], rtol=1e-6)
-    np.testing.assert_array_equal(found[[0, 2]], [[-1, 3], [-1, 3]])  # the text stands there twice
+    np.testing.assert_array_equal(found[[0, 2]], [[-4, 0], [-4, 0]])  # the text stands there twice
 
 
 def test_pairs_of_texts(tmp_path):
     corpus = SimpleNamespace(texts=[("a", "b"), ("b", "a")], classes=["no", "yes"])
-    rows = {"sentence1": "b", "sentence2": " a", "logits": [3, 4]}, {"text": "a", "text_pair": "b", "logits": [1, 2]}
-    np.testing.assert_array_equal(load(tmp_path, *rows, corpus=corpus), [[1, 2], [3, 4]])
+    rows = {"sentence1": "b", "sentence2": " a", "logits": [3, 6]}, {"text": "a", "text_pair": "b", "logits": [1, 2]}
+    np.testing.assert_array_equal(load(tmp_path, *rows, corpus=corpus), [[-1, 0], [-3, 0]])
 
 
 def test_a_packed_file(tmp_path):
     path = tmp_path / "answers.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "a", "logits": [1, 2]}\n'))
-    np.testing.assert_array_equal(soft_labels.load(path, CORPUS)[0], [1, 2])
+    np.testing.assert_array_equal(soft_labels.load(path, CORPUS)[0], [-1, 0])
+
+
+def test_logits_that_float32_could_not_hold(tmp_path):
+    np.testing.assert_array_equal(softmax(load(tmp_path, {"text": "a", "logits": [1e300, 0]})[0]), [1, 0])
 
 
 def test_a_text_that_is_repeated_with_its_answer(tmp_path):
@@ -79,10 +83,11 @@ def test_a_probability_of_0_stays_0(tmp_path):
         ([{"text": "a", "logits": [1, 2], "probabilities": [0, 1]}], "line 1: probabilities and logits; expected one"),
         ([{"text": "x", "logits": [1, 2]}, {"text": "a", "logits": [1, 2, 3]}], "line 2: logits must be .* 2 numbers.* 3 of"),
         ([{"text": "a", "logits": "0.1"}], "line 1: logits must be a list or an object of 2 numbers, one a class, found some"),
-        ([{"text": "a", "logits": {"no": 1}}], "line 1: no 'yes' among its logits, whose classes are 'no', 'yes'"),
-        ([{"text": "a", "logits": {"no": 1, "yes": 1, "maybe": 1}}], "line 1: 'maybe' is no class of the data, whose"),
+        ([{"text": "a", "logits": {"no": 1}}], "line 1: no 'yes' among the logits; the classes of the data are 'no', 'yes'"),
+        ([{"text": "a", "logits": {"no": 1, "yes": 1, "maybe": 1}}], "line 1: 'maybe' among the logits; the classes"),
         ([{"text": "a", "logits": [1, None]}], "line 1: logits must be finite numbers"),
         ([{"text": "a", "logits": [1, True]}], "line 1: logits must be finite numbers"),
+        ([f'{{"text": "a", "logits": [1{"0" * 400}, 1]}}'], "line 1: logits must be finite numbers"),
         (['{"text": "a", "logits": [NaN, 1]}'], "line 1: logits must be finite numbers"),
         (['{"text": "a", "probabilities": [Infinity, 1]}'], "line 1: probabilities must be finite numbers"),
         ([{"text": "a", "probabilities": [-0.25, 1.25]}], "line 1: a probability is negative, -0.25"),

@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import h5py
 import ml_dtypes
 import numpy as np
 import pytest
@@ -115,6 +116,15 @@ def test_labels_without_names_are_numbers(tmp_path):
     folder = tiny.write_classifier(tmp_path / "bert", labels=labels)
     bert = teachers.load(str(folder), corpus(map(str, range(11))))
     np.testing.assert_array_equal(bert.weights["output_bias"], tiny.classifier_weights(11)["output_bias"])
+    again = teachers.load(str(folder), corpus(sorted(labels.values())))  # unless these are the names that the data has
+    assert again.weights["output_bias"][2] == bert.weights["output_bias"][10]
+
+
+def test_a_folder_that_is_called_as_a_named_bert(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "minilm-l6")
+    monkeypatch.chdir(tmp_path)
+    bert = teachers.load("minilm-l6", corpus(NAMES))
+    assert bert.layers == 4 and bert.source == "minilm-l6"
 
 
 def test_the_first_layers_are_a_classifier_too(folder):
@@ -184,6 +194,9 @@ def test_weights_files_that_do_not_fit(bert_folder, dense, tmp_path):
         with pytest.raises(InputError, match=message):
             teachers.load(str(path), corpus("0123"), str(bert))
 
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file.attrs["layer_names"] = 7
+    refuse(tmp_path / "odd.h5", "odd.h5: not a weights file that bert4keras saved")
     (tmp_path / "text.h5").write_text("not HDF5")
     refuse(tmp_path / "text.h5", "text.h5: not a weights file that bert4keras saved")
     shallow = build_classifier(berts.keep_layers(berts.load(str(bert_folder)), [0, 1]), 4, dropout=0.0)
