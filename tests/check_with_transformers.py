@@ -1,9 +1,9 @@
-"""Check a student/ where it is to be used: python tests/check_with_transformers.py STUDENT FILE, FILE holding a text a line.
+"""Check a student/ where it is to be used, or a teacher: python tests/check_with_transformers.py FOLDER FILE ANSWERS.
 
 Needs PyTorch and transformers, which are no requirements of this repository, so no test runs it. Prints the greatest
-difference between the probabilities of transformers (BertForSequenceClassification, its tokenizer from student/) and those of
-`python -m common.predict STUDENT --file FILE --json`, given as the third argument; ends with status 1 if it exceeds 1e-5.
-For a student of pairs FILE holds two texts a line, with a tab between.
+difference between the probabilities of transformers (BertForSequenceClassification, its tokenizer from FOLDER) and those of
+`python -m common.predict FOLDER --file FILE --top 1000 --json`; ends with status 1 if it exceeds 1e-5. FILE holds a text a
+line, or for a model of pairs two with a tab between.
 
     python -m common.predict runs/… --file texts.txt --top 1000 --json > answers.jsonl      # in this repository's .venv
     python tests/check_with_transformers.py runs/…/student texts.txt answers.jsonl          # where transformers is
