@@ -89,12 +89,12 @@ def load_teacher(folder, pairs=False, maxlen=0):
     bert, classes = teachers.read(folder, maxlen=maxlen)
     own, positions = bert.config.get("maxlen"), bert.config["max_position_embeddings"]
     maxlen = maxlen or (min(own, positions) if isinstance(own, int) and own > 2 else positions)
-    if pairs or bert.config.get("pairs"):
+    config = bert.config | {"maxlen": maxlen, "pad_token_id": bert.pad_id} | ({"pairs": True} if pairs else {})
+    if "pairs" in config:
         check_pairs(bert, maxlen)
-    classes = teachers.numbered(classes)
     graph = classifier_graph(build_classifier(bert, len(classes), dropout=0.0))
-    return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer, classes,
-                            bert.config | ({"pairs": True} if pairs else {}), maxlen, bert.pad_id)
+    return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer,
+                            teachers.numbered(classes), config, maxlen, bert.pad_id)
 
 
 def read(file):

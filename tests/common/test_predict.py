@@ -190,6 +190,21 @@ def test_a_teacher_cuts_texts_where_it_is_told_to(tmp_path, capsys):
         predict.predict(str(folder), ("a",), maxlen=41)
 
 
+def test_a_teacher_of_pairs(tmp_path, capsys):
+    """Its answers to two pairs that differ only in where the second text begins are numpy's, and differ."""
+    folder, head = tiny.write_classifier(tmp_path / "teacher"), tiny.classifier_weights()
+    predict.predict(str(folder), ("w1 w2\tw3", "w1\tw2 w3"), json=True, all=True, pairs=True, maxlen=12)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(answer["text"], answer["text_pair"]) for answer in answers] == [("w1 w2", "w3"), ("w1", "w2 w3")]
+    w1, w2, w3 = (5 + number for number in (1, 2, 3))
+    for answer, ids, first in zip(answers, ([2, w1, w2, 3, w3, 3], [2, w1, 3, w2, w3, 3]), (4, 3), strict=True):
+        segments = (np.arange(6) >= first).astype(int)[None]
+        hidden = numpy_bert(tiny.weights(), tiny.CONFIG, np.array([ids]), segment_ids=segments)[-1][:, 0]
+        pooled = np.tanh(hidden @ head[berts.POOLER[0]] + head[berts.POOLER[1]])
+        expected = softmax((pooled @ head["output_weights"].T + head["output_bias"])[0])
+        assert [answer["probabilities"][name] for name in "0123"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_predict_reads_the_texts_of_json_lines(taken, tmp_path, capsys):
     lines = [LINES[0], "w1\nw2"]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"sentence": line, "label": 1}) + "\n" for line in lines))
