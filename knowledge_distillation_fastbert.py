@@ -200,7 +200,7 @@ def trained_fastbert(run, name):
 
 
 def trained_teacher(run, name):
-    """The BertClassifier of the teacher, its head a `build_head`."""
+    """The BertClassifier of the teacher, whatever its head."""
     encoder, head, model = build_teacher(run, depths_of(run)[name], 0.0)
     training.load_stage(run, name, model)
     return BertClassifier(keep_layers(run.bert, range(depths_of(run)[name])), encoder, head, model)
@@ -477,8 +477,7 @@ def report(preset, settings, runs, names, linear):
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the "
               f"{results['data']['chosen_on']} part: {record['chosen']}")
     plot_exits(run.folder / "exits.png", records)
-    if run.settings.teacher_head == "dense" or run.bert.is_classifier:  # Hugging Face has no place for a branch
-        write_teacher(run, records, "teacher", trained_teacher)
+    write_teacher(run, records, "teacher", trained_teacher, run.settings.teacher_head == "dense" or run.bert.is_classifier)
     student, section = write_student(run, records, names, "teacher", text_writer(student_model), __doc__)
     tokens = f"(timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on average)"
     example = f"one text of {settings.maxlen} tokens {tokens}"

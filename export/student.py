@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from common import InputError, reason
 from common.backend import in_float32, inference_graph, tf
-from common.bert import TEXT_SIGNATURE, build_encoder, classifier_graph, swap_pad_id
+from common.bert import TEXT_SIGNATURE, build_encoder, classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
 from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
@@ -127,20 +127,26 @@ def text_writer(build):
     return write
 
 
-def write_teacher(run, records, name, build):
+def write_teacher(run, records, name, build, linear_head=True):
     """Write to teacher/ the teacher that is best on the validation part, as --teacher takes it; delete it if there is none.
 
     run: of any seed
     records: of the finished stages
     name: of the teacher
     build: (run of its seed, its name) -> BertClassifier with the trained weights
+    linear_head: whether its head is a `bert.build_head`. Hugging Face's layout has no place for another: then --teacher cannot
+        take it, but the SavedModel of it can be asked, as that of a student
     """
     candidates = [record for record in records if record["name"] == name]
     if not candidates:
         return shutil.rmtree(run.folder / "teacher", ignore_errors=True)
     run = replace(run, seed=max(candidates, key=lambda record: record["validation_accuracy"])["seed"])
     with in_float32(run.settings.precision), atomic_folder(run.folder / "teacher") as folder:
-        bert = build(run, name).bert
+        classifier = build(run, name)
+        if not linear_head:
+            model = TextModel(read_encoder(classifier.encoder, classifier.start), classifier_graph(classifier))
+            return text_writer(lambda *_: model)(folder, replace(run, settings=replace(run.settings, export=())), None)
+        bert = classifier.bert
         pairs = {"pairs": True} if run.corpus.pairs else {}
         berts.save(folder, bert, run.corpus.classes, maxlen=run.settings.maxlen, **pairs)
         check_weights(teachers.load(str(folder), run.corpus), bert.weights)

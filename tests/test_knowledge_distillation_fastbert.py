@@ -22,7 +22,7 @@ from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_gra
 from common.evaluation import predict
 from common.predict import predict as ask
 from common.training import Run
-from data import berts, texts
+from data import berts, students, teachers, texts
 from data.parts import UNLABELLED, split
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
@@ -637,6 +637,18 @@ def test_the_flat_graph_for_onnx_answers_alike(run, fast, answers):
 
 def modified(folder, pattern):
     return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
+
+
+@pytest.mark.slow
+def test_smoke_the_teacher_can_be_asked(finished, run):
+    """Its classifier is a branch, which Hugging Face's files do not hold: the SavedModel does."""
+    folder = finished[1]
+    teacher, asked = students.load(folder / "teacher"), run.parts.test[:20]
+    found = students.ask(teacher, [run.corpus.texts[index] for index in asked])["probabilities"]
+    expected = softmax(np.load(folder / "seed-0" / "teacher" / "test_logits.npy")[:20], axis=-1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(InputError, match="no classifier in its checkpoint"):
+        teachers.load(str(folder / "teacher"), run.corpus)
 
 
 @pytest.mark.slow
