@@ -161,11 +161,16 @@ def build_branch(hidden_size, classes, name):
     return keras.Model(hidden, logits, name=name)
 
 
+def has_branch(run):
+    """Whether the teacher's classifier has the shape of a branch; a teacher that is given brings its own."""
+    return run.settings.teacher_head == "branch" and not run.bert.is_classifier
+
+
 def build_teacher(run, layers, dropout):
     """(bert4keras transformer, head, model (token ids, segment ids) -> logits (batch, classes)) of so many layers."""
     bert, classes = keep_layers(run.bert, range(layers)), len(run.corpus.classes)
     encoder = build_encoder(bert, dropout)
-    if run.settings.teacher_head == "branch" and not bert.is_classifier:
+    if has_branch(run):
         head = build_branch(encoder.hidden_size, classes, "teacher_head")
     else:  # the original's, and that of the other scripts: [CLS] - Dense; as a model, like a branch
         hidden = keras.Input((None, encoder.hidden_size))
@@ -397,10 +402,7 @@ def costs(run, tokens):
     layer = encoder_flops(run.bert.config | {"num_hidden_layers": 1}, tokens)
     for_each_token = hidden * WIDTH + 2 * WIDTH * WIDTH + 2 * WIDTH  # narrow, key, value; attention asks and gathers
     branch = 2 * (tokens * for_each_token + 3 * WIDTH * WIDTH + WIDTH * classes)  # query, output, the second Dense, the last
-    head = branch
-    if run.settings.teacher_head == "dense" or run.bert.is_classifier:
-        head = head_flops(run.bert, classes)
-    return {"layer": layer, "branch": branch, "head": head}
+    return {"layer": layer, "branch": branch, "head": branch if has_branch(run) else head_flops(run.bert, classes)}
 
 
 def exit_flops(run, tokens):
@@ -477,7 +479,7 @@ def report(preset, settings, runs, names, linear):
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the "
               f"{results['data']['chosen_on']} part: {record['chosen']}")
     plot_exits(run.folder / "exits.png", records)
-    write_teacher(run, records, "teacher", trained_teacher, run.settings.teacher_head == "dense" or run.bert.is_classifier)
+    write_teacher(run, records, "teacher", trained_teacher, linear_head=not has_branch(run))
     student, section = write_student(run, records, names, "teacher", text_writer(student_model), __doc__)
     tokens = f"(timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on average)"
     example = f"one text of {settings.maxlen} tokens {tokens}"

@@ -99,9 +99,13 @@ def build_head(bert, classes, initializer):
     linear = keras.layers.Dense(classes, kernel_initializer=initializer, dtype="float32", name="Classifier")
     if not bert.is_classifier:
         return linear
-    hidden, names = bert.config["hidden_size"], POOLER if bert.has_pooler else ()
-    head = keras.Sequential([keras.Input((hidden,)), *(keras.layers.Dense(hidden, "tanh") for _ in names[:1]), linear])
-    head.set_weights([*map(bert.weights.get, names), bert.weights[OUTPUT[0]].T, bert.weights[OUTPUT[1]]])
+    hidden, weights = bert.config["hidden_size"], [bert.weights[OUTPUT[0]].T, bert.weights[OUTPUT[1]]]
+    layers = [keras.Input((hidden,)), linear]
+    if bert.has_pooler:
+        layers.insert(1, keras.layers.Dense(hidden, "tanh"))
+        weights = [*map(bert.weights.get, POOLER), *weights]
+    head = keras.Sequential(layers)
+    head.set_weights(weights)
     return head
 
 

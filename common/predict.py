@@ -14,7 +14,7 @@ from common.batches import by_length
 from common.bert import build_classifier, classifier_graph
 from data import students, teachers
 from data.students import ask, load
-from data.texts import SURROGATE, check_pairs, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
+from data.texts import SURROGATE, as_text, check_pairs, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
 
 CHUNK_SIZE = 4096  # texts that are sorted by length together
 
@@ -58,9 +58,10 @@ def predict(
             raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
     if all and not json:
         raise InputError("--all: is for --json")
-    if (pairs or maxlen) and not is_teacher(folder):
+    teacher = is_teacher(folder)
+    if (pairs or maxlen) and not teacher:
         raise InputError(f"{'--pairs' if pairs else '--maxlen'}: is for teachers; {folder} says itself what it reads")
-    student = load_teacher(folder, pairs, maxlen) if is_teacher(folder) else load(folder)
+    student = load_teacher(folder, pairs, maxlen) if teacher else load(folder)
     if speed is not None and not student.stops_early:
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
@@ -107,8 +108,7 @@ def read(file):
     if file and (not Path(file).exists() or Path(file).is_dir()):
         raise InputError(f"--file {file}: there is no such file")
     if file and suffix_of(Path(file)) in (".json", ".jsonl"):
-        rows = (texts_of(row, f"{file}, line {line}") for line, row in json_rows(Path(file)))
-        return (tuple(row) if len(row) > 1 else row[0] for row in rows)
+        return (as_text(texts_of(row, f"{file}, line {line}")) for line, row in json_rows(Path(file)))
     lines = lines_of(Path(file)) if file else decoded(sys.stdin.buffer, Path("standard input"))
     return (text.rstrip("\r\n") for _, text in lines)
 

@@ -223,7 +223,8 @@ def _read_safetensors(folder, classifier):
         raise InputError(f"{folder}: neither model.safetensors nor bert_model.ckpt.index in it")
     try:
         with safe_open(path, framework="np") as file:
-            names = {name: google_name(name) or CLASSIFIER.get(name if classifier else None) for name in file.keys()}  # noqa: SIM118
+            more = CLASSIFIER if classifier else {}
+            names = {name: google_name(name) or more.get(name) for name in file.keys()}  # noqa: SIM118
             tensors = {google: file.get_tensor(name) for name, google in names.items() if google}
     except (SafetensorError, TypeError) as error:
         raise InputError(f"{path}: not a readable safetensors file of floats ({error})") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common import InputError
-from data.texts import in_one_line, json_rows, texts_of
+from data.texts import as_text, in_one_line, json_rows, texts_of
 
 KINDS = ("probabilities", "logits")
 LARGEST = sys.float_info.max  # infinity and NaN are not below it, nor are whole numbers that no float can hold
@@ -35,8 +35,7 @@ def load(path, corpus):
     logits = np.full((len(corpus.texts), len(corpus.classes)), np.nan, np.float32)
     for number, row in json_rows(Path(path)):
         where = f"{path}, line {number}"
-        text = tuple(part.strip() for part in texts_of(row, where))
-        text = text if len(text) > 1 else text[0]  # a pair, or one text, as they stand in a corpus
+        text = as_text([part.strip() for part in texts_of(row, where)])
         answer = _logits_of(row, corpus.classes, where)
         if text in places:
             if text in lines and not np.allclose(answer, logits[places[text][0]], rtol=1e-3, atol=1e-3):

@@ -154,7 +154,7 @@ def _read(path, notes, labelled):
             empty += 1
             continue
         label = known.setdefault(label, label) if label else None  # each label once in memory
-        part.add(line, tuple(texts) if len(texts) > 1 else texts[0], label)
+        part.add(line, as_text(texts), label)
         if label and meaning:
             part.descriptions.setdefault(label, meaning)
     if empty:
@@ -179,6 +179,11 @@ def texts_of(row, where):
             raise InputError(f"{where}: {column!r} must be a string, found {_kind(row[column])}")
         _check_characters(column, row[column], where)
     return [row[column] for column in columns]
+
+
+def as_text(parts):
+    """What `texts_of` gives as a corpus holds it: a string, or of a pair a tuple."""
+    return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 def _check_characters(name, value, where):

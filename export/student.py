@@ -104,12 +104,11 @@ def text_writer(build):
     """
     def write(folder, run, best):
         model, tested = build(run, best), run.parts.test[:32]
-        own = model.config | ({"pairs": True} if run.corpus.pairs else {})
         token_ids, segment_ids = run.examples.inputs(tested)
         inputs = {"token_ids": np.array(swap_pad_id(token_ids, model.bert.pad_id)), "segment_ids": segment_ids}
         inputs |= {"speed": np.array(model.config["speed"], np.float32)} if "speed" in model.config else {}
         expected = model.graph(*inputs.values())["probabilities"].numpy()
-        berts.save(folder, model.bert, run.corpus.classes, maxlen=run.settings.maxlen, **own)
+        berts.save(folder, model.bert, run.corpus.classes, **reads(run), **model.config)
         written = berts.load(str(folder))
         check_weights(written, {name: model.bert.weights[name] for name in berts.expected_shapes(model.bert.config)})
         write_saved_model(folder, model.graph)
@@ -147,9 +146,13 @@ def write_teacher(run, records, name, build, linear_head=True):
             model = TextModel(read_encoder(classifier.encoder, classifier.start), classifier_graph(classifier))
             return text_writer(lambda *_: model)(folder, replace(run, settings=replace(run.settings, export=())), None)
         bert = classifier.bert
-        pairs = {"pairs": True} if run.corpus.pairs else {}
-        berts.save(folder, bert, run.corpus.classes, maxlen=run.settings.maxlen, **pairs)
+        berts.save(folder, bert, run.corpus.classes, **reads(run))
         check_weights(teachers.load(str(folder), run.corpus), bert.weights)
+
+
+def reads(run):
+    """Entries of config.json that say what texts a model of this run reads."""
+    return {"maxlen": run.settings.maxlen} | ({"pairs": True} if run.corpus.pairs else {})
 
 
 def check_weights(written, weights):
