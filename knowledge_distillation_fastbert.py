@@ -19,16 +19,15 @@ from typing import Annotated, Literal
 import numpy as np
 
 from common import InputError, command, early_exit, training
-from common.backend import MultiHeadAttention, in_float32, keras, set_seed, tf
+from common.backend import MultiHeadAttention, keras, tf
 from common.batches import TokenizedTexts
 from common.bert import BertClassifier, build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of, read_encoder
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
 from common.cost import encoder_flops, head_flops
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
-from common.early_exit import ExitModel, all_exits, branches_alone
+from common.early_exit import ExitModel, all_exits, branches_alone, early_exit_graph
 from common.evaluation import scores
-from common.files import fingerprint, load_or_compute, write_array
 from common.linear import LINEAR, linear_records
 from common.report.document import comparisons, describe, results_of, write_report
 from common.report.exits import exit_sections, plot_exits
@@ -333,7 +332,7 @@ def with_shuffled_copies(run, indices):
     if several < 0.5:
         print(f"  only {several:.0%} of the texts have punctuation that parts them into sentences: little is shuffled")
     copies = [texts.shuffle_sentences(text, rng) for text in originals]
-    copies = TokenizedTexts(*texts.tokenize(copies, run.bert.tokenizer, run.settings.maxlen, run.bert.pad_id))
+    copies = TokenizedTexts.of(copies, run.bert, run.settings.maxlen)
     return replace(run, examples=run.examples.joined(copies)), np.append(
         indices, len(run.corpus.texts) + np.arange(len(indices)))
 
@@ -405,63 +404,15 @@ def costs(run, tokens):
     return {"layer": layer, "branch": branch, "head": branch if has_branch(run) else head_flops(run.bert, classes)}
 
 
-def exit_flops(run, tokens):
-    """(the teacher's FLOPs, (layers,) those of leaving after each layer) for one text of so many tokens."""
-    cost, depth = costs(run, tokens), depths_of(run)["teacher"]
-    through = np.arange(1, depth + 1) * (cost["layer"] + cost["branch"])
-    through[-1] += cost["head"] - cost["branch"]
-    return depth * cost["layer"] + cost["head"], through
-
-
-def load_exit_logits(run, name, part):
-    """(logits (texts, layers, classes), uncertainty (texts, layers)) of all exits of a finished experiment, on a part."""
-    logits = np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy")
-    return logits, uncertainty(tf.nn.softmax(logits), run.settings.uncertainty_top_k).numpy()
-
-
-def graph_that_stops(run, fastbert, **more):
-    """The graph of early exit, with the settings' uncertainty. more: see `early_exit_graph`."""
-    return early_exit.early_exit_graph(fastbert, partial(uncertainty, top_k=run.settings.uncertainty_top_k), **more)
-
-
-def time_models(run, names):
-    """What all models of a seed take on the same test texts (see `time_exits`), and "tokens" of these texts."""
-    plain, stopping = {}, {}
-    with in_float32(run.settings.precision):
-        set_seed(run.seed)
-        for name in names:
-            fastbert = trained_fastbert(run_of(run, name), name)
-            plain.setdefault("teacher", early_exit.teacher_graph(fastbert))
-            stopping[name] = graph_that_stops(run, fastbert)
-        alone = {name: depth for name, depth in depths_of(run).items() if name != "teacher"}
-        plain |= {name: early_exit.graph_of(build_teacher(run, depth, 0.0)[2]) for name, depth in alone.items()}
-    indices = np.random.default_rng(run.seed).permutation(run.parts.test)[: run.settings.timed_examples]
-    times = early_exit.time_exits(plain, stopping, run.settings.speeds, run.examples, indices, partial(exit_flops, run))
-    return times | {"tokens": float(run.examples.lengths(indices).mean())}
-
-
 def measure(run, names):
     """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT with its exits."""
-    settings, parts, labels = run.settings, run.parts, run.corpus.labels
-    asked = [settings.speeds, settings.uncertainty_top_k, settings.timed_examples, settings.student_layers, names]
-    path = run.folder / f"seed-{run.seed}" / f"clock-{fingerprint(*asked)}.json"  # with others they are timed together anew
-    times, flops = load_or_compute(path, lambda: time_models(run, names)), exit_flops(run, settings.maxlen)
-    layer = costs(run, settings.maxlen)["layer"]
-    records = []
-    for name, depth in depths_of(run).items():
-        cost = {"layers": depth, "flops": flops[0] - (depths_of(run)["teacher"] - depth) * layer, "latency_ms": times[name]}
-        records.append(run.record(name) | cost | {"timed_tokens": times["tokens"]})
-    for name in names:
-        validation, test = (load_exit_logits(run, name, part) for part in ("validation", "test"))
-        of_parts = labels[parts.validation], labels[parts.test]
-        record, logits = early_exit.exit_record(validation, test, of_parts, settings, flops, times[name], records[0])
-        for part, of_part in logits.items():
-            write_array(run.stage(name) / f"{part}_logits.npy", of_part)
-        record["median_entropy"] = np.median(uncertainty(tf.nn.softmax(test[0])), axis=0).tolist()
-        stage = run.record(f"{name}-branches")
-        stage["train_seconds"] += 0 if name == JOINT else records[0]["train_seconds"]
-        del stage["measured"]  # of the branches' mean
-        records.append(stage | {"name": name} | record)
+    depths = depths_of(run)
+    shallow = {name: lambda name=name: build_teacher(run, depths[name], 0.0)[2] for name in depths if name != "teacher"}
+    stopping = {name: partial(trained_fastbert, run_of(run, name), name) for name in names}
+    records = early_exit.exit_records(run, depths, shallow, stopping, uncertainty, partial(costs, run))
+    for record in records:
+        if record["name"] in names and record["name"] != JOINT:
+            record["train_seconds"] += records[0]["train_seconds"]  # of the teacher that its branches learned from
     return records
 
 
@@ -473,7 +424,7 @@ def report(preset, settings, runs, names, linear):
     results["branch_comparisons"] = comparisons(run, records, [(name, names[0]) for name in names[1:]], branches_correct)
     results["costs"] = costs(run, settings.maxlen)
     stopping = [record for record in records if record["name"] in names]
-    first = early_exit.exit_outputs(load_exit_logits(run, names[0], "test"), stopping[0]["speed"])
+    first = early_exit.exit_outputs(early_exit.load_exits(run, names[0], "test", uncertainty), stopping[0]["speed"])
     sections = exit_sections(results, stopping, settings.uncertainty_top_k, run, first)
     for record in stopping:
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the "
@@ -488,8 +439,8 @@ def report(preset, settings, runs, names, linear):
 
 def branches_correct(run, name):
     """The share of the branches that got each test text right: (texts,) float."""
-    logits = load_exit_logits(run, name, "test")[0][:, :-1]
-    return (logits.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
+    branches = early_exit.load_exits(run, name, "test", uncertainty)[0][:, :-1]
+    return (branches.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
 
 
 def student_model(run, best):
@@ -497,7 +448,8 @@ def student_model(run, best):
     run = run_of(run, best["name"])
     fastbert = trained_fastbert(run, best["name"])
     bert = read_encoder(fastbert.encoder, keep_layers(run.bert, range(depths_of(run)["teacher"])))
-    graph, flat = (partial(graph_that_stops, run, fastbert, pad_id=bert.pad_id, flat=flat) for flat in (False, True))
+    doubt = partial(uncertainty, top_k=run.settings.uncertainty_top_k)
+    graph, flat = (partial(early_exit_graph, fastbert, doubt, pad_id=bert.pad_id, flat=flat) for flat in (False, True))
     return TextModel(bert, graph(), signature=early_exit.EXIT_SIGNATURE, onnx_graph=flat, config={"speed": best["speed"]})
 
 

@@ -29,7 +29,7 @@ from common.distillation import distillation_loss, distillation_metrics, distill
 from common.evaluation import calibration, predict
 from common.files import load_or_compute
 from common.report.document import Section, describe, results_of, write_report
-from common.report.temperatures import plot_sweeps, plot_temperatures, recognition_table
+from common.report.temperatures import plots_of_run, recognition_table
 from common.runs import open_image_runs
 from common.soft_labels import stage_logits
 from common.training import adam, load_stage, train_stage
@@ -384,26 +384,9 @@ def report(preset, settings, runs, records, wanted, pairs):
 
 def plot(run, records):
     """Draw what temperature and scarce data do. Returns the names of the plots."""
-    settings, corpus, validation = run.settings, run.corpus, run.parts.validation
-    index = validation[settings.image]
-    part = "test" if validation is run.parts.test else "validation"
-    title = f"{part} image {settings.image}: {corpus.classes[corpus.labels[index]]}"
-    logits = predict(trained(run, "teacher"), run.examples, np.array([index]))[0]
-    plot_temperatures(run.folder / "temperature.png", corpus.pixels[index], title, logits, corpus.classes)
-    panels = []
-    if settings.temperature_sweep:
-        values = {at_temperature(value): value for value in settings.temperature_sweep} | {"distilled": settings.temperature}
-        panels += [("temperature T", measure, {"distilled": values}) for measure in ("accuracy", "ece")]
-    if settings.train_examples_sweep:
-        panels.append(("training images of the student", "accuracy", {
-            kind: {f"{kind}-{count}-images": count for count in settings.train_examples_sweep} | {kind: len(run.parts.train)}
-            for kind in ("alone", "distilled")
-        }))
-    if not panels:
-        (run.folder / "sweeps.png").unlink(missing_ok=True)  # of an earlier start
-        return ["temperature.png"]
-    plot_sweeps(run.folder / "sweeps.png", records, panels)
-    return ["temperature.png", "sweeps.png"]
+    sweep = {at_temperature(value): value for value in run.settings.temperature_sweep}
+    image = run.parts.validation[[run.settings.image]]
+    return plots_of_run(run, records, predict(trained(run, "teacher"), run.examples, image)[0], sweep)
 
 
 if __name__ == "__main__":

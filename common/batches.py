@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.backend import tf
-from data.texts import segment_ids
+from data.tokenizing import segment_ids, tokenize
 
 POOL = 32  # batches that are sorted by length together: enough to save padding
 
@@ -28,6 +28,11 @@ class TokenizedTexts:
 
     spec = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
     predict_batch_size = 64
+
+    @classmethod
+    def of(cls, texts, bert, maxlen):
+        """Texts, or pairs of texts, as the tokenizer of a `berts.Bert` cuts them to `maxlen` tokens."""
+        return cls(*tokenize(texts, bert.tokenizer, maxlen, bert.pad_id))
 
     def example(self, index):
         """What a model is told of one text: its token ids (tokens,) int32; of a pair its segment ids too, (2, tokens)."""

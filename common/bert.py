@@ -47,7 +47,7 @@ def read_encoder(transformer, bert):
 
 
 def _swap_pad_embedding(weights, pad_id):
-    """The embeddings of ids 0 and pad_id change places: bert4keras takes id 0 for padding (see `texts.tokenize`)."""
+    """The embeddings of ids 0 and pad_id change places: bert4keras takes id 0 for padding (see `tokenizing.tokenize`)."""
     if pad_id == 0:
         return weights
     words = weights["bert/embeddings/word_embeddings"].copy()

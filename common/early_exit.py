@@ -4,13 +4,15 @@ How sure a branch is of a text, what a branch looks like and how it is taught is
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from common.backend import inference_graph, keras, tf
+from common.backend import in_float32, inference_graph, keras, set_seed, tf
 from common.bert import TEXT_SIGNATURE, inputs_and_mask, swap_pad_id
 from common.cost import wall_clock
 from common.evaluation import pack_bits, scores
+from common.files import fingerprint, load_or_compute, write_array
 
 EXIT_SIGNATURE = (*TEXT_SIGNATURE, tf.TensorSpec((), tf.float32, name="speed"))
 
@@ -122,6 +124,18 @@ def graph_of(model):
 
 
 # What it answers: `exits` are (logits (texts, layers, classes), uncertainty (texts, layers)) of all exits ---------------------
+
+
+def load_exits(run, name, part, uncertainty):
+    """The exits of a finished model on a part, as its stage left them.
+
+    run: `training.Run` of its seed
+    name: of the model, whose stage is `name`-branches
+    part: "validation" or "test"
+    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1
+    """
+    logits = np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy")
+    return logits, uncertainty(tf.nn.softmax(logits), run.settings.uncertainty_top_k).numpy()
 
 
 def exit_layers(u, speed):
@@ -266,3 +280,63 @@ def expected_speedup(batches, answer, flops):
         teacher_flops += whole * len(layers[-1])
         exit_flops += through[layers[-1] - 1].sum()
     return {"flops_speedup": float(teacher_flops / exit_flops), "mean_layers": float(np.concatenate(layers).mean())}
+
+
+# A seed as a whole -------------------------------------------------------------------------------------------------------
+
+
+def exit_flops(costs, layers):
+    """(the teacher's FLOPs, (layers,) those of leaving after each layer) for one text; a multiply-add counts as two.
+
+    costs: {"layer", "branch", "head"}, FLOPs of one text
+    layers: of the teacher
+    """
+    through = np.arange(1, layers + 1) * (costs["layer"] + costs["branch"])
+    through[-1] += costs["head"] - costs["branch"]
+    return layers * costs["layer"] + costs["head"], through
+
+
+def exit_records(run, depths, shallow, stopping, uncertainty, costs):
+    """The records of a seed: of teacher and shallow models with their cost, and of each model that stops early.
+
+    Timed together, in float32, on the same test texts: once, and anew only where the settings ask for other times.
+
+    run: `training.Run` of the seed, its stages finished
+    depths: {name: layers} of the teacher, named "teacher", and the shallow models
+    shallow: {name: () -> Keras model}; its weights do not matter
+    stopping: {name: () -> ExitModel}
+    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1
+    costs: tokens of a text -> {"layer", "branch", "head"}, FLOPs
+    """
+    settings, parts, depth = run.settings, run.parts, depths["teacher"]
+    doubt = partial(uncertainty, top_k=settings.uncertainty_top_k)
+
+    def timed():
+        with in_float32(settings.precision):
+            set_seed(run.seed)
+            models = {name: build() for name, build in stopping.items()}
+            plain = {"teacher": teacher_graph(next(iter(models.values())))}
+            plain |= {name: graph_of(build()) for name, build in shallow.items()}
+            graphs = {name: early_exit_graph(model, doubt) for name, model in models.items()}
+        indices = np.random.default_rng(run.seed).permutation(parts.test)[: settings.timed_examples]
+        times = time_exits(plain, graphs, settings.speeds, run.examples, indices, lambda n: exit_flops(costs(n), depth))
+        return times | {"tokens": float(run.examples.lengths(indices).mean())}
+
+    asked = [settings.speeds, settings.uncertainty_top_k, settings.timed_examples, settings.student_layers, [*stopping]]
+    times = load_or_compute(run.folder / f"seed-{run.seed}" / f"clock-{fingerprint(*asked)}.json", timed)
+    whole, records = costs(settings.maxlen), []
+    flops = exit_flops(whole, depth)
+    for name, layers in depths.items():
+        cost = {"layers": layers, "flops": flops[0] - (depth - layers) * whole["layer"], "latency_ms": times[name]}
+        records.append(run.record(name) | cost | {"timed_tokens": times["tokens"]})
+    for name in stopping:
+        validation, test = (load_exits(run, name, part, uncertainty) for part in ("validation", "test"))
+        labels = run.corpus.labels[parts.validation], run.corpus.labels[parts.test]
+        record, logits = exit_record(validation, test, labels, settings, flops, times[name], records[0])
+        for part, of_part in logits.items():
+            write_array(run.stage(name) / f"{part}_logits.npy", of_part)
+        record["median_entropy"] = np.median(uncertainty(tf.nn.softmax(test[0]), 0), axis=0).tolist()
+        stage = run.record(f"{name}-branches")
+        del stage["measured"]  # of the branches' mean
+        records.append(stage | {"name": name} | record)
+    return records

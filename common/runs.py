@@ -15,6 +15,7 @@ from common.files import fingerprint, wait_for, write_json
 from common.training import Run
 from data import berts, fetching, images, soft_labels, teachers, texts
 from data.parts import check_parts, remarks, split
+from data.tokenizing import check_pairs
 
 GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
 EXTENSIBLE = ("experiments", "seeds", "linear", "export")  # settings of a finished run that may differ in a later start
@@ -85,7 +86,7 @@ def open_text_runs(
     all_berts += [teachers.load(path, corpus, settings.bert, settings.maxlen) for path in given]
     check_corpus(corpus)
     for bert in all_berts if corpus.pairs else ():
-        texts.check_pairs(bert, settings.maxlen)
+        check_pairs(bert, settings.maxlen)
     bert, *others = all_berts
     if bert.layers < min_layers:
         flag = "--teacher" if given else "--bert"
@@ -119,7 +120,7 @@ def open_text_runs(
     kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
-    examples = TokenizedTexts(*texts.tokenize(corpus.texts, bert.tokenizer, settings.maxlen, bert.pad_id))
+    examples = TokenizedTexts.of(corpus.texts, bert, settings.maxlen)
     more = folder, bert, tuple(others), answers
     return [Run(settings, seed, corpus, examples, parts, *more) for seed, parts in all_parts.items()]
 

@@ -12,7 +12,6 @@ from common.distillation import soften
 from common.evaluation import predict
 from common.files import fingerprint, write_atomic
 from common.training import trained
-from data import texts
 
 OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
                 "validation texts of the other seeds")
@@ -77,7 +76,7 @@ def teacher_logits(run, build, indices):
         yield stage_logits(one, "teacher", trained(one, "teacher", build).model, indices)
     for number, bert in enumerate(run.other_teachers, 2):
         lines = [run.corpus.texts[index] for index in indices]
-        examples = TokenizedTexts(*texts.tokenize(lines, bert.tokenizer, settings.maxlen, bert.pad_id))
+        examples = TokenizedTexts.of(lines, bert, settings.maxlen)
         classifier = build_classifier(bert, len(run.corpus.classes), dropout=0.0).model
         one = replace(run, bert=bert, examples=examples)
         yield stage_logits(one, f"teacher-{number}", classifier, np.arange(len(lines)))

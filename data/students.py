@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from common import InputError, reason
 from common.backend import tf
 from data.berts import read_tokenizer_file
-from data.texts import encode_pairs, segment_ids
+from data.tokenizing import encode_pairs, segment_ids
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 from scipy.special import softmax
 
+from common.backend import tf
 from data import berts, texts
 from export.student import hugging_face_answer
 from tests import tiny
@@ -35,13 +36,14 @@ def name_of_student(run):
     return (run / "report.md").read_text(encoding="utf-8").split("`student/` holds ")[1].split(",")[0]
 
 
-def check_student(run, folder, layers):
-    """The student of a run's folder is the model that was tested: with TensorFlow alone, and by Hugging Face's formula."""
+def check_student(run, layers):
+    """The student of a run's folder is the model that was tested: its SavedModel, and its files by Hugging Face's formula."""
     expected = softmax(np.load(run / "seed-0" / name_of_student(run) / "test_logits.npy")[:20], axis=-1)
     corpus, bert = texts.load(str(run.parent / "data")), berts.load(str(run / "student"))
     examples = tiny.tokenized([corpus.texts[index] for index in corpus.test[:20]], bert)
     token_ids, segment_ids = examples.inputs(np.arange(20))
-    alone = ask_alone(run / "student" / "saved_model", folder, token_ids=token_ids, segment_ids=segment_ids)
-    for found in (alone["probabilities"], hugging_face_answer(run / "student", bert, token_ids, segment_ids)):
+    answer = tf.saved_model.load(str(run / "student" / "saved_model")).signatures["serving_default"]
+    given_away = answer(token_ids=tf.constant(token_ids), segment_ids=tf.constant(segment_ids))["probabilities"]
+    for found in (given_away, hugging_face_answer(run / "student", bert, token_ids, segment_ids)):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert bert.layers == layers  # as --bert takes it

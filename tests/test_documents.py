@@ -13,9 +13,9 @@ import tyro
 
 import results.__main__ as results_command
 from common import command
-from common.predict import predict
 from data import __main__ as data_command
 from data.sources import SOURCES
+from export.predict import predict
 from tests.starting import ROOT
 
 SCRIPTS = [importlib.import_module(path.stem) for path in sorted(ROOT.glob("knowledge_distillation_*.py"))]

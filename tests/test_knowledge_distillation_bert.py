@@ -280,8 +280,8 @@ def test_smoke_best_epoch_is_kept(finished):
 
 
 @pytest.mark.slow
-def test_smoke_the_student_is_the_model_that_was_tested(finished, tmp_path):
-    check_student(finished[1], tmp_path, layers=1)
+def test_smoke_the_student_is_the_model_that_was_tested(finished):
+    check_student(finished[1], layers=1)
 
 
 @pytest.mark.slow

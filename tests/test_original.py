@@ -40,7 +40,8 @@ def check_run(folder, names):
     [
         (theseus, 2, ["--predecessor-epochs", 1, "--mixed-epochs", 1, "--direct-epochs", 1, "--successor-epochs", 1,
                    "--middle-layers", 1, "--student-layers", 1], ["predecessor", "middle", "successor", "theseus"]),
-        (fastbert, 3, ["--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--teacher-layers", 2],
+        (fastbert, 3, ["--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--teacher-layers", 2, "--export",
+                       "onnx"],
          ["teacher", "fastbert"]),
     ],
 )
@@ -51,6 +52,7 @@ def test_original_on_data_and_a_model_in_the_originals_formats(iflytek, tmp_path
     assert "119 classes, 119 training, " in done.stdout and "119 test texts of up to 128 tokens" in done.stdout
     assert f"{iflytek / 'test.json'} has no labels: dev.json is the test part" in done.stdout
     check_run(tmp_path / "run", names)
+    assert (tmp_path / "run" / "student" / "model.onnx").is_file() == ("onnx" in smaller)
 
 
 def test_original_fetches_what_it_needs_when_allowed(iflytek, tmp_path, monkeypatch):
@@ -82,5 +84,6 @@ def test_original_fetches_what_it_needs_when_allowed(iflytek, tmp_path, monkeypa
         assert "iflytek: 119 classes, 119 training, 119 validation, 119 test texts of up to 128 tokens" in done.stdout
         check_run(tmp_path / "run", ["teacher", "alone"])
         server.behave(serving.status(404))
+        monkeypatch.setattr(bert, "report", lambda *words: None)
         assert start(bert, *words).returncode == 0
         assert server.asked == []

@@ -9,8 +9,8 @@ from tokenizers import processors
 
 import knowledge_distillation_bert
 import knowledge_distillation_fastbert
-from common import predict
 from data import berts, texts
+from export import predict
 from tests import tiny
 from tests.numpy_bert import numpy_bert
 from tests.starting import refused, start

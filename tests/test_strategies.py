@@ -70,19 +70,16 @@ def test_two_devices_learn_what_one_learns(tmp_path, devices, on_texts, case, ca
     script, flags = CASES[case]
     if script is not scratch:
         flags = on_texts | flags
-    if script is fastbert:  # whose report builds models
-        trained = fastbert.trained_fastbert
+    report = script.report if script is scratch else lambda *words: print("The student to take away")
 
-        def on_one_device(*words):
-            assert not tf.distribute.has_strategy()  # other processes have ended by then
-            return trained(*words)
+    def on_one_device(*words):
+        assert not tf.distribute.has_strategy()  # which the report builds models without: other processes have ended by then
+        report(*words)
 
-        monkeypatch.setattr(fastbert, "trained_fastbert", on_one_device)
-    settings, report = replace(script.PRESETS["demo"], **flags), script.report
+    settings = replace(script.PRESETS["demo"], **flags)
+    monkeypatch.setattr(script, "report", on_one_device)
     for strategy in ("none", "mirrored"):
         devices(strategy, settings.batch_size)
-        whole = strategy == "mirrored" and script in (scratch, fastbert)  # these two go all the way on two devices
-        monkeypatch.setattr(script, "report", report if whole else lambda *words: print("The student to take away"))
         script.main("demo", replace(settings, strategy=strategy, output=str(tmp_path / strategy)))
     one, two = histories(tmp_path / "none"), histories(tmp_path / "mirrored")
     assert one.keys() == two.keys() and len(one) > 1

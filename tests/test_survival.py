@@ -19,7 +19,7 @@ SHALLOW = tiny.CONFIG | {"num_hidden_layers": 2}
 @pytest.mark.parametrize(
     ("script", "more"),
     [
-        ("knowledge_distillation_from_scratch", ["--experiments", "alone", "distilled", "--train-examples-sweep"]),
+        ("knowledge_distillation_from_scratch", ["--train-examples-sweep", "--seeds", 0]),
         ("knowledge_distillation_bert", ["--experiments", "distilled", "--student-layers", 1]),
     ],
 )

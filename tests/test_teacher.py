@@ -74,7 +74,7 @@ def test_soft_labels_are_its_own_and_of_several_their_mean(tmp_path, folder):
     check_given(tmp_path, records["teacher"], folder)
     check_written_teacher(tmp_path, folder)
     assert records["distilled"]["soft_label_accuracy"] < 0.6  # it was drawn at random
-    check_student(tmp_path / "run", tmp_path, layers=1)
+    check_student(tmp_path / "run", layers=1)
     student = berts.load(str(tmp_path / "run" / "student"), classifier=True)
     moved = np.abs(student.weights[berts.POOLER[0]] - tiny.classifier_weights()[berts.POOLER[0]])
     assert 0 < moved.max() < 0.01  # its pooler, trained on for a few steps: no detour
@@ -101,7 +101,7 @@ def test_the_predecessor_is_it_and_the_successor_has_its_classifier(tmp_path, fo
     flags = ["--experiments", "theseus", "--middle-layers", 1, "--mixed-epochs", 1, "--successor-epochs", 0]
     records = run(knowledge_distillation_bert_of_theseus, tmp_path, folder, *flags)
     check_given(tmp_path, records["predecessor"], folder)
-    check_student(tmp_path / "run", tmp_path, layers=1)
+    check_student(tmp_path / "run", layers=1)
     student = berts.load(str(tmp_path / "run" / "student"), classifier=True)
     wanted = tiny.classifier_weights() | {name: tiny.classifier_weights()[name][::-1] for name in berts.OUTPUT}
     for name, value in wanted.items():  # frozen in the mixed stage

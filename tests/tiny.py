@@ -9,7 +9,6 @@ from safetensors.numpy import save_file
 from common.backend import tf
 from common.batches import TokenizedTexts
 from data import berts
-from data.texts import tokenize
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CONFIG = {
@@ -97,7 +96,7 @@ def pairs(count, seed=0):
 
 def tokenized(lines, bert, maxlen=16):
     """Texts as examples for a `berts.Bert`."""
-    return TokenizedTexts(*tokenize(lines, bert.tokenizer, maxlen, bert.pad_id))
+    return TokenizedTexts.of(lines, bert, maxlen)
 
 
 def minilm_reference():

@@ -9,6 +9,35 @@ from common.report.tables import by_name, mean_and_deviation
 TEMPERATURES = (1, 5, 10, 20, 35, 50)  # of the notebook's plot
 
 
+def plots_of_run(run, records, logits, sweep):
+    """Draw temperature.png and, if anything was varied, sweeps.png in the run's folder. Returns the names of the plots.
+
+    run: `training.Run` on images
+    records: of all models
+    logits: (classes,) of the teacher for the validation image that the settings name
+    sweep: {name of a student: the temperature it was distilled at}, of those beside `distilled`
+    """
+    settings, corpus, validation = run.settings, run.corpus, run.parts.validation
+    index = validation[settings.image]
+    part = "test" if validation is run.parts.test else "validation"
+    title = f"{part} image {settings.image}: {corpus.classes[corpus.labels[index]]}"
+    plot_temperatures(run.folder / "temperature.png", corpus.pixels[index], title, logits, corpus.classes)
+    panels = []
+    if sweep:
+        values = sweep | {"distilled": settings.temperature}
+        panels += [("temperature T", measure, {"distilled": values}) for measure in ("accuracy", "ece")]
+    if settings.train_examples_sweep:
+        panels.append(("training images of the student", "accuracy", {
+            kind: {f"{kind}-{count}-images": count for count in settings.train_examples_sweep} | {kind: len(run.parts.train)}
+            for kind in ("alone", "distilled")
+        }))
+    if not panels:
+        (run.folder / "sweeps.png").unlink(missing_ok=True)  # of an earlier start
+        return ["temperature.png"]
+    plot_sweeps(run.folder / "sweeps.png", records, panels)
+    return ["temperature.png", "sweeps.png"]
+
+
 def plot_temperatures(path, pixels, title, logits, classes):
     """One image, and beside it what its teacher says of the classes at rising temperatures.
 

@@ -13,6 +13,7 @@ from common.early_exit import (
     ExitModel,
     all_exits,
     early_exit_graph,
+    exit_flops,
     exit_layers,
     expected_speedup,
     teacher_graph,
@@ -69,7 +70,7 @@ def prepare(tokens=64, size=None, count=256):
     model = all_exits(fast)
     logits = {size: np.concatenate([model.predict_on_batch(list(batch)) for batch in some]) for size, some in batches.items()}
     u = {size: script.uncertainty(tf.nn.softmax(found)).numpy() for size, found in logits.items()}
-    return Case(fast, batches, u, lambda tokens: script.exit_flops(run, tokens))
+    return Case(fast, batches, u, lambda tokens: exit_flops(script.costs(run, tokens), bert.layers))
 
 
 def masked(fast):

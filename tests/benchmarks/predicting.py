@@ -3,9 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from common import predict
 from common.bert import build_classifier
 from data import berts, students, texts
+from export import predict
 from export import student as export
 from tests.benchmarks.timing import medians
 

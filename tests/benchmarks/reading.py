@@ -15,6 +15,7 @@ from bert4keras.tokenizers import Tokenizer
 
 from common.batches import TokenizedTexts, training_batches
 from data import berts, fetching, texts
+from data.tokenizing import tokenize
 from tests.benchmarks.timing import medians, peak_memory
 
 TITLE = "an epoch of 10,000 lines from the file"
@@ -72,7 +73,7 @@ def our_way(path, tokenizer):
     times = [time.perf_counter()]
     corpus = texts.load(str(path))
     times.append(time.perf_counter())
-    examples = TokenizedTexts(*texts.tokenize(corpus.texts, tokenizer, MAXLEN))
+    examples = TokenizedTexts(*tokenize(corpus.texts, tokenizer, MAXLEN))
     times.append(time.perf_counter())
     indices = np.arange(len(corpus.texts))
     for _ in training_batches(examples, indices, corpus.labels, 32, seed=0).take(-(-len(indices) // 32)):

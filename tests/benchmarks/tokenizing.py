@@ -3,6 +3,7 @@
 from bert4keras.tokenizers import Tokenizer
 
 from data import berts, fetching, texts
+from data.tokenizing import tokenize
 from tests.benchmarks.timing import medians
 
 TITLE = "tokenizing 2,000 posts"
@@ -15,5 +16,5 @@ def measure():
     ours = berts.load("minilm-l6").tokenizer
     return medians(
         lambda: [plain.encode(post, maxlen=64) for post in posts],
-        lambda: texts.tokenize(posts, ours, maxlen=64),
+        lambda: tokenize(posts, ours, maxlen=64),
     )

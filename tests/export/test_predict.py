@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from common import InputError, predict
+from common import InputError
 from data import berts, soft_labels
+from export import predict
 from tests import tiny
 from tests.numpy_bert import numpy_bert
 from tests.starting import ROOT
@@ -126,7 +127,7 @@ def test_predict_reads_standard_input(taken, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_predict_as_a_user_starts_it(taken, tmp_path):
-    (tmp_path / "lines.txt").write_text("\n".join(LINES * 700))
+    (tmp_path / "lines.txt").write_text("\n".join(LINES * 200))  # more than a pipe holds
     words = [sys.executable, "-m", "common.predict", str(taken.folder)]
     done = subprocess.run([*words, "w1 w2", "w3"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and done.stdout.count("\n") == 2 and done.stderr == ""

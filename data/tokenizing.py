@@ -1,0 +1,104 @@
+"""Texts as token ids: tokenized once for a whole run, pairs of texts joined and cut as BERT has them."""
+
+from array import array
+
+import numpy as np
+
+from common import InputError
+
+
+def tokenize(texts, tokenizer, maxlen, pad_id=0):
+    """Tokenize texts once: (ids (tokens of all texts,) int32, offsets (texts + 1,), first_segments (texts,) int32 or None).
+
+    Text i is ids[offsets[i]:offsets[i + 1]]. Of a pair first_segments[i] tokens are segment 0, the others segment 1; of single
+    texts all are segment 0, and first_segments is None. bert4keras takes id 0 for padding; where the vocabulary's padding is
+    another id, the two change places (`common.bert` does the same to the embeddings).
+
+    texts: list of strings, or of pairs of strings
+    tokenizer: of the `tokenizers` library
+    maxlen: tokens a text or a pair is cut to, special ones included
+    pad_id: the id that the tokenizer pads with
+    """
+    pairs = bool(texts) and isinstance(texts[0], tuple)
+    ids, lengths, first_segments = array("i"), array("q"), array("i")  # which grow in place, at 4 bytes a token
+    for own_ids, first_segment in (encode_pairs if pairs else _encode_texts)(texts, tokenizer, maxlen):
+        ids.extend(own_ids)
+        lengths.append(len(own_ids))
+        first_segments.append(first_segment)
+    ids = np.frombuffer(ids, np.int32)
+    if pad_id:
+        ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
+    return ids, np.concatenate([[0], np.cumsum(lengths)]), np.frombuffer(first_segments, np.int32) if pairs else None
+
+
+def _encode_texts(texts, tokenizer, maxlen):
+    """(token ids, how many: all are segment 0) of each text."""
+    tokenizer.enable_truncation(maxlen)
+    for start in range(0, len(texts), 10_000):  # in slices, so that the tokenizer's own objects do not pile up
+        whole = texts[start : start + 10_000]
+        beginnings = [_first_words(text, maxlen) for text in whole]
+        for text, beginning, encoding in zip(whole, beginnings, tokenizer.encode_batch_fast(beginnings), strict=True):
+            if len(encoding) < maxlen and len(beginning) < len(text):  # words of which nothing was left
+                encoding = tokenizer.encode(text)
+            yield encoding.ids, len(encoding)
+
+
+def encode_pairs(pairs, tokenizer, maxlen):
+    """(token ids, how many of them are segment 0) of each pair of texts: [CLS] a [SEP] b [SEP], as the tokenizer joins them.
+
+    What is too long loses tokens of the longer text first: the shorter one keeps half of the room, rounded down, or all it has.
+    The tokenizer cuts in the same way, but it also makes every piece of a with every piece of b, for two long texts gigabytes.
+
+    For the parameters see `tokenize`, and `check_pairs` for what the tokenizer must be.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    frame = tokenizer.encode("a", "b")
+    a, b = frame.sequence_ids.index(0), frame.sequence_ids.index(1)
+    special = [place for place, sequence in enumerate(frame.sequence_ids) if sequence is None]
+    before, between, after = ([frame.ids[place] for place in special if low <= place < high]
+                              for low, high in ((0, a), (a, b), (b, len(frame))))
+    room, ones = maxlen - len(special), sum(frame.type_ids[place] for place in special)
+    for start in range(0, len(pairs), 1_000):  # see `_encode_texts`; these are tokenized whole: their lengths decide
+        firsts, seconds = (tokenizer.encode_batch_fast(side, add_special_tokens=False)
+                           for side in map(list, zip(*pairs[start : start + 1_000], strict=True)))
+        for first, second in zip(firsts, seconds, strict=True):
+            kept = min(len(first), len(second), room // 2)
+            cut = (room - kept, kept) if len(first) > len(second) else (kept, room - kept)
+            first, second = first.ids[: cut[0]], second.ids[: cut[1]]
+            ids = [*before, *first, *between, *second, *after]
+            yield ids, len(ids) - ones - frame.type_ids[a] * len(first) - frame.type_ids[b] * len(second)
+
+
+def segment_ids(first_segments, lengths, tokens):
+    """Segment ids (pairs, tokens) int32: 1 where the first segment has ended and the pair has not, else 0.
+
+    first_segments: (pairs,) int, tokens of segment 0
+    lengths: (pairs,) int, tokens of both
+    tokens: how many a row is to have
+    """
+    places = np.arange(tokens)
+    return ((places >= first_segments[:, None]) & (places < lengths[:, None])).astype(np.int32)
+
+
+def check_pairs(bert, maxlen):
+    """Raise InputError unless a `berts.Bert` can read pairs of texts, cut to `maxlen` tokens.
+
+    Its tokenizer must put something between the two; the segments that it gives them, 0 and then 1, or all 0, must be among
+    those that the model has.
+    """
+    special, of_one = (bert.tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (True, False))
+    if special <= of_one:
+        raise InputError(f"{bert.source}: its tokenizer has no template for pairs of texts, as [CLS] a [SEP] b [SEP]")
+    segments, known = bert.tokenizer.encode("a", "b").type_ids, bert.config.get("type_vocab_size", 2)
+    if segments != sorted(segments) or segments[-1] >= min(2, known):
+        raise InputError(f"{bert.source}: its tokenizer gives a pair the segments {segments}, its model has {known}; "
+                         "expected 0 and then 1, or 0 throughout")
+    if maxlen < special + 2:
+        raise InputError(f"--maxlen {maxlen}: a pair of texts has {special} special tokens; {special + 2} or more are needed")
+
+
+def _first_words(text, count):
+    """The first `count` words of a text, as they stand: a word is a token or more, so what follows would be cut off anyway."""
+    parts = text.split(maxsplit=count)
+    return text[: len(text) - len(parts[-1])] if len(parts) > count else text

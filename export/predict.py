@@ -1,0 +1,171 @@
+"""Ask the student of a finished run, or a teacher: `python -m common.predict`. Nothing is trained or written here."""
+
+import itertools
+import sys
+from json import dumps, loads
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from common import InputError, errors_in_one_line
+from common.batches import by_length
+from common.bert import build_classifier, classifier_graph
+from data import students, teachers
+from data.students import ask, load
+from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
+from data.tokenizing import check_pairs
+
+CHUNK_SIZE = 4096  # texts that are sorted by length together
+
+
+def predict(
+    folder: tyro.conf.Positional[str],
+    texts: tyro.conf.Positional[tuple[str, ...]] = (),
+    /,
+    file: str = "",
+    top: int = 1,
+    all: bool = False,
+    speed: float | None = None,
+    json: bool = False,
+    pairs: bool = False,
+    maxlen: int = 0,
+    batch_size: int = 32,
+) -> None:
+    """Label texts with the student of a finished run, or with a teacher: a line each, in their order.
+
+    Args:
+        folder: a run's folder, its student/, or a classifier that --teacher of the scripts takes
+        texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
+            a tab between
+        file: a file of texts, UTF-8, plain or .gz; of one that ends in .jsonl or .json the fields that hold the texts of data
+        top: how many labels to tell, the most probable first
+        all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
+        speed: of a FastBERT, from 0 (as its teacher) to 1; without it that which was chosen after training
+        json: tell it as JSON, an object a line
+        pairs: of a teacher, whose folder does not say it: it reads pairs of texts
+        maxlen: of a teacher: tokens a text is cut to; 0: as in its training here, or as many as it has positions
+        batch_size: texts that are computed together
+    """
+    if top < 1 or batch_size < 1:
+        raise InputError(f"{'--top' if top < 1 else '--batch-size'}: must be 1 or more")
+    if maxlen and maxlen < 3:
+        raise InputError(f"--maxlen {maxlen}: must be 3 or more")
+    if texts and file:
+        raise InputError(f"--file {file}: give texts or a file of them, not both")
+    for text in texts:
+        if SURROGATE.search(text):
+            raise InputError(f"{text!r}: not UTF-8; give such texts in a file, converted")
+    if all and not json:
+        raise InputError("--all: is for --json")
+    teacher = is_teacher(folder)
+    if (pairs or maxlen) and not teacher:
+        raise InputError(f"{'--pairs' if pairs else '--maxlen'}: is for teachers; {folder} says itself what it reads")
+    student = load_teacher(folder, pairs, maxlen) if teacher else load(folder)
+    if speed is not None and not student.stops_early:
+        raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
+    if speed is not None and not 0 <= speed <= 1:
+        raise InputError(f"--speed {speed:g}: must be from 0 to 1")
+    top = len(student.classes) if all else top
+    with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
+        source = "text" if texts else f"{file or 'standard input'}, line"
+        remaining = texts_in(texts or read(file), student.pairs, source)
+        while some := list(itertools.islice(remaining, CHUNK_SIZE)):
+            for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
+                if all:
+                    answer = {"probabilities": {label["label"]: label["probability"] for label in answer["labels"]}}
+                said = dict(zip(("text", "text_pair"), text if student.pairs else (text,), strict=False)) | answer
+                print(dumps(said, ensure_ascii=False) if json else as_columns(student, text, answer))
+            bar.update(len(some))
+
+
+def is_teacher(folder):
+    """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor one with a SavedModel."""
+    files = [file.name for file in Path(folder).iterdir()] if Path(folder).is_dir() else []
+    return bool({"config.json", "bert_config.json"} & {*files}) and "saved_model" not in files
+
+
+def load_teacher(folder, pairs=False, maxlen=0):
+    """A fine-tuned classifier as a `Student`. For the parameters see `predict`."""
+    bert, classes = teachers.read(folder, maxlen=maxlen)
+    own, positions = bert.config.get("maxlen"), bert.config["max_position_embeddings"]
+    maxlen = maxlen or (min(own, positions) if isinstance(own, int) and own > 2 else positions)
+    config = bert.config | {"maxlen": maxlen, "pad_token_id": bert.pad_id} | ({"pairs": True} if pairs else {})
+    if "pairs" in config:
+        check_pairs(bert, maxlen)
+    graph = classifier_graph(build_classifier(bert, len(classes), dropout=0.0))
+    return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer,
+                            teachers.numbered(classes), config, maxlen, bert.pad_id)
+
+
+def read(file):
+    """The lines of a file, or of standard input; of JSON lines what they hold, a pair of texts as a tuple.
+
+    Raises InputError for a line that is not UTF-8, or not what a data set has.
+    """
+    if not file and sys.stdin.isatty():
+        raise InputError("no text: give texts, --file FILE, or lines on standard input")
+    if file and (not Path(file).exists() or Path(file).is_dir()):
+        raise InputError(f"--file {file}: there is no such file")
+    if file and suffix_of(Path(file)) in (".json", ".jsonl"):
+        return (as_text(texts_of(row, f"{file}, line {line}")) for line, row in json_rows(Path(file)))
+    lines = lines_of(Path(file)) if file else decoded(sys.stdin.buffer, Path("standard input"))
+    return (text.rstrip("\r\n") for _, text in lines)
+
+
+def texts_in(lines, pairs, source):
+    """The text of each line, or its pair of texts: a JSON object with the fields of a data set's, or two with a tab between.
+
+    lines: strings, or tuples, which are pairs already
+    pairs: whether pairs are wanted
+    source: what a line's number is to follow in errors
+    """
+    for number, text in enumerate(lines, 1):
+        if pairs and isinstance(text, str):
+            try:
+                row = loads(text)
+            except (ValueError, RecursionError):
+                row = None
+            text = tuple(texts_of(row, f"{source} {number}") if isinstance(row, dict) else text.split("\t"))
+            if len(text) != 2 or not all(map(str.strip, text)):
+                raise InputError(f"{source} {number}: expected two texts, {{'text': …, 'text_pair': …}} or with a tab between")
+        if isinstance(text, tuple) != pairs:
+            raise InputError(f"{source} {number}: two texts; one is expected")
+        yield text
+
+
+def answers(student, texts, top, speed, batch_size):
+    """What the student says of each text: {"labels": [{"label", "probability"}], a FastBERT "layers_used", "uncertainty" too}.
+
+    Texts of like length are computed together. For the parameters see `predict`.
+    """
+    all_answers = [None] * len(texts)
+    for batch in by_length(np.array([len(" ".join(text) if student.pairs else text) for text in texts]), batch_size):
+        outputs = ask(student, [texts[index] for index in batch], speed)
+        best = np.argsort(-outputs["probabilities"], axis=1, kind="stable")[:, :top]
+        for place, index in enumerate(batch):
+            labels = [
+                {"label": student.classes[label], "probability": float(outputs["probabilities"][place, label])}
+                for label in best[place]
+            ]
+            more = {name: outputs[name][place].item() for name in ("layers_used", "uncertainty") if name in outputs}
+            all_answers[index] = {"labels": labels} | more
+    return all_answers
+
+
+def as_columns(student, text, answer):
+    """An answer as aligned columns: labels with their probabilities, the layer a FastBERT stopped at, the text's beginning."""
+    width = max(map(len, student.classes))
+    cells = [f"{label['label']:<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
+    if "layers_used" in answer:
+        cells.append(f"layer {answer['layers_used']:>2} of {student.config['num_hidden_layers']}")
+    return "  ".join([*cells, in_one_line(text)])
+
+
+def start():
+    """Run the command: `predict` with what stands on the command line."""
+    if not sys.stdout.isatty():  # for a file or a pipe, as what is read
+        sys.stdout.reconfigure(encoding="utf-8")
+    with errors_in_one_line("stopped"):
+        tyro.cli(predict, prog="python -m common.predict")
