@@ -157,7 +157,7 @@ def finished(tmp_path_factory):
         "--train-examples", 96, "--unlabelled-examples", 32, "--validation-examples", 30, "--batch-size", 16,
         "--student-layers", 1, "--teacher-epochs", 6, "--branch-epochs", 4, "--student-epochs", 6,
         "--teacher-learning-rate", 2e-3, "--branch-learning-rate", 3e-3, "--student-learning-rate", 2e-3,
-        "--speeds", 0, 0.1, 0.5, 1, "--timed-examples", 40, "--experiments", "fastbert", "fastbert-joint",
+        "--speeds", 0, 0.1, 0.5, 1, "--timed-examples", 12, "--experiments", "fastbert", "fastbert-joint",
     ]
     done = run_script(script.__name__, *words)
     assert done.returncode == 0, done.stderr
