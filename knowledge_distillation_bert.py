@@ -85,7 +85,7 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
+    export: command.Export = ()  # what student/ is to hold besides; onnx needs onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert-PRESET
 
 
@@ -226,7 +226,7 @@ def main(preset, settings):
 
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
-    check_packages(settings)
+    check_packages(settings, "onnx", "onnxruntime")
     command.check_loss_weights(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:

@@ -85,7 +85,7 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout, draws
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
+    export: command.Export = ()  # what student/ is to hold besides; onnx needs onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert_of_theseus-PRESET
 
 
@@ -314,7 +314,7 @@ def main(preset, settings):
 
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
-    check_packages(settings)
+    check_packages(settings, "onnx", "onnxruntime")
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher and settings.successor_init == "pretrained":
         raise InputError("--successor-init pretrained: a --teacher has no pretrained layers beside it; predecessor")

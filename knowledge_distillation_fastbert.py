@@ -367,7 +367,7 @@ def run_of(run, name):
 
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run."""
-    check_packages(settings)
+    check_packages(settings, "tf2onnx", "onnxruntime")
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher_layers == 1:
         raise InputError("--teacher-layers 1: a teacher of one layer has no branches; 2 or more, or 0 for all")
@@ -450,7 +450,7 @@ def student_model(run, best):
     bert = read_encoder(fastbert.encoder, keep_layers(run.bert, range(depths_of(run)["teacher"])))
     doubt = partial(uncertainty, top_k=run.settings.uncertainty_top_k)
     graph, flat = (partial(early_exit_graph, fastbert, doubt, pad_id=bert.pad_id, flat=flat) for flat in (False, True))
-    return TextModel(bert, graph(), signature=early_exit.EXIT_SIGNATURE, onnx_graph=flat, config={"speed": best["speed"]})
+    return TextModel(bert, graph(), signature=early_exit.EXIT_SIGNATURE, flat_graph=flat, config={"speed": best["speed"]})
 
 
 if __name__ == "__main__":

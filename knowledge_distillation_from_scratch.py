@@ -310,7 +310,7 @@ def main(preset, settings):
 
 def check(settings):
     """Refuse settings that cannot be together, before anything is read."""
-    check_packages(settings)
+    check_packages(settings, "tf2onnx", "onnxruntime")
     command.check_loss_weights(settings)
     if settings.omit_class and not settings.validation_examples:
         raise InputError("--omit-class needs --validation-examples above 0: a bias is chosen on them")

@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,14 @@ from data.students import ask, load
 TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
 
 
-def check_packages(settings):
-    """Raise InputError, before anything is trained, if what `export` among the settings asks for is not installed."""
-    for package in ("tf2onnx", "onnxruntime") if "onnx" in settings.export else ():
+def check_packages(settings, *packages):
+    """Raise InputError, before anything is trained, if what `export` among the settings asks for is not installed.
+
+    packages: what --export onnx needs of this script's students
+    """
+    for package in packages if "onnx" in settings.export else ():
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"--export onnx needs the package {package}: pip install tf2onnx onnxruntime")
+            raise InputError(f"--export onnx needs the package {package}: pip install {' '.join(packages)}")
 
 
 def write_student(run, records, names, teacher, write, story=""):
@@ -86,7 +90,7 @@ class TextModel:
     bert: berts.Bert  # with the trained weights; without a classifier's, if it has exits instead
     graph: Callable  # a `backend.inference_graph`, to {"probabilities", …}
     signature: tuple = TEXT_SIGNATURE  # inputs of the graph
-    onnx_graph: Callable | None = None  # () -> the graph that ONNX is to have, if not the same
+    flat_graph: Callable | None = None  # () -> the graph that ONNX is to have, if it is not made of the weights
     config: dict = field(default_factory=dict)  # further entries of config.json
 
 
@@ -120,10 +124,20 @@ def text_writer(build):
             answers = hugging_face_answer(folder, written, token_ids, segment_ids)
             check_equal(f"{folder.name}/model.safetensors", answers, expected)
         if "onnx" in run.settings.export:
-            write_onnx(folder, model.onnx_graph() if model.onnx_graph else model.graph, model.signature, inputs)
+            write_onnx(folder, *onnx_of(model), inputs)
         return sum(file.stat().st_size for file in weights)
 
     return write
+
+
+def onnx_of(model):
+    """(() -> onnx.ModelProto of a TextModel, the graph in TensorFlow that it is to answer like)."""
+    if model.bert.is_classifier:
+        from export.onnx_graph import text_graph  # which needs the package onnx
+
+        return partial(text_graph, model.bert), model.graph
+    graph = model.flat_graph()
+    return partial(convert, graph, model.signature), graph
 
 
 def write_teacher(run, records, name, build, linear_head=True):
@@ -230,7 +244,7 @@ def image_writer(build):
         expected = tf.nn.softmax(classifier.predict_on_batch(pixels)).numpy()
         check_equal(f"{folder.name}/saved_model", answer(images=tf.constant(pixels))["probabilities"].numpy(), expected)
         if "onnx" in run.settings.export:
-            write_onnx(folder, graph, signature, {"images": pixels})
+            write_onnx(folder, partial(convert, graph, signature), graph, {"images": pixels})
         kind = f"float32 (batch, {run.corpus.size}), from 0 to 1"
         write_json(folder / "classes.json", {"images": kind, "classes": run.corpus.classes})
         return (run.stage(best["name"]) / "weights.npz").stat().st_size
@@ -246,25 +260,32 @@ def write_saved_model(folder, graph):
     tf.saved_model.save(tf.Module(), str(folder / "saved_model"), signatures=graph)  # a bare module: no Keras is needed
 
 
-def write_onnx(folder, graph, signature, examples):
-    """Write a graph as `folder`/model.onnx, and check that onnxruntime answers alike.
+def convert(graph, signature):
+    """A `backend.inference_graph` as an onnx.ModelProto, by tf2onnx. signature: its inputs"""
+    import tf2onnx
+
+    return tf2onnx.convert.from_function(graph, input_signature=signature, opset=17)[0]
+
+
+def write_onnx(folder, build, graph, examples):
+    """Write a model as `folder`/model.onnx, and check that onnxruntime answers as TensorFlow does.
 
     folder: Path
-    graph: a `backend.inference_graph`
-    signature: its inputs
+    build: () -> onnx.ModelProto
+    graph: the `backend.inference_graph` that it is to answer like
     examples: arrays to ask it, by input name
 
-    Raises InputError if tf2onnx or onnxruntime cannot do it. See `check_packages`.
+    Raises InputError if it cannot be built, or onnxruntime cannot take it. See `check_packages`.
     """
+    import onnx
     import onnxruntime
-    import tf2onnx
 
     path = folder / "model.onnx"
     try:
-        tf2onnx.convert.from_function(graph, input_signature=signature, opset=17, output_path=str(path))
+        onnx.save(build(), path)
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
-    except Exception as error:  # neither of the two has a common base of its own
+    except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
         raise InputError(f"--export onnx: {path.name} cannot be made or not be asked ({reason(error)})") from None
     expected = graph(*map(tf.constant, examples.values()))
     for name, answer in answers.items():

@@ -3,8 +3,14 @@
 import numpy as np
 from scipy.special import erf, softmax
 
+ACTIVATIONS = {
+    "gelu": lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))),
+    "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+}
 
-def numpy_bert(weights, config, token_ids, mask=True, segment_ids=0):
+
+def numpy_bert(weights, config, token_ids, mask=True, segment_ids=0, pad_id=0):
     """Hidden states after the embeddings and after each layer, straight from the paper (Devlin et al. 2018; no dropout)."""
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     w = {name: value.astype(np.float64) for name, value in weights.items()}
@@ -29,11 +35,10 @@ def numpy_bert(weights, config, token_ids, mask=True, segment_ids=0):
         q, k, v = (split(dense(x, f"{layer}/attention/self/{part}")) for part in ("query", "key", "value"))
         scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(hidden // heads)
         if mask:
-            scores = np.where(token_ids[:, None, None] > 0, scores, -np.inf)
+            scores = np.where(token_ids[:, None, None] != pad_id, scores, -np.inf)
         attended = (softmax(scores, axis=-1) @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, hidden)
         x = norm(x + dense(attended, f"{layer}/attention/output/dense"), f"{layer}/attention/output/LayerNorm")
-        inner = dense(x, f"{layer}/intermediate/dense")
-        inner = 0.5 * inner * (1 + erf(inner / np.sqrt(2)))
+        inner = ACTIVATIONS[config["hidden_act"]](dense(x, f"{layer}/intermediate/dense"))
         x = norm(x + dense(inner, f"{layer}/output/dense"), f"{layer}/output/LayerNorm")
         states.append(x)
     return states

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from common import InputError
-from common.bert import TEXT_SIGNATURE, build_classifier
+from common.bert import build_classifier
 from data import berts, students
 from export import student as export
 from tests import tiny
@@ -86,12 +86,16 @@ def test_tensorflow_alone(taken, tmp_path):
 
 
 @pytest.mark.slow
-def test_onnx(taken, tmp_path):
-    """onnxruntime takes texts of any number and length; without tf2onnx one line says what to install."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    examples, graph = tiny.tokenized(LINES, taken.bert), export.text_model(taken.classifier).graph
+@pytest.mark.parametrize("converted", [False, True])
+def test_onnx(taken, tmp_path, converted):
+    """onnxruntime takes texts of any number and length: by the graph made of the weights, and by one that tf2onnx made."""
+    onnx, onnxruntime = map(pytest.importorskip, ("onnx", "onnxruntime"))
+    examples, model = tiny.tokenized(LINES, taken.bert), export.text_model(taken.classifier)
     token_ids, segment_ids = examples.inputs(np.arange(4))
-    export.write_onnx(tmp_path, graph, TEXT_SIGNATURE, {"token_ids": token_ids, "segment_ids": segment_ids})
+    if converted:
+        model = replace(model, bert=taken.bert, flat_graph=lambda graph=model.graph: graph)  # as one without a classifier
+    export.write_onnx(tmp_path, *export.onnx_of(model), {"token_ids": token_ids, "segment_ids": segment_ids})
+    assert (onnx.load(tmp_path / "model.onnx").producer_name == "tf2onnx") == converted
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     couples = [(a, b) for a in LINES[:2] for b in LINES[2:5]]
     token_ids, segment_ids = tiny.tokenized(couples, taken.bert).inputs(np.arange(6))
@@ -106,11 +110,12 @@ def test_onnx(taken, tmp_path):
 def test_onnx_without_its_packages(tmp_path, monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(InputError, match="--export onnx needs the package onnxruntime: pip install tf2onnx onnxruntime"):
-        export.check_packages(SimpleNamespace(export=("onnx",)))
-    export.check_packages(SimpleNamespace(export=()))
+        export.check_packages(SimpleNamespace(export=("onnx",)), "tf2onnx", "onnxruntime")
+    export.check_packages(SimpleNamespace(export=("onnx",)), "onnx")
+    export.check_packages(SimpleNamespace(export=()), "tf2onnx", "onnxruntime")
     monkeypatch.undo()
     with pytest.raises(InputError, match="--export onnx: model.onnx cannot be made or not be asked") as error:
-        export.write_onnx(tmp_path, lambda *_: 1 / 0, TEXT_SIGNATURE, {})
+        export.write_onnx(tmp_path, lambda: 1 / 0, None, {})
     assert "\n" not in str(error.value)
 
 
