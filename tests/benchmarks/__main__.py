@@ -3,11 +3,21 @@
 import sys
 
 from common.report.tables import aligned
-from tests.benchmarks import bucketing, early_exit, predicting, reading, replacing, soft_labels, tokenizing, training
+from tests.benchmarks import (
+    bucketing,
+    early_exit,
+    onnx_graph,
+    predicting,
+    reading,
+    replacing,
+    soft_labels,
+    tokenizing,
+    training,
+)
 
 BENCHMARKS = {
     "reading": reading, "tokenizing": tokenizing, "bucketing": bucketing, "soft-labels": soft_labels, "replacing": replacing,
-    "early-exit": early_exit, "predicting": predicting, "training": training,
+    "early-exit": early_exit, "predicting": predicting, "onnx-graph": onnx_graph, "training": training,
 }
 
 if __name__ == "__main__":
