@@ -24,7 +24,8 @@ MASKED = float(np.finfo(np.float32).min)  # score of a token that is padding
 def text_graph(bert):
     """A classifier of texts as an onnx.ModelProto: token_ids, segment_ids -> probabilities.
 
-    token_ids, segment_ids: (texts, tokens) int32, any number of both; as the tokenizer makes them and pads them with `pad_id`
+    token_ids, segment_ids: (texts, tokens) int32, as the tokenizer makes them and pads them with `pad_id`; one text or more, as
+        many tokens as the model has positions for or fewer
     probabilities: (texts, classes) float32
 
     bert: a `data.berts.Bert` that is a classifier
