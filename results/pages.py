@@ -1,6 +1,7 @@
 """RESULTS.md, and the pages that it links to: `comparison.md` and each run's README.md. See `build`."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +92,32 @@ def build(store, path):
         blocks += [f"{method.title}, `{script}.py`:", "\n".join(lines)] if lines else []
         for name, page in pages.items():
             _write(page, run_page(name, runs[name], page.parent, _link(page, path)))
-    for number, file in enumerate(sorted(store.glob("benchmarks/*.txt"))):
-        command, _, printed = file.read_text(encoding="utf-8").partition("\n")
-        tables = printed.strip().split("\n\n")
-        more = f" ([{len(tables) - 1} more]({_link(path, file)}))" if len(tables) > 1 else ""
-        blocks += [] if number else ["## Benchmarks"]
-        blocks += [f"`{command.removeprefix('$ ')}`{more}", f"```\n{tables[0]}\n```"]
+    blocks += benchmark_blocks(path, sorted(store.glob("benchmarks/*.txt")))
     _write(path, blocks)
+
+
+def benchmark_blocks(path, files):
+    """What benchmarks printed: ratios as one table, each linked to all that its command printed; else the first table as it is.
+
+    path: of the page
+    files: Paths, of which each has its command in the first line, and then tables
+    """
+    rows, others = [["benchmark", "the plain way, s", "this way, s", "times as fast", "all of it"]], []
+    for file in files:
+        command, _, printed = file.read_text(encoding="utf-8").partition("\n")
+        first, *more = printed.strip().split("\n\n")
+        header, *lines = first.splitlines()
+        if re.split("  +", header) == rows[0][:-1]:
+            link = f"[{file.stem}]({_link(path, file)})"
+            rows += [[*re.split("  +", line.strip()), link] for line in lines[1:]]
+            continue
+        more = f" ([{len(more)} more]({_link(path, file)}))" if more else ""
+        others += [f"`{command.removeprefix('$ ')}`{more}", f"```\n{first}\n```"]
+    blocks = ["## Benchmarks"] if files else []
+    if len(rows) > 1:
+        blocks += ["`python -m tests.benchmarks [NAME …]`, medians of one run on a quiet machine, which the linked files name.",
+                   markdown(rows)]
+    return blocks + others
 
 
 def _link(page, target):

@@ -116,6 +116,9 @@ def pages(tmp_path_factory):
     (folder / "store" / "benchmarks").mkdir()
     (folder / "store" / "benchmarks" / "reading.txt").write_text(
         "$ python -m tests.benchmarks reading\nlines  s\n\na second\n\na third\n")
+    (folder / "store" / "benchmarks" / "speed.txt").write_text(
+        "$ python -m tests.benchmarks speed\nbenchmark       the plain way, s  this way, s  times as fast\n----\n"
+        "two posts, wow             3.500        1.750            2.0\n\nmore\n")
     build(folder / "store", folder / "RESULTS.md")
     return folder
 
@@ -276,6 +279,7 @@ def test_plots_notes_and_what_benchmarks_printed_are_taken_in(page, pages):
     assert {path.name for path in theseus.iterdir()} == {"results.json", "README.md", "replacing.png"}
     assert "![replacing](replacing.png)" in run_page(pages, "posts-theseus")
     assert run_page(pages, "posts-bert").endswith("## Tried\n\nWe tried T = 4.\n")
+    assert "| two posts, wow | 3.500 | 1.750 | 2.0 | [speed](store/benchmarks/speed.txt) |\n\n`python" in page
     assert page.endswith(
         "`python -m tests.benchmarks reading` ([2 more](store/benchmarks/reading.txt))\n\n```\nlines  s\n```\n")
 
