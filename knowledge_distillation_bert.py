@@ -221,7 +221,7 @@ def main(preset, settings):
             records.append(train(run, name))
             print(describe(records[-1]))
     exit_unless_chief()
-    report(preset, settings, runs[0], records, linear)
+    report(preset, settings, runs, records, linear)
 
 
 def check(settings):
@@ -248,8 +248,9 @@ def check(settings):
     return students
 
 
-def report(preset, settings, run, records, linear):
+def report(preset, settings, runs, records, linear):
     """Write the report and the student; print the tables."""
+    run = runs[0]
     depths = (settings.student_layers if run.answers else run.bert.layers, settings.student_layers)
     costs = load_or_compute(run.folder / "cost.json", lambda: text_costs(run, depths))
     records = [record | costs[str(depths[not EXPERIMENTS[record["name"]].deep])] for record in records] + linear
@@ -257,7 +258,7 @@ def report(preset, settings, run, records, linear):
     shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
     write_teacher(run, records, "teacher", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
-    student, sections = write_student(run, records, shallow, "teacher", write, __doc__)
+    student, sections = write_student(runs, records, shallow, "teacher", write, __doc__)
     write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections)
 
 

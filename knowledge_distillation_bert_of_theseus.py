@@ -309,7 +309,7 @@ def main(preset, settings):
                 print(describe(stage))
             records.append(joined(stages))
     exit_unless_chief()
-    report(preset, settings, runs[0], records, linear)
+    report(preset, settings, runs, records, linear)
 
 
 def check(settings):
@@ -332,8 +332,9 @@ def joined(stages):
     }
 
 
-def report(preset, settings, run, records, linear):
+def report(preset, settings, runs, records, linear):
     """Write the report, the plot of the replacing rate and the student; print the tables."""
+    run = runs[0]
     depths = {"predecessor": run.bert.layers, "middle": settings.middle_layers}
     costs = load_or_compute(run.folder / "cost.json", lambda: text_costs(run, {*depths.values(), settings.student_layers}))
     records = [record | costs[str(depths.get(record["name"], settings.student_layers))] for record in records] + linear
@@ -344,7 +345,7 @@ def report(preset, settings, run, records, linear):
         plot_replacing(run.folder / plots[0], [record for record in records if record["name"] in shallow], THESEUS)
     write_teacher(run, records, "predecessor", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
-    student, sections = write_student(run, records, shallow, "predecessor", write, __doc__)
+    student, sections = write_student(runs, records, shallow, "predecessor", write, __doc__)
     write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections, plots=plots)
 
 

@@ -431,7 +431,7 @@ def report(preset, settings, runs, names, linear):
               f"{results['data']['chosen_on']} part: {record['chosen']}")
     plot_exits(run.folder / "exits.png", records)
     write_teacher(run, records, "teacher", trained_teacher, linear_head=not has_branch(run))
-    student, section = write_student(run, records, names, "teacher", text_writer(student_model), __doc__)
+    student, section = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
     tokens = f"(timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on average)"
     example = f"one text of {settings.maxlen} tokens {tokens}"
     write_report(run.folder, results, records, example, student, sections=sections + section, plots=["exits.png"])

@@ -375,7 +375,7 @@ def report(preset, settings, runs, records, wanted, pairs):
             "validation part.",
         ))
     write = image_writer(lambda run, best: trained(run, best["name"]))
-    student, section = write_student(run, records, [name for name in DEFAULT if name != "teacher"], "teacher", write)
+    student, section = write_student(runs, records, [name for name in DEFAULT if name != "teacher"], "teacher", write)
     write_report(
         run.folder, results, records, f"one image of {run.corpus.size}", student, "ece", sections + section,
         plot(run, records), plotted=DEFAULT,

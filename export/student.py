@@ -39,12 +39,12 @@ def check_packages(settings, *packages):
             raise InputError(f"--export onnx needs the package {package}: pip install {' '.join(packages)}")
 
 
-def write_student(run, records, names, teacher, write, story=""):
+def write_student(runs, records, names, teacher, write, story=""):
     """Write to student/ the `plainest` of the models that are best on the validation part; delete it if there is none.
 
     Of the chosen model's seeds it is the best one there.
 
-    run: of any seed
+    runs: of all seeds, each with its own validation part
     records: of the finished stages
     names: of the students, the plainest first
     teacher: name of the teacher, which the report holds the student against
@@ -56,15 +56,12 @@ def write_student(run, records, names, teacher, write, story=""):
     groups = dict(by_name(records))
     students = {name: groups[name] for name in names if name in groups}
     if not students:
-        shutil.rmtree(run.folder / "student", ignore_errors=True)  # of an earlier start
+        shutil.rmtree(runs[0].folder / "student", ignore_errors=True)  # of an earlier start
         return "none: no student in the table", []
-    chosen, choice = plainest({
-        name: np.stack([correct_answers(replace(run, seed=seed), name, "validation") for seed in run.settings.seeds])
-        for name in students
-    })
+    chosen, choice = plainest({name: np.stack([correct_answers(run, name, "validation") for run in runs]) for name in students})
     best = max(students[chosen], key=lambda record: record["validation_accuracy"])
     beside = {record["name"]: record for record in records if record["seed"] == best["seed"]}
-    run, deep = replace(run, seed=best["seed"]), beside.get(teacher)
+    run, deep = next(run for run in runs if run.seed == best["seed"]), beside.get(teacher)
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
         size = write(folder, run, best)
         sizes = deep and (run.stage(teacher) / "weights.npz").stat().st_size, size

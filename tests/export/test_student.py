@@ -12,7 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from common import InputError
 from common.bert import build_classifier
+from common.files import write_array
+from common.training import Run
 from data import berts, students
+from data.parts import Parts
 from export import student as export
 from tests import tiny
 from tests.alone import ask_alone
@@ -68,6 +71,24 @@ def test_another_padding_and_another_kind_of_tokenizer(tmp_path, bert_folder):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     found = export.hugging_face_answer(tmp_path, berts.load(str(tmp_path)), *inputs)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_every_seed_has_its_own_validation_part(tmp_path):
+    """By the labels of another seed's part `plain` would be the better one; the student's run has the part of its seed."""
+    labels, runs = np.arange(40) % 2, []
+    for seed, validation in ((3, np.arange(0, 20)), (4, np.arange(39, 19, -1))):
+        parts = Parts(np.arange(8), np.arange(0), validation, np.arange(8))
+        settings = SimpleNamespace(seeds=(3, 4), precision="float32")
+        runs.append(Run(settings, seed, SimpleNamespace(labels=labels), None, parts, tmp_path))
+        for name, right in (("plain", 10), ("better", 20 if seed == 4 else 19)):
+            given = np.where(np.arange(20) < right, labels[validation], 1 - labels[validation])
+            write_array(runs[-1].stage(name) / "validation_logits.npy", np.eye(2)[given])
+    records = [{"name": name, "seed": seed, "validation_accuracy": value, "accuracy": 0.5, "parameters": 9,
+                "latency_ms": {"1": 1.0, "32": 2.0}}
+               for seed, name, value in ((3, "plain", 0.5), (3, "better", 0.95), (4, "plain", 0.5), (4, "better", 1.0))]
+    written = []
+    words, _ = export.write_student(runs, records, ("plain", "better"), "teacher", lambda *given: written.append(given) or 1)
+    assert words == "better, seed 4" and written[0][1] is runs[1] and (tmp_path / "student").is_dir()
 
 
 # Elsewhere
