@@ -86,6 +86,7 @@ class Settings:
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
     export: command.Export = ()  # what student/ is to hold besides; onnx needs onnx and onnxruntime
+    int8_disagreement: NonNegative = 5.0  # per cent of validation texts that onnx in int8, to be written, may class otherwise
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert_of_theseus-PRESET
 
 

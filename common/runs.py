@@ -18,7 +18,9 @@ from data.parts import check_parts, remarks, split
 from data.tokenizing import check_pairs
 
 GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
-EXTENSIBLE = ("experiments", "seeds", "linear", "export")  # settings of a finished run that may differ in a later start
+EXTENSIBLE = (  # settings of a finished run that may differ in a later start
+    "experiments", "seeds", "linear", "export", "int8_disagreement",
+)
 
 
 def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):

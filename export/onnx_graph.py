@@ -2,7 +2,7 @@
 
 The graph is for onnxruntime: where that has an operator of its own for several of ONNX's (domain com.microsoft), it is made
 of those. Of the last layer it computes [CLS] alone. Writing it beside a student, and checking it, is the work of
-`export.student`; a FastBERT and models of images are converted there from TensorFlow.
+`export.onnx_files`; a FastBERT and models of images are converted there from TensorFlow.
 """
 
 import tempfile

@@ -7,14 +7,13 @@ import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from scipy.special import softmax
 
-from common import InputError, reason
+from common import InputError
 from common.backend import in_float32, inference_graph, tf
 from common.bert import TEXT_SIGNATURE, build_encoder, classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
@@ -25,8 +24,8 @@ from common.report.tables import by_name, markdown, student_table
 from data import berts, teachers
 from data.sources import SOURCES
 from data.students import ask, load
-
-TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
+from export.checks import TOLERANCE, check_equal, check_weights
+from export.onnx_files import FLOAT32, INT8, convert, onnx_of, write_int8, write_onnx
 
 
 def check_packages(settings, *packages):
@@ -48,7 +47,7 @@ def write_student(runs, records, names, teacher, write, story=""):
     records: of the finished stages
     names: of the students, the plainest first
     teacher: name of the teacher, which the report holds the student against
-    write: `text_writer` or `image_writer`
+    write: of `text_writer` or `image_writer`
     story: the script's docstring, for the model card; without it there is none
 
     Returns (which it is, in words; sections of the report).
@@ -63,18 +62,18 @@ def write_student(runs, records, names, teacher, write, story=""):
     beside = {record["name"]: record for record in records if record["seed"] == best["seed"]}
     run, deep = next(run for run in runs if run.seed == best["seed"]), beside.get(teacher)
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
-        size = write(folder, run, best)
+        size, remark = write(folder, run, best)
         sizes = deep and (run.stage(teacher) / "weights.npz").stat().st_size, size
         table = student_table(deep, best, sizes, beside.get(LINEAR))
         if story:
-            write_text(folder / "README.md", model_card(story, run, best, table))
+            write_text(folder / "README.md", model_card(story, run, best, table, folder))
     words = f"{chosen}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
     note = ("Of one seed; bytes of the weights in float32. `student/` was read back and asked 32 test texts or images: its "
             f"probabilities are those of the trained model to {TOLERANCE:.0e}.")
     if choice["best"] != chosen:
         note += (f" On the validation part {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
                  f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
-    return words, [Section("The student to take away", table, note)]
+    return words, [Section("The student to take away", table, note, remark)]
 
 
 # Students of texts -----------------------------------------------------------------------------------------------------
@@ -99,9 +98,11 @@ def text_model(classifier):
 def text_writer(build):
     """What writes a model of texts for `write_student`, and checks it.
 
-    What TensorFlow, Hugging Face's formula and ONNX make of the files is what the model answers.
+    What TensorFlow, Hugging Face's formula and ONNX make of the files is what the model answers; of int8, nearly.
 
     build: (run of its seed, its record) -> TextModel, in float32
+
+    Returns (folder, run, record) -> (bytes of the weights, what is to be said of int8, or "").
     """
     def write(folder, run, best):
         model, tested = build(run, best), run.parts.test[:32]
@@ -120,21 +121,14 @@ def text_writer(build):
             weights = [folder / "model.safetensors"]
             answers = hugging_face_answer(folder, written, token_ids, segment_ids)
             check_equal(f"{folder.name}/model.safetensors", answers, expected)
+        remark = ""
         if "onnx" in run.settings.export:
             write_onnx(folder, *onnx_of(model), inputs)
-        return sum(file.stat().st_size for file in weights)
+            if model.bert.is_classifier:
+                remark = write_int8(folder, run, model.bert.pad_id)
+        return sum(file.stat().st_size for file in weights), remark
 
     return write
-
-
-def onnx_of(model):
-    """(() -> onnx.ModelProto of a TextModel, the graph in TensorFlow that it is to answer like)."""
-    if model.bert.is_classifier:
-        from export.onnx_graph import text_graph  # which needs the package onnx
-
-        return partial(text_graph, model.bert), model.graph
-    graph = model.flat_graph()
-    return partial(convert, graph, model.signature), graph
 
 
 def write_teacher(run, records, name, build, linear_head=True):
@@ -166,12 +160,6 @@ def reads(run):
     return {"maxlen": run.settings.maxlen} | ({"pairs": True} if run.corpus.pairs else {})
 
 
-def check_weights(written, weights):
-    """Raise RuntimeError unless `written`, a BERT read back, has these weights. weights: {Google variable name: array}"""
-    if not all(np.array_equal(written.weights[name], value) for name, value in weights.items()):
-        raise RuntimeError(f"{written.source} does not hold the weights of the trained model")
-
-
 def hugging_face_answer(folder, bert, token_ids, segment_ids):
     """What BertForSequenceClassification makes of the files that `berts.save` wrote: probabilities (texts, classes) float32.
 
@@ -191,13 +179,14 @@ def hugging_face_answer(folder, bert, token_ids, segment_ids):
     return softmax(pooled @ classifier[0].T + classifier[1], axis=-1)
 
 
-def model_card(story, run, best, table):
+def model_card(story, run, best, table, folder):
     """README.md of a student of texts, in Markdown.
 
     story: the script's docstring, whose first two paragraphs say what was done
     run: of the student's seed
     best: its record
     table: rows of `student_table`
+    folder: the student's; what of ONNX is there the card tells how to ask
     """
     base, data = (Path(name).name for name in (run.bert.source, run.corpus.name))
     licences = {name: SOURCES[name].licence for name in (run.bert.source, run.corpus.name) if name in SOURCES}
@@ -224,14 +213,52 @@ def model_card(story, run, best, table):
         f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
         markdown(table),
         "```python\n" + "\n".join(code) + "\n```",
+        *onnx_section(run, best, folder),
     ]) + "\n"
+
+
+def onnx_section(run, best, folder):
+    """[How the smallest ONNX file in `folder` is asked with onnxruntime, tokenizers and numpy alone], or [] if there is none.
+
+    run: of the student's seed
+    best: its record
+    folder: Path
+    """
+    there = [name for name in (INT8, FLOAT32) if (folder / name).is_file()]
+    if not there:
+        return []
+    texts, segments = '["a text", "another, which is longer"]', "np.zeros_like(token_ids)"
+    if run.corpus.pairs:
+        texts = '[("a text", "another"), ("a third, which is longer", "a fourth")]'
+        segments = "np.array([encoding.type_ids for encoding in encodings], np.int32)"
+    speed = f', "speed": np.array({best["speed"]:g}, np.float32)' if "speed" in best else ""
+    whole = f"; `{FLOAT32}` is the same in float32, where no answer depends on what else is asked" if len(there) > 1 else ""
+    return [f"Without TensorFlow, by `{there[0]}`{whole}:", f"""```python
+import json, numpy as np, onnxruntime, tokenizers
+
+texts = {texts}
+names = json.load(open("config.json", encoding="utf-8"))["id2label"]
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_truncation({run.settings.maxlen})
+tokenizer.enable_padding(pad_id={run.bert.pad_id})
+encodings = tokenizer.encode_batch(texts)
+token_ids = np.array([encoding.ids for encoding in encodings], np.int32)
+inputs = {{"token_ids": token_ids, "segment_ids": {segments}{speed}}}
+session = onnxruntime.InferenceSession("{there[0]}", providers=["CPUExecutionProvider"])
+probabilities = session.run(["probabilities"], inputs)[0]  # (texts, classes)
+for text, p in zip(texts, probabilities):
+    print(f"{{p.max():.1%}} {{names[str(p.argmax())]}}: {{text}}")
+```"""]
 
 
 # Students of images ----------------------------------------------------------------------------------------------------
 
 
 def image_writer(build):
-    """What writes a model of images for `write_student`. build: (run of its seed, its record) -> Keras model, in float32."""
+    """What writes a model of images for `write_student`, as `text_writer` does.
+
+    build: (run of its seed, its record) -> Keras model, in float32
+    """
     def write(folder, run, best):
         classifier, pixels = build(run, best), run.examples.inputs(run.parts.test[:32])
         signature = (tf.TensorSpec((None, *pixels.shape[1:]), tf.float32, name="images"),)
@@ -241,10 +268,10 @@ def image_writer(build):
         expected = tf.nn.softmax(classifier.predict_on_batch(pixels)).numpy()
         check_equal(f"{folder.name}/saved_model", answer(images=tf.constant(pixels))["probabilities"].numpy(), expected)
         if "onnx" in run.settings.export:
-            write_onnx(folder, partial(convert, graph, signature), graph, {"images": pixels})
+            write_onnx(folder, lambda: convert(graph, signature), graph, {"images": pixels})
         kind = f"float32 (batch, {run.corpus.size}), from 0 to 1"
         write_json(folder / "classes.json", {"images": kind, "classes": run.corpus.classes})
-        return (run.stage(best["name"]) / "weights.npz").stat().st_size
+        return (run.stage(best["name"]) / "weights.npz").stat().st_size, ""
 
     return write
 
@@ -255,47 +282,3 @@ def image_writer(build):
 def write_saved_model(folder, graph):
     """Write a `backend.inference_graph` as the SavedModel `folder`/saved_model, which TensorFlow alone can load."""
     tf.saved_model.save(tf.Module(), str(folder / "saved_model"), signatures=graph)  # a bare module: no Keras is needed
-
-
-def convert(graph, signature):
-    """A `backend.inference_graph` as an onnx.ModelProto, by tf2onnx. signature: its inputs"""
-    import tf2onnx
-
-    return tf2onnx.convert.from_function(graph, input_signature=signature, opset=17)[0]
-
-
-def write_onnx(folder, build, graph, examples):
-    """Write a model as `folder`/model.onnx, and check that onnxruntime answers as TensorFlow does.
-
-    folder: Path
-    build: () -> onnx.ModelProto
-    graph: the `backend.inference_graph` that it is to answer like
-    examples: arrays to ask it, by input name
-
-    Raises InputError if it cannot be built, or onnxruntime cannot take it. See `check_packages`.
-    """
-    import onnx
-    import onnxruntime
-
-    path = folder / "model.onnx"
-    try:
-        onnx.save(build(), path)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
-    except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
-        raise InputError(f"--export onnx: {path.name} cannot be made or not be asked ({reason(error)})") from None
-    expected = graph(*map(tf.constant, examples.values()))
-    for name, answer in answers.items():
-        check_equal(f"{path}, {name}", answer, expected[name].numpy())
-
-
-def check_equal(what, answer, expected):
-    """Raise RuntimeError (it is a bug here) if what stands in student/ answers otherwise than the model that was trained.
-
-    what: stands there
-    answer: probabilities, an array
-    expected: of the trained model, the same shape
-    """
-    difference = float(np.abs(np.asarray(answer, np.float64) - expected).max())
-    if not difference <= TOLERANCE:
-        raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {TOLERANCE:.0e} was expected")

@@ -1,5 +1,7 @@
-"""A SavedModel asked where nothing but TensorFlow is: neither this project nor any Keras can be imported."""
+"""A student asked elsewhere: neither this project nor any Keras can be imported, nor TensorFlow where its card does without."""
 
+import json
+import re
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ from tests import tiny
 
 _ASK = """
 import sys, numpy as np, tensorflow as tf
-sys.modules |= dict.fromkeys(["keras", "tf_keras", "bert4keras", "common", "data"])  # none of these can be imported
+sys.modules |= dict.fromkeys(["keras", "tf_keras", "bert4keras", "common", "data", "export"])  # none of these can be imported
 answer = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 with np.load(sys.argv[2]) as inputs:
     found = answer(**{name: tf.constant(inputs[name]) for name in inputs.files})
@@ -29,6 +31,40 @@ def ask_alone(saved_model, folder, **inputs):
     assert done.returncode == 0, done.stderr
     with np.load(folder / "found.npz") as found:
         return {name: found[name] for name in found.files}
+
+
+_BLOCK = """
+import sys
+names = ["tensorflow", "keras", "tf_keras", "bert4keras", "common", "data", "export"]
+sys.modules |= dict.fromkeys(names)  # none of these can be imported
+"""
+_KEEP = """
+np.save(sys.argv[1], probabilities)
+json.dump(texts, open(sys.argv[2], "w"))
+"""
+
+
+def ask_card(student, folder, texts=None):
+    """What the lines on the card that ask ONNX answer and print, in a process of its own.
+
+    student: folder with the card
+    folder: for what they answer
+    texts: that the lines are to ask, instead of those on the card
+
+    Returns (texts, probabilities (texts, classes) float32, lines printed).
+    """
+    card = (student / "README.md").read_text(encoding="utf-8")
+    lines = card.split("```python\n")[-1].split("```")[0]
+    assert "onnxruntime.InferenceSession(" in lines
+    if texts is not None:
+        lines, changed = re.subn(r"^texts = .*$", lambda _: f"texts = {texts!r}", lines, flags=re.MULTILINE)
+        assert changed == 1
+    words = [sys.executable, "-c", _BLOCK + lines + _KEEP, folder / "found.npy", folder / "texts.json"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=student)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    asked = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+    asked = [tuple(text) if isinstance(text, list) else text for text in asked]
+    return asked, np.load(folder / "found.npy"), done.stdout.splitlines()
 
 
 def name_of_student(run):

@@ -140,6 +140,7 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
         (["--student-learning-rate", "-1"], "--student-learning-rate -1.0: must be above 0"),
         (["--hard-weight", "-1"], "--hard-weight -1.0: must be 0 or more"),
         (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learnt; one must be above 0"),
+        (["--int8-disagreement", "-1"], "--int8-disagreement -1.0: must be 0 or more"),
         (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be 0 or more and below 1"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
         (["--seeds", "0", "-1"], "--seeds -1: must be 0 or more"),

@@ -6,14 +6,17 @@ import json
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy.special import softmax
 
 import knowledge_distillation_bert as bert
 import knowledge_distillation_bert_of_theseus as theseus
 import knowledge_distillation_fastbert as fastbert
-from data import downloading, fetching
+from data import downloading, fetching, texts
 from data.sources import SOURCES, Download
 from tests import serving, tiny
+from tests.alone import ask_card
 from tests.starting import start
 
 pytestmark = pytest.mark.slow
@@ -52,7 +55,17 @@ def test_original_on_data_and_a_model_in_the_originals_formats(iflytek, tmp_path
     assert "119 classes, 119 training, " in done.stdout and "119 test texts of up to 128 tokens" in done.stdout
     assert f"{iflytek / 'test.json'} has no labels: dev.json is the test part" in done.stdout
     check_run(tmp_path / "run", names)
-    assert (tmp_path / "run" / "student" / "model.onnx").is_file()
+    student = tmp_path / "run" / "student"
+    assert (student / "model.onnx").is_file()
+    said = [line for line in done.stdout.splitlines() if line.startswith("int8 (")]  # a FastBERT has none
+    assert len(said) == (script is theseus) and (student / "model.int8.onnx").is_file() == any(" MB, " in line for line in said)
+    if script is theseus:
+        assert "% of the test texts" in said[0]
+    else:
+        corpus = texts.load(str(iflytek))
+        _, found, _ = ask_card(student, tmp_path, [corpus.texts[index] for index in corpus.test[:8]])
+        logits = np.load(tmp_path / "run" / "seed-0" / "fastbert" / "test_logits.npy")[:8]
+        np.testing.assert_allclose(found, softmax(logits, axis=-1), atol=1e-5)
 
 
 def test_original_fetches_what_it_needs_when_allowed(iflytek, tmp_path, monkeypatch):

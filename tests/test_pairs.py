@@ -12,6 +12,7 @@ import knowledge_distillation_fastbert
 from data import berts, texts
 from export import predict
 from tests import tiny
+from tests.alone import ask_card
 from tests.numpy_bert import numpy_bert
 from tests.starting import refused, start
 
@@ -32,7 +33,8 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
     done = start(
         knowledge_distillation_bert, "--data", folder / "data.jsonl", "--bert", folder / "bert", "--output", tmp_path / "run",
         "--maxlen", 20, "--train-examples", 64, "--validation-examples", 24, "--experiments", "distilled",
-        "--student-layers", 1, "--teacher-epochs", 1, "--student-epochs", 1, "--no-linear",
+        "--student-layers", 1, "--teacher-epochs", 1, "--student-epochs", 1, "--no-linear", "--export", "onnx",
+        "--int8-disagreement", 20,
     )
     assert done.returncode == 0, done.stderr
     assert "2 classes, 64 training, 24 validation, 40 test pairs of up to 20 tokens" in done.stdout
@@ -40,6 +42,12 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
     assert json.loads((student / "config.json").read_text(encoding="utf-8"))["pairs"] is True
     card = (student / "README.md").read_text(encoding="utf-8")
     assert '({"text": "a text", "text_pair": "another"})' in card and "64 labelled pairs of texts" in card
+
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8").splitlines()
+    said = next(line for line in report if line.startswith("int8 ("))
+    assert said in " ".join(done.stdout.split()) and "% of the validation pairs" in said
+    name = "model.int8.onnx" if (student / "model.int8.onnx").is_file() else "model.onnx"
+    assert f'"{name}"' in card and (" MB, " in said) == (name == "model.int8.onnx")
 
     tested = [corpus.texts[index] for index in corpus.test]
     (tmp_path / "pairs.tsv").write_text("\n".join(map("\t".join, tested)), encoding="utf-8")
@@ -52,6 +60,8 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
 
     logits = np.load(tmp_path / "run" / "seed-0" / "distilled" / "test_logits.npy")
     np.testing.assert_allclose(found, softmax(logits, axis=-1), atol=1e-5)
+    _, probabilities, _ = ask_card(student, tmp_path, tested)
+    np.testing.assert_allclose(probabilities, found, atol=0.05 if "int8" in name else 1e-5)
     bert = berts.load(str(student), classifier=True)  # its formula, with tokens and segments of the library
     bert.tokenizer.enable_truncation(20)
     for pair, expected in zip(tested[:8], found, strict=False):

@@ -24,11 +24,15 @@ PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report beside what every report has: a table under a title, and a note on it."""
+    """A part of the report beside what every report has: a table under a title, a note on it, and a remark or "".
+
+    Title, table and remark are printed, too.
+    """
 
     title: str
     table: list
     note: str
+    remark: str = ""
 
 
 def describe(record):
@@ -129,7 +133,8 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
     write_text(folder / "report.md", document(results, example, student, measure, sections, plots))
     print(summary(results, measure))
     for section in sections:
-        print(f"\n{section.title}\n\n{aligned(section.table)}")
+        remark = [textwrap.fill(section.remark, 100)] if section.remark else []
+        print("\n" + "\n\n".join([section.title, aligned(section.table), *remark]))
     files = "  ".join(["report.md", "results.json", "curves.png", "tradeoff.png", *plots])
     print(f"\n{folder}/  {files}  student/ ({student})")
 
@@ -193,7 +198,7 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
         blocks += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
     blocks += linear_remark(results)
     for section in sections:
-        blocks += [f"## {section.title}", section.note, markdown(section.table)]
+        blocks += [f"## {section.title}", section.note, markdown(section.table), *filter(None, [section.remark])]
     blocks += [
         "![training curves](curves.png)",
         "![accuracy against latency and size](tradeoff.png)",

@@ -18,6 +18,7 @@ def test_the_same_settings_resume_and_others_are_refused(tmp_path):
         open_folder(folder, {"temperature": 4.0, "seeds": [0]}, {"data": "abc"})
     with pytest.raises(InputError, match="holds a run with another data; give another folder with --output"):
         open_folder(folder, {"temperature": 3.0, "seeds": [0]}, {"data": "abd"})
+    open_folder(folder, {"temperature": 3.0, "seeds": [0], "int8_disagreement": 5.0}, {"data": "abc"})  # of a later version
     (folder / "settings.json").write_text("{")
     with pytest.raises(InputError, match="not the settings of a run"):
         open_folder(folder, {}, {})

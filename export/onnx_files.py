@@ -1,0 +1,166 @@
+"""What --export onnx adds to a student: model.onnx, and of a classifier of texts model.int8.onnx, if validation allows it.
+
+The graph is made by `onnx_graph.text_graph`, or by tf2onnx; here it is written, asked and judged.
+"""
+
+import contextlib
+from functools import partial
+
+import numpy as np
+
+from common import InputError, reason
+from common.backend import tf
+from common.batches import by_length
+from common.bert import swap_pad_id
+from common.evaluation import compare
+from common.files import write_atomic
+from export.checks import check_equal
+
+FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
+MAX_LOSS = 0.5  # points of accuracy on the validation part that int8 may cost
+CHANCE = 0.05  # below this p-value two ways to make int8 differ in how often they answer as float32
+
+
+@contextlib.contextmanager
+def in_one_line(name):
+    """A block that makes or asks the ONNX file `name`; what fails in it becomes an InputError."""
+    try:
+        yield
+    except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
+        raise InputError(f"--export onnx: {name} cannot be made or not be asked ({reason(error)})") from None
+
+
+def session_of(model):
+    """What asks an ONNX graph on the processor. model: path, or the graph's bytes"""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+# float32 ---------------------------------------------------------------------------------------------------------------
+
+
+def onnx_of(model):
+    """(() -> onnx.ModelProto of a `student.TextModel`, the graph in TensorFlow that it is to answer like)."""
+    if model.bert.is_classifier:
+        from export.onnx_graph import text_graph  # which needs the package onnx
+
+        return partial(text_graph, model.bert), model.graph
+    graph = model.flat_graph()
+    return partial(convert, graph, model.signature), graph
+
+
+def convert(graph, signature):
+    """A `backend.inference_graph` as an onnx.ModelProto, by tf2onnx. signature: its inputs"""
+    import tf2onnx
+
+    return tf2onnx.convert.from_function(graph, input_signature=signature, opset=17)[0]
+
+
+def write_onnx(folder, build, graph, examples):
+    """Write a model as `folder`/model.onnx, and check that onnxruntime answers as TensorFlow does.
+
+    folder: Path
+    build: () -> onnx.ModelProto
+    graph: the `backend.inference_graph` that it is to answer like
+    examples: arrays to ask it, by input name
+
+    Raises InputError if it cannot be built, or onnxruntime cannot take it. See `student.check_packages`.
+    """
+    import onnx
+
+    path = folder / FLOAT32
+    with in_one_line(FLOAT32):
+        onnx.save(build(), path)
+        session = session_of(str(path))
+        answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
+    expected = graph(*map(tf.constant, examples.values()))
+    for name, answer in answers.items():
+        check_equal(f"{path}, {name}", answer, expected[name].numpy())
+
+
+# int8 ------------------------------------------------------------------------------------------------------------------
+
+
+def write_int8(folder, run, pad_id):
+    """Write `folder`/model.int8.onnx, made of the model.onnx there, if it answers well enough: see `judge`.
+
+    Both are asked the whole validation part of the run. Where a processor has no VNNI, weights of 8 bits overflow in sums, and
+    those of 7 answer better; where it has, 8 do. Which it is here, the answers say: see `bits_of_weights`.
+
+    folder: Path
+    run: of the student's seed
+    pad_id: of the student's tokenizer
+
+    Returns what came of it, in a line. Raises InputError if onnxruntime cannot make it or take it.
+    """
+    import onnx
+
+    from export.onnx_graph import quantized
+
+    asked = run.parts.validation
+    with in_one_line(INT8):
+        model = onnx.load(folder / FLOAT32)
+        models = {bits: quantized(model, reduce_range=bits < 8) for bits in (8, 7)}
+        expected, *found = (decisions(graph, run.examples, asked, pad_id) for graph in (model, *models.values()))
+    found = dict(zip(models, found, strict=True))
+    bits = bits_of_weights(expected, found)
+    texts = f"{'test' if asked is run.parts.test else 'validation'} {'pairs' if run.corpus.pairs else 'texts'}"
+    allowed, words = judge(run.corpus.labels[asked], expected, found[bits], run.settings.int8_disagreement, texts)
+    size = "not written"
+    if allowed:
+        write_atomic(folder / INT8, lambda file: file.write(models[bits].SerializeToString()))
+        size = f"{(folder / INT8).stat().st_size / 1e6:.3g} MB"
+    return f"int8 ({bits} bits): {size}, {words}"
+
+
+def decisions(model, examples, indices, pad_id):
+    """The most probable classes of some texts by an ONNX graph, (texts,) int; in the batches of `evaluation.predict`.
+
+    Of int8 the answer to a text depends a little on which texts are asked with it.
+
+    model: onnx.ModelProto
+    examples: TokenizedTexts
+    indices: (texts,) int, which of them
+    pad_id: of the tokenizer that made them
+    """
+    session, found = session_of(model.SerializeToString()), np.empty(len(indices), int)
+    for batch in by_length(examples.lengths(indices), examples.predict_batch_size):
+        token_ids, segment_ids = examples.inputs(indices[batch])
+        inputs = {"token_ids": np.array(swap_pad_id(token_ids, pad_id)), "segment_ids": segment_ids}
+        found[batch] = session.run(["probabilities"], inputs)[0].argmax(-1)
+    return found
+
+
+def bits_of_weights(expected, found):
+    """7, if int8 with weights of 7 bits measurably more often gives the class that float32 gives, by McNemar's test; else 8.
+
+    expected: (texts,) int, most probable classes by float32
+    found: {8: (texts,) int, 7: (texts,) int}, the same by int8 with weights of so many bits
+    """
+    gain = compare(*((found[bits] == expected)[None] for bits in (7, 8)))
+    return 7 if gain["difference"] > 0 and gain["p_value"] < CHANCE else 8
+
+
+def judge(labels, expected, found, disagreement, texts):
+    """Whether int8 answers well enough to be given away, and how it answers, in words.
+
+    Its class may be another than float32's on at most `disagreement` per cent of the texts, and its accuracy at most MAX_LOSS
+    points lower.
+
+    labels: (texts,) int, true classes
+    expected: (texts,) int, most probable classes by float32
+    found: (texts,) int, the same by int8
+    disagreement: per cent
+    texts: what the texts are, in words
+
+    Returns (bool, str).
+    """
+    count, others = len(labels), int((found != expected).sum())
+    gained = int((found == labels).sum()) - int((expected == labels).sum())
+    differs, loses = 100 * others > disagreement * count, 100 * -gained > MAX_LOSS * count
+    words = f"answers as float32 on {100 - 100 * others / count:.2f} % of the {texts}"
+    words += f" ({100 - disagreement:g} % needed, see --int8-disagreement)" if differs else ""
+    words += f", {100 * gained / count:+.2f} points there"
+    words += f" ({MAX_LOSS} points may be lost)" if loses else ""
+    return not differs and not loses, words
