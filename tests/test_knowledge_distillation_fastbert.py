@@ -26,6 +26,7 @@ from data.parts import UNLABELLED, split
 from export.predict import predict as ask
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
+from tests.numpy_bert import numpy_branch
 from tests.starting import refused, run_script, start
 
 DEMO = replace(
@@ -73,13 +74,7 @@ def test_a_branch_is_the_papers():
     weights = [rng.normal(0, 0.2, weight.shape) for weight in branch.get_weights()]
     branch.set_weights(weights)
     hidden, mask = rng.normal(size=(5, 7, 32)).astype(np.float32), np.arange(7) < np.array([7, 3, 1, 5, 7])[:, None]
-    narrow, bias, *attention, kernel2, bias2, kernel3, bias3 = weights
-    x = np.tanh(hidden @ narrow + bias)  # (texts, tokens, 128)
-    q, k, v = (np.reshape(x @ attention[2 * i] + attention[2 * i + 1], (5, 7, 2, 64)) for i in range(3))
-    scores = np.einsum("bqhd,bkhd->bhqk", q, k) / 8 + np.where(mask, 0, -1e12)[:, None, None]
-    attended = np.einsum("bhqk,bkhd->bqhd", softmax(scores, axis=-1), v).reshape(5, 7, 128) @ attention[6] + attention[7]
-    expected = np.tanh(attended[:, 0] @ kernel2 + bias2) @ kernel3 + bias3
-    np.testing.assert_allclose(branch(hidden, mask=tf.constant(mask)), expected, atol=1e-4)
+    np.testing.assert_allclose(branch(hidden, mask=tf.constant(mask)), numpy_branch(weights, hidden, mask), atol=1e-4)
 
 
 def test_the_matrices_of_a_branch_start_apart():

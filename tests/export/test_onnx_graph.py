@@ -7,7 +7,7 @@ from scipy.special import softmax
 from common import InputError
 from data.berts import OUTPUT, POOLER, Bert
 from tests import tiny
-from tests.numpy_bert import numpy_bert
+from tests.numpy_bert import numpy_bert, numpy_head
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -36,11 +36,9 @@ def examples(bert, count=7, tokens=12):
 
 
 def expected(bert, token_ids, segment_ids):
-    """Probabilities straight from the papers: softmax(W h_[CLS] + b), with a pooler softmax(W tanh(P h_[CLS] + p) + b)."""
-    cls = numpy_bert(bert.weights, bert.config, token_ids, segment_ids=segment_ids, pad_id=bert.pad_id)[-1][:, 0]
-    if bert.has_pooler:
-        cls = np.tanh(cls @ bert.weights[POOLER[0]] + bert.weights[POOLER[1]])
-    return softmax(cls @ bert.weights[OUTPUT[0]].T + bert.weights[OUTPUT[1]], axis=-1)
+    """Probabilities straight from the papers."""
+    states = numpy_bert(bert.weights, bert.config, token_ids, segment_ids=segment_ids, pad_id=bert.pad_id)
+    return softmax(numpy_head(bert.weights, states[-1]), axis=-1)
 
 
 def ask(model, token_ids, segment_ids):
