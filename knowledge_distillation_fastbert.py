@@ -21,7 +21,17 @@ import numpy as np
 from common import InputError, command, early_exit, training
 from common.backend import MultiHeadAttention, keras, tf
 from common.batches import TokenizedTexts
-from common.bert import BertClassifier, build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of, read_encoder
+from common.bert import (
+    BertClassifier,
+    build_encoder,
+    build_head,
+    cls,
+    embeddings_of,
+    inputs_and_mask,
+    layers_of,
+    read_encoder,
+    with_head,
+)
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
 from common.cost import encoder_flops, head_flops
 from common.devices import exit_unless_chief, fresh_session
@@ -94,7 +104,7 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifiers, dropout
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
+    export: command.Export = ()  # what student/ is to hold besides; onnx needs onnx and onnxruntime
     output: str = ""  # the run's folder; default runs/knowledge_distillation_fastbert-PRESET
 
 
@@ -223,7 +233,7 @@ def uncertainty(probabilities, top_k=0):
     if top_k:
         p = tf.math.top_k(p, min(top_k, p.shape[-1])).values
     p = p / tf.reduce_sum(p, axis=-1, keepdims=True)
-    log_p = tf.math.log(tf.maximum(p, np.finfo(np.float32).tiny))  # not xlogy, which ONNX has no word for
+    log_p = tf.math.log(tf.maximum(p, np.finfo(np.float32).tiny))
     entropy = -tf.reduce_sum(p * log_p, axis=-1) / np.log(p.shape[-1])
     return tf.where(tf.math.is_nan(entropy), entropy, tf.clip_by_value(entropy, 0.0, 1.0))  # clipping may lose a NaN
 
@@ -367,7 +377,7 @@ def run_of(run, name):
 
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run."""
-    check_packages(settings, "tf2onnx", "onnxruntime")
+    check_packages(settings, "onnx", "onnxruntime")
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher_layers == 1:
         raise InputError("--teacher-layers 1: a teacher of one layer has no branches; 2 or more, or 0 for all")
@@ -449,8 +459,20 @@ def student_model(run, best):
     fastbert = trained_fastbert(run, best["name"])
     bert = read_encoder(fastbert.encoder, keep_layers(run.bert, range(depths_of(run)["teacher"])))
     doubt = partial(uncertainty, top_k=run.settings.uncertainty_top_k)
-    graph, flat = (partial(early_exit_graph, fastbert, doubt, pad_id=bert.pad_id, flat=flat) for flat in (False, True))
-    return TextModel(bert, graph(), signature=early_exit.EXIT_SIGNATURE, flat_graph=flat, config={"speed": best["speed"]})
+    graph = early_exit_graph(fastbert, doubt, pad_id=bert.pad_id)
+    return TextModel(bert, graph, partial(onnx_graph, run, bert, fastbert), config={"speed": best["speed"]})
+
+
+def onnx_graph(run, bert, fastbert):
+    """An ExitModel as an onnx.ModelProto. bert: the `data.berts.Bert` with the weights of its encoder"""
+    from export.exit_graph import exit_graph  # which needs the package onnx
+
+    *branches, head = fastbert.branches
+    if has_branch(run):
+        branches.append(head)
+    else:
+        bert = with_head(bert, head)
+    return exit_graph(bert, [branch.get_weights() for branch in branches], HEADS, run.settings.uncertainty_top_k)
 
 
 if __name__ == "__main__":

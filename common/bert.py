@@ -109,6 +109,13 @@ def build_head(bert, classes, initializer):
     return head
 
 
+def with_head(bert, head):
+    """`bert` as a classifier, with the present weights of its head (the reverse of `build_head`)."""
+    *pooler, kernel, bias = head.get_weights()
+    weights = dict(zip(POOLER, pooler, strict=False)) | dict(zip(OUTPUT, (kernel.T, bias), strict=True))
+    return replace(bert, weights=bert.weights | weights)
+
+
 @dataclass(frozen=True)
 class BertClassifier:
     """BERT + [CLS] + Dense, or what stands in the place of the Dense: see `build_head`."""
@@ -121,10 +128,7 @@ class BertClassifier:
     @property
     def bert(self):
         """The `data.berts.Bert` with the present weights, and among them those of the classifier."""
-        bert = read_encoder(self.encoder, self.start)
-        *pooler, kernel, bias = self.head.get_weights()
-        head = dict(zip(POOLER, pooler, strict=False)) | dict(zip(OUTPUT, (kernel.T, bias), strict=True))
-        return replace(bert, weights=bert.weights | head)
+        return with_head(read_encoder(self.encoder, self.start), self.head)
 
 
 def classifier_graph(classifier):

@@ -46,7 +46,7 @@ def branches_alone(pieces):
 # The graph -------------------------------------------------------------------------------------------------------------
 
 
-def early_exit_graph(pieces, uncertainty, pad_id=0, flat=False):
+def early_exit_graph(pieces, uncertainty, pad_id=0):
     """One graph: (token ids, segment ids, speed) -> {"probabilities", "layers_used", "uncertainty"} of each text.
 
     token ids, segment ids: (texts, tokens) int32, padded with pad_id. speed: a float32; a text leaves after the first layer
@@ -57,7 +57,6 @@ def early_exit_graph(pieces, uncertainty, pad_id=0, flat=False):
     pieces: the ExitModel
     uncertainty: probabilities (texts, classes) -> u (texts,), from 0 to 1
     pad_id: for a graph that is given away: it takes ids as the tokenizer makes them (see `bert.swap_pad_id`)
-    flat: a graph for tf2onnx, slower in TensorFlow
     """
     depth, classes = len(pieces.layers), pieces.branches[-1].output_shape[-1]
 
@@ -89,14 +88,7 @@ def early_exit_graph(pieces, uncertainty, pad_id=0, flat=False):
 
         return rest
 
-    def one_after_another(hidden, mask, places, answers, speed):
-        """The same without nesting, which tf2onnx would take minutes to unfold."""
-        state = hidden, mask, places, answers
-        for number in range(1, depth + 1):
-            state = tf.cond(tf.size(state[2]) > 0, lambda: step(number, *state, speed), lambda: state)  # noqa: B023
-        return state[-1]
-
-    whole = one_after_another if flat else rest_from(1)
+    whole = rest_from(1)
 
     def answer(token_ids, segment_ids, speed):
         token_ids = swap_pad_id(token_ids, pad_id)

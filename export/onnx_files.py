@@ -41,13 +41,12 @@ def session_of(model):
 
 
 def onnx_of(model):
-    """(() -> onnx.ModelProto of a `student.TextModel`, the graph in TensorFlow that it is to answer like)."""
-    if model.bert.is_classifier:
-        from export.onnx_graph import text_graph  # which needs the package onnx
+    """() -> onnx.ModelProto of a `student.TextModel`."""
+    if model.onnx_graph:
+        return model.onnx_graph
+    from export.onnx_graph import text_graph  # which needs the package onnx
 
-        return partial(text_graph, model.bert), model.graph
-    graph = model.flat_graph()
-    return partial(convert, graph, model.signature), graph
+    return partial(text_graph, model.bert)
 
 
 def convert(graph, signature):

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from common import InputError
 from common.backend import in_float32, inference_graph, tf
-from common.bert import TEXT_SIGNATURE, build_encoder, classifier_graph, read_encoder, swap_pad_id
+from common.bert import build_encoder, classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
 from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
@@ -85,8 +85,7 @@ class TextModel:
 
     bert: berts.Bert  # with the trained weights; without a classifier's, if it has exits instead
     graph: Callable  # a `backend.inference_graph`, to {"probabilities", …}
-    signature: tuple = TEXT_SIGNATURE  # inputs of the graph
-    flat_graph: Callable | None = None  # () -> the graph that ONNX is to have, if it is not made of the weights
+    onnx_graph: Callable | None = None  # () -> its onnx.ModelProto, if `bert` is no classifier
     config: dict = field(default_factory=dict)  # further entries of config.json
 
 
@@ -123,7 +122,7 @@ def text_writer(build):
             check_equal(f"{folder.name}/model.safetensors", answers, expected)
         remark = ""
         if "onnx" in run.settings.export:
-            write_onnx(folder, *onnx_of(model), inputs)
+            write_onnx(folder, onnx_of(model), model.graph, inputs)
             if model.bert.is_classifier:
                 remark = write_int8(folder, run, model.bert.pad_id)
         return sum(file.stat().st_size for file in weights), remark

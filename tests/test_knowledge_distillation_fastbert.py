@@ -620,13 +620,20 @@ def test_smoke_predict_tells_the_layers(finished, capsys):
 
 
 @pytest.mark.slow
-def test_the_flat_graph_for_onnx_answers_alike(run, fast, answers):
-    """That onnxruntime does, too, the script checks whenever it writes model.onnx (see the tests of `original`)."""
-    flat, inputs = early_exit_graph(fast, script.uncertainty, flat=True), run.examples.inputs(run.parts.test[:30])
+@pytest.mark.parametrize("top_k", [0, 2])
+def test_onnxruntime_answers_alike(run, answers, plain, top_k):
+    """A trained FastBERT's graph of the script's own making; one with a dense head is asked in the tests of `original`."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run = replace(run, settings=replace(run.settings, uncertainty_top_k=top_k))
+    model = script.student_model(run, {"name": "fastbert", "speed": 0.5}).onnx_graph()
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    token_ids, segment_ids = run.examples.inputs(run.parts.test[:30])
     for speed in SPEEDS:
-        found, expected = (graph(*inputs, speed) for graph in (flat, answers[0]))
-        np.testing.assert_array_equal(found["layers_used"], expected["layers_used"])
-        np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-6)
+        inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "speed": np.array(speed, np.float32)}
+        clear = ~near(uncertainties(plain[:30], top_k), speed)
+        for name, found in zip(("probabilities", "layers_used", "uncertainty"), session.run(None, inputs), strict=True):
+            expected = answers[top_k](token_ids, segment_ids, speed)[name].numpy()
+            np.testing.assert_allclose(found[clear], expected[clear], atol=1e-5)
 
 
 def modified(folder, pattern):

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 
 from common.backend import forget_models, tf
-from common.bert import build_classifier
+from common.bert import TEXT_SIGNATURE, build_classifier
 from data import berts, texts
 from export import student as export
 from export.onnx_graph import quantized, text_graph
@@ -37,7 +37,7 @@ def prepare():
     assert len(full) == COUNT, f"{len(full)} posts have {TOKENS} tokens, {COUNT} are needed"
     model = export.text_model(build_classifier(bert, len(corpus.classes), dropout=0.0))
     ours = text_graph(model.bert)
-    models = {"tf2onnx": export.convert(model.graph, model.signature), "ours": ours, "ours, int8": quantized(ours)}
+    models = {"tf2onnx": export.convert(model.graph, TEXT_SIGNATURE), "ours": ours, "ours, int8": quantized(ours)}
     size = {way: model.ByteSize() / 1e6 for way, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
         export.write_saved_model(Path(folder), model.graph)

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
+import knowledge_distillation_from_scratch as scratch
 from common import InputError
+from common.backend import inference_graph, tf
 from common.report.tables import student_table
 from data import berts
 from data.parts import Parts
@@ -23,15 +26,12 @@ onnx, onnxruntime, onnx_graph = map(pytest.importorskip, ("onnx", "onnxruntime",
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("converted", [False, True])
-def test_onnx(taken, tmp_path, converted):
-    """onnxruntime takes texts of any number and length: by the graph made of the weights, and by one that tf2onnx made."""
+def test_onnx(taken, tmp_path):
+    """onnxruntime takes texts of any number and length."""
     examples, model = tiny.tokenized(LINES, taken.bert), export.text_model(taken.classifier)
     token_ids, segment_ids = examples.inputs(np.arange(4))
-    if converted:
-        model = replace(model, bert=taken.bert, flat_graph=lambda graph=model.graph: graph)  # as one without a classifier
-    onnx_files.write_onnx(tmp_path, *onnx_files.onnx_of(model), {"token_ids": token_ids, "segment_ids": segment_ids})
-    assert (onnx.load(tmp_path / "model.onnx").producer_name == "tf2onnx") == converted
+    inputs = {"token_ids": token_ids, "segment_ids": segment_ids}
+    onnx_files.write_onnx(tmp_path, onnx_files.onnx_of(model), model.graph, inputs)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     couples = [(a, b) for a in LINES[:2] for b in LINES[2:5]]
     token_ids, segment_ids = tiny.tokenized(couples, taken.bert).inputs(np.arange(6))
@@ -41,6 +41,19 @@ def test_onnx(taken, tmp_path, converted):
         token_ids, segment_ids = examples.inputs(indices)
         found = session.run(["probabilities"], {"token_ids": token_ids, "segment_ids": segment_ids})[0]
         np.testing.assert_allclose(found, taken.probabilities([LINES[index] for index in indices]), atol=1e-5)
+
+
+def test_a_model_of_images_is_converted(tmp_path):
+    """By tf2onnx; it takes images of any number."""
+    pytest.importorskip("tf2onnx")
+    model = scratch.build_teacher((8, 8, 1), 3, dropout=0.5)
+    pixels = np.random.default_rng(0).random((9, 8, 8, 1), np.float32)
+    signature = (tf.TensorSpec((None, 8, 8, 1), tf.float32, name="images"),)
+    graph = inference_graph(lambda images: {"probabilities": tf.nn.softmax(model(images, training=False))}, *signature)
+    onnx_files.write_onnx(tmp_path, lambda: onnx_files.convert(graph, signature), graph, {"images": pixels[:4]})
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    found = session.run(["probabilities"], {"images": pixels})[0]
+    np.testing.assert_allclose(found, softmax(model.predict_on_batch(pixels), axis=-1), atol=1e-5)
 
 
 def test_what_cannot_be_made_ends_in_one_line(tmp_path):
