@@ -1,12 +1,17 @@
-"""Texts that leave early, against a teacher that computes all layers, and against the original's way: compute all and mask."""
+"""Texts that leave early, against a teacher that computes all layers, and against the original's way: compute all and mask.
+
+In TensorFlow, and for the student's ONNX graph in onnxruntime.
+"""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from onnx import TensorProto, helper
 
 import knowledge_distillation_fastbert as script
 from common.backend import forget_models, inference_graph, set_seed, tf
-from common.bert import TEXT_SIGNATURE
+from common.bert import TEXT_SIGNATURE, with_head
 from common.cost import wall_clock
 from common.early_exit import (
     EXIT_SIGNATURE,
@@ -20,7 +25,9 @@ from common.early_exit import (
 )
 from common.training import Run
 from data import berts, texts
+from export import exit_graph, onnx_graph
 from tests import tiny
+from tests.benchmarks.onnx_graph import session
 
 TITLE = "256 newswires, 64 tokens, leaving after 1.5 of 6 layers"
 DEPTHS = (1.0, 1.25, 1.5, 2.0, 3.0, 6.0)  # mean layers
@@ -37,6 +44,7 @@ class Case:
     layers)}. flops: tokens -> as `exit_curve` takes them.
     """
 
+    run: Run
     fast: ExitModel
     batches: dict
     u: dict
@@ -49,11 +57,15 @@ class Case:
         return tf.constant(candidates[np.abs(depths - depth).argmin()], tf.float32)
 
 
-def prepare(tokens=64, size=None, count=256):
-    """A Case of `count` newswires (an eighth of them for batches of 1). size: entries of another config, weights random."""
+def prepare(tokens=64, size=None, count=256, head="branch"):
+    """A Case of `count` newswires (an eighth of them for batches of 1).
+
+    size: entries of another config, weights random
+    head: the last exit, "branch" or "dense"
+    """
     forget_models()
     set_seed(0)
-    settings = script.PRESETS["demo"]
+    settings = replace(script.PRESETS["demo"], teacher_head=head)
     bert, corpus = berts.load(settings.bert), texts.load(settings.data)
     if size:
         config = bert.config | size
@@ -70,7 +82,7 @@ def prepare(tokens=64, size=None, count=256):
     model = all_exits(fast)
     logits = {size: np.concatenate([model.predict_on_batch(list(batch)) for batch in some]) for size, some in batches.items()}
     u = {size: script.uncertainty(tf.nn.softmax(found)).numpy() for size, found in logits.items()}
-    return Case(fast, batches, u, lambda tokens: exit_flops(script.costs(run, tokens), bert.layers))
+    return Case(run, fast, batches, u, lambda tokens: exit_flops(script.costs(run, tokens), bert.layers))
 
 
 def masked(fast):
@@ -110,6 +122,7 @@ def detail():
     yield gains(case)
     yield pieces(case)
     del case
+    yield in_onnxruntime()
     rows = [["6 layers of", "tokens", "batch", "layers", "FLOPs x", "early exit x", "of the promise"]]
     for title, size, tokens in (("384", None, 128), ("768", BASE, 64), ("768", BASE, 128)):
         for row in gains(prepare(tokens, size, count=64), depths=(1.25, 2.0))[1:]:
@@ -135,6 +148,49 @@ def gains(case, depths=DEPTHS):
             cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"], theirs
             rows.append([str(size), *(f"{cell:.2f}" for cell in cells)])
     return rows
+
+
+def in_onnxruntime(depths=DEPTHS):
+    """Rows of strings, header first: as those of `gains`, of the student's ONNX graph and its teacher's, for each last exit."""
+    rows = [["last exit", "batch", "layers", "FLOPs x", "early exit x", "of the promise", "teacher, ms"]]
+    for head in ("branch", "dense"):
+        case = prepare(count=64, head=head)
+        early, teach = session(script.onnx_graph(case.run, case.run.bert, case.fast)), session(whole_teacher(case))
+        for size, batches in case.batches.items():
+            for depth in depths:
+                speed = case.speed_for(size, depth)
+                ways = {"teacher": partial(in_session, teach), "early": partial(in_session, early, speed=speed)}
+                times = wall_clock(ways, batches, rounds=3 if size == 32 else 9)
+                promise = expected_speedup(batches, ways["early"], case.flops)
+                ours = times["teacher"].sum() / times["early"].sum()
+                cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"]
+                ms = 1000 * times["teacher"].mean()
+                rows.append([head, str(size), *(f"{cell:.2f}" for cell in cells), f"{ms:.1f}"])
+    return rows
+
+
+def in_session(session, batch, speed=None):
+    """{name: tensor} of what an onnxruntime session answers to a batch. speed: a constant, if it takes one"""
+    inputs = batch if speed is None else (*batch, speed)
+    names = [[value.name for value in values] for values in (session.get_inputs(), session.get_outputs())]
+    found = session.run(None, {name: np.asarray(array) for name, array in zip(names[0], inputs, strict=True)})
+    return dict(zip(names[1], map(tf.constant, found), strict=True))
+
+
+def whole_teacher(case):
+    """The teacher alone, all layers and the last exit, as an onnx.ModelProto."""
+    bert, head = case.run.bert, case.fast.branches[-1]
+    if not script.has_branch(case.run):
+        return onnx_graph.text_graph(with_head(bert, head))
+    nodes, arrays = [], onnx_graph.arrays_of(bert) | exit_graph.branch_arrays("head", head.get_weights(), script.HEADS)
+    add = partial(onnx_graph.add_node, nodes)
+    padding, hidden = add("Equal", "token_ids", "pad_id"), onnx_graph.embeddings(add, bert)
+    for layer in onnx_graph.layers_of(bert):
+        hidden = onnx_graph.whole_layer(add, bert, layer, hidden, padding)
+    logits = exit_graph.branch_logits(add, "head", arrays, hidden, padding)
+    nodes.append(helper.make_node("Softmax", [logits], ["probabilities"], axis=-1))
+    outputs = [("probabilities", TensorProto.FLOAT, ("texts", head.output_shape[-1]))]
+    return onnx_graph.model_of(onnx_graph.graph_of(nodes, "teacher", onnx_graph.TEXTS, outputs, arrays))
 
 
 def pieces(case):
