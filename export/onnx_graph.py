@@ -1,7 +1,7 @@
 """A classifier of texts as an ONNX graph, built of its weights with `onnx` alone; and such a graph with weights in int8.
 
 The graph is for onnxruntime: where that has an operator of its own for several of ONNX's (domain com.microsoft), it is made
-of those. Of the last layer it computes [CLS] alone. Its pieces serve the graph of a FastBERT as well: see `export.exit_graph`.
+of those. Of the last layer it computes [CLS] alone. Its pieces serve the graph of a FastBERT as well: `exit_graph.exit_graph`.
 Writing it beside a student, and checking it, is the work of `export.onnx_files`, where models of images are converted from
 TensorFlow.
 """
@@ -225,7 +225,7 @@ def quantized(model, reduce_range=False):
     """
     from onnxruntime.quantization import quantize_dynamic
 
-    # The head is small, and rounding it costs most; of the matrices of `_attention_of_cls` onnxruntime wants two axes.
+    # The head is small, and rounding it costs most; of the matrices of `attention_of_cls` onnxruntime wants two axes.
     kept = {array.name for array in model.graph.initializer if len(array.dims) > 2} | {"classifier", POOLER[0]}
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
