@@ -156,6 +156,8 @@ def in_onnxruntime(depths=DEPTHS):
     for head in ("branch", "dense"):
         case = prepare(count=64, head=head)
         early, teach = session(script.onnx_graph(case.run, case.run.bert, case.fast)), session(whole_teacher(case))
+        answers = in_session(teach, case.batches[32][0]), in_session(early, case.batches[32][0], tf.constant(0.0))
+        np.testing.assert_allclose(*(found["probabilities"] for found in answers), atol=1e-5)
         for size, batches in case.batches.items():
             for depth in depths:
                 speed = case.speed_for(size, depth)
