@@ -14,7 +14,7 @@ from common.batches import by_length
 from common.bert import swap_pad_id
 from common.evaluation import compare
 from common.files import write_atomic
-from export.checks import check_equal
+from export.checks import TOLERANCE, check_equal
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 MAX_LOSS = 0.5  # points of accuracy on the validation part that int8 may cost
@@ -73,9 +73,22 @@ def write_onnx(folder, build, graph, examples):
         onnx.save(build(), path)
         session = session_of(str(path))
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
-    expected = graph(*map(tf.constant, examples.values()))
+    expected = {name: value.numpy() for name, value in graph(*map(tf.constant, examples.values())).items()}
+    compared = ~on_the_edge(answers, expected, examples["speed"]) if "speed" in examples else slice(None)
     for name, answer in answers.items():
-        check_equal(f"{path}, {name}", answer, expected[name].numpy())
+        check_equal(f"{path}, {name}", answer[compared], expected[name][compared])
+
+
+def on_the_edge(answers, others, speed):
+    """Which texts leave two graphs of one FastBERT after other layers only because of a rounding: (texts,) bool.
+
+    The one that leaves earlier does so by an uncertainty within TOLERANCE of the speed.
+
+    answers, others: {"layers_used": (texts,) int, "uncertainty": (texts,) float32} of each graph
+    speed: from 0 to 1
+    """
+    earlier = np.where(answers["layers_used"] < others["layers_used"], answers["uncertainty"], others["uncertainty"])
+    return (answers["layers_used"] != others["layers_used"]) & (np.abs(earlier - speed) < TOLERANCE)
 
 
 # int8 ------------------------------------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_a_model_of_images_is_converted(tmp_path):
     np.testing.assert_allclose(found, softmax(model.predict_on_batch(pixels), axis=-1), atol=1e-5)
 
 
+def test_a_rounding_may_send_a_text_on():
+    """Of five texts: alike; left by a hair, here and there; left by more than that; left elsewhere at another uncertainty."""
+    one = {"layers_used": np.array([1, 1, 3, 1, 2]), "uncertainty": np.array([0.2, 0.499999, 0.1, 0.4999, 0.3])}
+    other = {"layers_used": np.array([1, 2, 2, 2, 1]), "uncertainty": np.array([0.2, 0.1, 0.499999, 0.1, 0.3])}
+    assert onnx_files.on_the_edge(one, other, 0.5).tolist() == [False, True, True, False, False]
+    assert onnx_files.on_the_edge(other, one, 0.5).tolist() == [False, True, True, False, False]
+
+
 def test_what_cannot_be_made_ends_in_one_line(tmp_path):
     with pytest.raises(InputError, match="--export onnx: model.onnx cannot be made or not be asked") as error:
         onnx_files.write_onnx(tmp_path, lambda: 1 / 0, None, {})
