@@ -10,6 +10,8 @@ from common.backend import forget_models, tf
 from common.bert import TEXT_SIGNATURE, build_classifier
 from data import berts, texts
 from export import student as export
+from export.checks import TOLERANCE
+from export.onnx_files import convert
 from export.onnx_graph import quantized, text_graph
 from tests import tiny
 from tests.benchmarks.timing import medians
@@ -37,7 +39,7 @@ def prepare():
     assert len(full) == COUNT, f"{len(full)} posts have {TOKENS} tokens, {COUNT} are needed"
     model = export.text_model(build_classifier(bert, len(corpus.classes), dropout=0.0))
     ours = text_graph(model.bert)
-    models = {"tf2onnx": export.convert(model.graph, TEXT_SIGNATURE), "ours": ours, "ours, int8": quantized(ours)}
+    models = {"tf2onnx": convert(model.graph, TEXT_SIGNATURE), "ours": ours, "ours, int8": quantized(ours)}
     size = {way: model.ByteSize() / 1e6 for way, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
         export.write_saved_model(Path(folder), model.graph)
@@ -55,7 +57,7 @@ def prepare():
     inputs = tuple(map(np.asarray, examples.inputs(full)))
     expected = in_tensorflow(*inputs)
     for way, ask in ways.items():
-        np.testing.assert_allclose(ask(*inputs), expected, atol=0.02 if "int8" in way else export.TOLERANCE)
+        np.testing.assert_allclose(ask(*inputs), expected, atol=0.02 if "int8" in way else TOLERANCE)
     return ways, size, inputs
 
 
