@@ -257,7 +257,7 @@ def report(preset, settings, runs, records, linear):
     records = [record | costs[str(depths[not EXPERIMENTS[record["name"]].deep])] for record in records] + linear
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
     shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
-    write_teacher(run, records, "teacher", partial(trained, build=build))
+    write_teacher(runs, records, "teacher", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     student, sections = write_student(runs, records, shallow, "teacher", write, __doc__)
     write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections)

@@ -344,7 +344,7 @@ def report(preset, settings, runs, records, linear):
     if any(record["name"] in THESEUS for record in records):
         plots = ["replacing.png"]
         plot_replacing(run.folder / plots[0], [record for record in records if record["name"] in shallow], THESEUS)
-    write_teacher(run, records, "predecessor", partial(trained, build=build))
+    write_teacher(runs, records, "predecessor", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     student, sections = write_student(runs, records, shallow, "predecessor", write, __doc__)
     write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections, plots=plots)

@@ -440,7 +440,7 @@ def report(preset, settings, runs, names, linear):
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the "
               f"{results['data']['chosen_on']} part: {record['chosen']}")
     plot_exits(run.folder / "exits.png", records)
-    write_teacher(run, records, "teacher", trained_teacher, linear_head=not has_branch(run))
+    write_teacher(runs, records, "teacher", trained_teacher, linear_head=not has_branch(run))
     student, section = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
     tokens = f"(timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on average)"
     example = f"one text of {settings.maxlen} tokens {tokens}"

@@ -28,6 +28,10 @@ SLOWEST = 1000  # bytes a second; below it a connection counts as broken
 TRIES = 4  # connections in a row that bring nothing worth the name
 PAUSE = 1  # seconds before the next connection; twice as long after each
 RATIO = 50  # times its own size that an archive may unpack to
+DAMAGE = (  # what is raised where an archive is broken, cannot be unpacked here, or holds files and folders of one name
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error, lzma.LZMAError, struct.error,
+    FileExistsError, NotADirectoryError, IsADirectoryError,
+)
 _HUB = "https://huggingface.co"
 
 
@@ -215,10 +219,7 @@ def unpack(archive, folder):
                 raise InputError(f"{archive}: {total:,} bytes when unpacked, but {folder.parent} has room for {free:,}")
             for member in members:
                 file.extract(member, folder)
-    except (
-        zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error, lzma.LZMAError, struct.error,
-        FileExistsError, NotADirectoryError, IsADirectoryError,
-    ) as error:
+    except DAMAGE as error:
         raise Damaged(f"{archive}: not a zip archive that can be unpacked ({error})") from None
     except OSError as error:
         if error.errno is None:  # bz2's way of saying that data is damaged

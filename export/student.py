@@ -60,7 +60,7 @@ def write_student(runs, records, names, teacher, write, story=""):
     chosen, choice = plainest({name: np.stack([correct_answers(run, name, "validation") for run in runs]) for name in students})
     best = max(students[chosen], key=lambda record: record["validation_accuracy"])
     beside = {record["name"]: record for record in records if record["seed"] == best["seed"]}
-    run, deep = next(run for run in runs if run.seed == best["seed"]), beside.get(teacher)
+    run, deep = run_of_seed(runs, best), beside.get(teacher)
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
         size, remark = write(folder, run, best)
         sizes = deep and (run.stage(teacher) / "weights.npz").stat().st_size, size
@@ -74,6 +74,11 @@ def write_student(runs, records, names, teacher, write, story=""):
         note += (f" On the validation part {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
                  f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
     return words, [Section("The student to take away", table, note, remark)]
+
+
+def run_of_seed(runs, record):
+    """The run of a record's seed, with its own parts."""
+    return next(run for run in runs if run.seed == record["seed"])
 
 
 # Students of texts -----------------------------------------------------------------------------------------------------
@@ -130,10 +135,10 @@ def text_writer(build):
     return write
 
 
-def write_teacher(run, records, name, build, linear_head=True):
+def write_teacher(runs, records, name, build, linear_head=True):
     """Write to teacher/ the teacher that is best on the validation part, as --teacher takes it; delete it if there is none.
 
-    run: of any seed
+    runs: of all seeds
     records: of the finished stages
     name: of the teacher
     build: (run of its seed, its name) -> BertClassifier with the trained weights
@@ -142,8 +147,8 @@ def write_teacher(run, records, name, build, linear_head=True):
     """
     candidates = [record for record in records if record["name"] == name]
     if not candidates:
-        return shutil.rmtree(run.folder / "teacher", ignore_errors=True)
-    run = replace(run, seed=max(candidates, key=lambda record: record["validation_accuracy"])["seed"])
+        return shutil.rmtree(runs[0].folder / "teacher", ignore_errors=True)
+    run = run_of_seed(runs, max(candidates, key=lambda record: record["validation_accuracy"]))
     with in_float32(run.settings.precision), atomic_folder(run.folder / "teacher") as folder:
         classifier = build(run, name)
         if not linear_head:
