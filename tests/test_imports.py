@@ -18,7 +18,7 @@ ORDER = (
     "common.early_exit", "common.runs",
     "common.report", "common.report.tables", "common.report.plots", "common.report.document", "common.report.exits",
     "common.report.temperatures",
-    "export", "export.checks", "export.onnx_graph", "export.exit_graph", "export.onnx_files", "export.student",
+    "export", "export.timing", "export.checks", "export.onnx_graph", "export.exit_graph", "export.onnx_files", "export.student",
     "export.predict",
     "common.predict",  # a command alone, which nothing imports
 )
