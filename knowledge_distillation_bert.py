@@ -23,7 +23,6 @@ import numpy as np
 from common import InputError, command
 from common.bert import build_classifier
 from common.command import Count, Dropout, LearningRate, NonNegative, PositiveInt, Temperature, at_least
-from common.cost import text_costs
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
 from common.files import load_or_compute
@@ -35,7 +34,9 @@ from common.training import adam, fine_tune, measure_given, train_stage, trained
 from data.berts import keep_layers, layers_to_keep, without_classifier
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
-from export.student import check_packages, text_model, text_writer, write_student, write_teacher
+from export.costs import text_costs
+from export.deployed import text_model
+from export.student import text_writer, write_student, write_teacher
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -85,8 +86,8 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: command.Export = ()  # what student/ is to hold besides; onnx needs onnx and onnxruntime
-    int8_disagreement: NonNegative = 5.0  # per cent of validation texts that onnx in int8, to be written, may class otherwise
+    vocabulary: Count = 8000  # tokens that the student to take away keeps, those its texts use first; 0 keeps all
+    int8_disagreement: NonNegative = 5.0  # per cent of validation texts that its int8 form may class otherwise, to be written
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert-PRESET
 
 
@@ -98,7 +99,7 @@ PRESETS = {
         experiments=("teacher", "alone", "distilled", "alone-self-distilled", "teacher-self-distilled", "noise"),
         temperature=3.0, hard_weight=1.0, soft_weight=1.0,
         batch_size=32, patience=0, teacher_epochs=5, student_epochs=10, teacher_learning_rate=2e-5, student_learning_rate=2e-5,
-        schedule="constant", teacher_dropout=0.1, student_dropout=0.1,
+        schedule="constant", teacher_dropout=0.1, student_dropout=0.1, vocabulary=0,
     ),
     **on_grounds(Settings()),
 }
@@ -227,7 +228,6 @@ def main(preset, settings):
 
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
-    check_packages(settings, "onnx", "onnxruntime")
     command.check_loss_weights(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:
@@ -253,14 +253,14 @@ def report(preset, settings, runs, records, linear):
     """Write the report and the student; print the tables."""
     run = runs[0]
     depths = (settings.student_layers if run.answers else run.bert.layers, settings.student_layers)
-    costs = load_or_compute(run.folder / "cost.json", lambda: text_costs(run, depths))
+    costs = load_or_compute(run.folder / "costs.json", lambda: text_costs(run, depths))
     records = [record | costs[str(depths[not EXPERIMENTS[record["name"]].deep])] for record in records] + linear
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
     shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
     write_teacher(runs, records, "teacher", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
-    student, sections = write_student(runs, records, shallow, "teacher", write, __doc__)
-    write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections)
+    student, sections, told = write_student(runs, records, shallow, "teacher", write, __doc__)
+    write_report(run.folder, results | told, records, f"one text of {settings.maxlen} tokens", student, sections=sections)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from common import InputError, command
 from common.backend import keras, set_seed, tf, uniform
 from common.bert import build_classifier, build_encoder, cls, embeddings_of, inputs_and_mask, layers_of
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least
-from common.cost import text_costs
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss
 from common.files import load_or_compute
@@ -34,7 +33,9 @@ from common.runs import open_text_runs
 from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
 from data.berts import keep_layers
 from data.grounds import on_grounds
-from export.student import check_packages, text_model, text_writer, write_student, write_teacher
+from export.costs import text_costs
+from export.deployed import text_model
+from export.student import text_writer, write_student, write_teacher
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -85,8 +86,8 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout, draws
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: command.Export = ()  # what student/ is to hold besides; onnx needs onnx and onnxruntime
-    int8_disagreement: NonNegative = 5.0  # per cent of validation texts that onnx in int8, to be written, may class otherwise
+    vocabulary: Count = 8000  # tokens that the student to take away keeps, those its texts use first; 0 keeps all
+    int8_disagreement: NonNegative = 5.0  # per cent of validation texts that its int8 form may class otherwise, to be written
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert_of_theseus-PRESET
 
 
@@ -96,7 +97,7 @@ ORIGINAL = Settings(
     replacing="additive", replacing_schedule="constant", replacing_base=0.5, mix_embeddings=True,
     batch_size=32, patience=0, predecessor_epochs=5, mixed_epochs=10, successor_epochs=5, direct_epochs=5,
     predecessor_learning_rate=2e-5, successor_learning_rate=2e-5, schedule="constant", clip_norm=0,
-    predecessor_dropout=0.1, successor_dropout=0.1,
+    predecessor_dropout=0.1, successor_dropout=0.1, vocabulary=0,
 )
 PRESETS = {
     "demo": Settings(),
@@ -315,7 +316,6 @@ def main(preset, settings):
 
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
-    check_packages(settings, "onnx", "onnxruntime")
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher and settings.successor_init == "pretrained":
         raise InputError("--successor-init pretrained: a --teacher has no pretrained layers beside it; predecessor")
@@ -337,7 +337,7 @@ def report(preset, settings, runs, records, linear):
     """Write the report, the plot of the replacing rate and the student; print the tables."""
     run = runs[0]
     depths = {"predecessor": run.bert.layers, "middle": settings.middle_layers}
-    costs = load_or_compute(run.folder / "cost.json", lambda: text_costs(run, {*depths.values(), settings.student_layers}))
+    costs = load_or_compute(run.folder / "costs.json", lambda: text_costs(run, {*depths.values(), settings.student_layers}))
     records = [record | costs[str(depths.get(record["name"], settings.student_layers))] for record in records] + linear
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
     shallow, plots = ("successor", *FROM_PREDECESSOR), []
@@ -346,8 +346,9 @@ def report(preset, settings, runs, records, linear):
         plot_replacing(run.folder / plots[0], [record for record in records if record["name"] in shallow], THESEUS)
     write_teacher(runs, records, "predecessor", partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
-    student, sections = write_student(runs, records, shallow, "predecessor", write, __doc__)
-    write_report(run.folder, results, records, f"one text of {settings.maxlen} tokens", student, sections=sections, plots=plots)
+    student, sections, told = write_student(runs, records, shallow, "predecessor", write, __doc__)
+    example = f"one text of {settings.maxlen} tokens"
+    write_report(run.folder, results | told, records, example, student, sections=sections, plots=plots)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from common import InputError, command, early_exit, training
-from common.backend import MultiHeadAttention, keras, tf
+from common.backend import MultiHeadAttention, in_float32, keras, tf
 from common.batches import TokenizedTexts
 from common.bert import (
     BertClassifier,
@@ -29,15 +29,13 @@ from common.bert import (
     embeddings_of,
     inputs_and_mask,
     layers_of,
-    read_encoder,
-    with_head,
 )
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
-from common.cost import encoder_flops, head_flops
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
-from common.early_exit import ExitModel, all_exits, branches_alone, early_exit_graph
+from common.early_exit import ExitModel, all_exits, branches_alone
 from common.evaluation import scores
+from common.files import fingerprint, load_or_compute
 from common.linear import LINEAR, linear_records
 from common.report.document import comparisons, describe, results_of, write_report
 from common.report.exits import exit_sections, plot_exits
@@ -46,7 +44,8 @@ from data import texts
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
-from export.student import TextModel, check_packages, text_writer, write_student, write_teacher
+from export.exits import exit_model, exit_times, teacher_graph
+from export.student import text_writer, write_student, write_teacher
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -104,7 +103,8 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifiers, dropout
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: command.Export = ()  # what student/ is to hold besides; onnx needs onnx and onnxruntime
+    vocabulary: Count = 8000  # tokens that the student to take away keeps, those its texts use first; 0 keeps all
+    int8_disagreement: NonNegative = 5.0  # per cent of validation texts that its int8 form may class otherwise, to be written
     output: str = ""  # the run's folder; default runs/knowledge_distillation_fastbert-PRESET
 
 
@@ -114,7 +114,7 @@ ORIGINAL = Settings(
     direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True,
     speeds=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), accuracy_drop=0.5,
     batch_size=32, patience=0, teacher_epochs=5, branch_epochs=20, teacher_learning_rate=2e-5, branch_learning_rate=1e-5,
-    schedule="constant", teacher_dropout=0.1,
+    schedule="constant", teacher_dropout=0.1, vocabulary=0,
 )
 PRESETS = {
     "demo": Settings(),
@@ -138,7 +138,7 @@ EXPERIMENTS = {  # what of the settings is another in each
 }
 EXTENSIBLE = (  # settings that change no finished stage: they may differ in a later start
     "experiments", "seeds", "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget",
-    "timed_examples", "linear", "export",
+    "timed_examples", "linear", "vocabulary", "int8_disagreement", "export",
 )
 
 
@@ -197,7 +197,7 @@ def build_fastbert(run, joint=False):
     if not joint:
         training.load_stage(run, "teacher", teacher)
         encoder.model.trainable = head.trainable = False
-    return ExitModel(embeddings_of(encoder), layers, [*branches, head], encoder)
+    return ExitModel(embeddings_of(encoder), layers, [*branches, head], encoder, has_branch(run))
 
 
 def depths_of(run):
@@ -377,7 +377,6 @@ def run_of(run, name):
 
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run."""
-    check_packages(settings, "onnx", "onnxruntime")
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher_layers == 1:
         raise InputError("--teacher-layers 1: a teacher of one layer has no branches; 2 or more, or 0 for all")
@@ -406,20 +405,27 @@ def check_corpus(settings, wanted, corpus):
 
 
 def costs(run, tokens):
-    """FLOPs of one text of so many tokens: {"layer", "branch", "head"}; a multiply-add counts as two, [CLS] alone attends."""
+    """FLOPs of one text of so many tokens, as `early_exit.exit_costs` has them."""
     hidden, classes = run.bert.config["hidden_size"], len(run.corpus.classes)
-    layer = encoder_flops(run.bert.config | {"num_hidden_layers": 1}, tokens)
-    for_each_token = hidden * WIDTH + 2 * WIDTH * WIDTH + 2 * WIDTH  # narrow, key, value; attention asks and gathers
+    for_each_token = hidden * WIDTH + 2 * WIDTH * WIDTH + 2 * WIDTH  # narrow, key, value; [CLS] alone asks and gathers
     branch = 2 * (tokens * for_each_token + 3 * WIDTH * WIDTH + WIDTH * classes)  # query, output, the second Dense, the last
-    return {"layer": layer, "branch": branch, "head": branch if has_branch(run) else head_flops(run.bert, classes)}
+    return early_exit.exit_costs(run.bert, classes, tokens, branch, has_branch(run))
 
 
 def measure(run, names):
     """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT with its exits."""
-    depths = depths_of(run)
-    shallow = {name: lambda name=name: build_teacher(run, depths[name], 0.0)[2] for name in depths if name != "teacher"}
-    stopping = {name: partial(trained_fastbert, run_of(run, name), name) for name in names}
-    records = early_exit.exit_records(run, depths, shallow, stopping, uncertainty, partial(costs, run))
+    depths, asked = depths_of(run), run.settings
+
+    def timed():
+        plain = {name: teacher_graph(HEADS * has_branch(run), trained_teacher(run, name)) for name in depths}
+        stopping = {name: student_model(run, {"name": name, "speed": 0}) for name in names}
+        stopping = {name: model.onnx_graph(model.bert) for name, model in stopping.items()}
+        return exit_times(run, plain, stopping, lambda tokens: early_exit.exit_flops(costs(run, tokens), depths["teacher"]))
+
+    of_settings = fingerprint(asked.speeds, asked.uncertainty_top_k, asked.timed_examples, asked.student_layers, names)
+    with in_float32(asked.precision):
+        times = load_or_compute(run.folder / f"seed-{run.seed}" / f"times-{of_settings}.json", timed)
+    records = early_exit.exit_records(run, depths, names, uncertainty, partial(costs, run), times)
     for record in records:
         if record["name"] in names and record["name"] != JOINT:
             record["train_seconds"] += records[0]["train_seconds"]  # of the teacher that its branches learned from
@@ -439,12 +445,12 @@ def report(preset, settings, runs, names, linear):
     for record in stopping:
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the "
               f"{results['data']['chosen_on']} part: {record['chosen']}")
-    plot_exits(run.folder / "exits.png", records)
-    write_teacher(runs, records, "teacher", trained_teacher, linear_head=not has_branch(run))
-    student, section = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
+    write_teacher(runs, records, "teacher", trained_teacher, partial(teacher_graph, HEADS) if has_branch(run) else None)
+    student, section, told = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
+    plot_exits(run.folder / "exits.png", records, told["student"]["files"])
     tokens = f"(timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on average)"
     example = f"one text of {settings.maxlen} tokens {tokens}"
-    write_report(run.folder, results, records, example, student, sections=sections + section, plots=["exits.png"])
+    write_report(run.folder, results | told, records, example, student, sections=sections + section, plots=["exits.png"])
 
 
 def branches_correct(run, name):
@@ -453,26 +459,11 @@ def branches_correct(run, name):
     return (branches.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
 
 
-def student_model(run, best):
+def student_model(run, record):
     """The TextModel of a FastBERT, given its record."""
-    run = run_of(run, best["name"])
-    fastbert = trained_fastbert(run, best["name"])
-    bert = read_encoder(fastbert.encoder, keep_layers(run.bert, range(depths_of(run)["teacher"])))
-    doubt = partial(uncertainty, top_k=run.settings.uncertainty_top_k)
-    graph = early_exit_graph(fastbert, doubt, pad_id=bert.pad_id)
-    return TextModel(bert, graph, partial(onnx_graph, run, bert, fastbert), config={"speed": best["speed"]})
-
-
-def onnx_graph(run, bert, fastbert):
-    """An ExitModel as an onnx.ModelProto. bert: the `data.berts.Bert` with the weights of its encoder"""
-    from export.exit_graph import exit_graph  # which needs the package onnx
-
-    *branches, head = fastbert.branches
-    if has_branch(run):
-        branches.append(head)
-    else:
-        bert = with_head(bert, head)
-    return exit_graph(bert, [branch.get_weights() for branch in branches], HEADS, run.settings.uncertainty_top_k)
+    run, name, top_k = run_of(run, record["name"]), record["name"], run.settings.uncertainty_top_k
+    start, doubt = keep_layers(run.bert, range(depths_of(run)["teacher"])), partial(uncertainty, top_k=top_k)
+    return exit_model(trained_fastbert(run, name), start, doubt, top_k, HEADS, record["speed"])
 
 
 if __name__ == "__main__":

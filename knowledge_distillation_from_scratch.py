@@ -23,7 +23,6 @@ import numpy as np
 from common import InputError, command
 from common.backend import keras
 from common.command import Count, Dropout, LearningRate, NonNegative, PositiveInt, Temperature, none_twice
-from common.cost import image_costs
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
 from common.evaluation import calibration, predict
@@ -34,6 +33,7 @@ from common.runs import open_image_runs
 from common.soft_labels import stage_logits
 from common.training import adam, load_stage, train_stage
 from data.parts import stratified_sample
+from export.costs import image_costs
 from export.student import check_packages, image_writer, write_student
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Settings:
     seeds: command.Seeds = (0, 1, 2, 3, 4)  # one whole run each: parts, order, initial weights, dropout
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx and onnxruntime
+    export: command.Export = ()  # what student/ is to hold besides; onnx needs tf2onnx
     output: str = ""  # the run's folder; default runs/knowledge_distillation_from_scratch-PRESET
 
 
@@ -310,7 +310,7 @@ def main(preset, settings):
 
 def check(settings):
     """Refuse settings that cannot be together, before anything is read."""
-    check_packages(settings, "tf2onnx", "onnxruntime")
+    check_packages(settings)
     command.check_loss_weights(settings)
     if settings.omit_class and not settings.validation_examples:
         raise InputError("--omit-class needs --validation-examples above 0: a bias is chosen on them")
@@ -375,9 +375,9 @@ def report(preset, settings, runs, records, wanted, pairs):
             "validation part.",
         ))
     write = image_writer(lambda run, best: trained(run, best["name"]))
-    student, section = write_student(runs, records, [name for name in DEFAULT if name != "teacher"], "teacher", write)
+    student, section, told = write_student(runs, records, [name for name in DEFAULT if name != "teacher"], "teacher", write)
     write_report(
-        run.folder, results, records, f"one image of {run.corpus.size}", student, "ece", sections + section,
+        run.folder, results | told, records, f"one image of {run.corpus.size}", student, "ece", sections + section,
         plot(run, records), plotted=DEFAULT,
     )
 

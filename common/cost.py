@@ -1,13 +1,11 @@
-"""What a model costs: floating-point operations and latency."""
+"""What a model costs: floating-point operations, and seconds of several functions that take turns."""
 
 import itertools
 import time
 
 import numpy as np
 
-from common.backend import in_float32, tf
-from common.bert import build_classifier
-from data.berts import keep_layers
+from common.backend import tf
 
 
 def graph_flops(model):
@@ -35,21 +33,34 @@ def encoder_flops(config, tokens):
     return 2 * config["num_hidden_layers"] * layer
 
 
+def cls_layer_flops(config, tokens):
+    """Floating-point operations of a layer of which [CLS] alone is computed, as in `export.onnx_graph.attention_of_cls`.
+
+    Four hidden x hidden products and the two of the feed-forward part, of one token; and two with the states of all tokens,
+    one a head: their weights, and their mean.
+
+    config: the entries of config.json
+    tokens: of the text
+    """
+    hidden, inner, heads = (config[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads"))
+    return 2 * (4 * hidden * hidden + 2 * heads * tokens * hidden + 2 * hidden * inner)
+
+
 def head_flops(bert, classes):
     """Floating-point operations of the classifier upon [CLS], and of its pooler if `bert` has one; a multiply-add is two."""
     hidden = bert.config["hidden_size"]
     return 2 * hidden * (classes + hidden * bert.has_pooler)
 
 
-def latency(models, inputs):
-    """Milliseconds of one forward pass, by batch size: {name: {"1": ms, "32": ms}}. How: see `wall_clock`.
+def classifier_flops(bert, classes, tokens):
+    """Floating-point operations of a classifier of one text as it is deployed: of its last layer [CLS] alone is computed.
 
-    models: {name: model}
-    inputs: batch size -> their inputs
+    bert: `data.berts.Bert`
+    classes: how many
+    tokens: of the text
     """
-    graphs = {name: tf.function(lambda x, model=model: model(x)) for name, model in models.items()}
-    times = {size: wall_clock(graphs, [inputs(size)], rounds=15) for size in (1, 32)}
-    return {name: {str(size): 1000 * float(of_size[name][0]) for size, of_size in times.items()} for name in models}
+    below = encoder_flops(bert.config | {"num_hidden_layers": bert.layers - 1}, tokens)
+    return below + cls_layer_flops(bert.config, tokens) + head_flops(bert, classes)
 
 
 def wall_clock(functions, batches, rounds):
@@ -72,38 +83,3 @@ def wall_clock(functions, batches, rounds):
             tf.nest.map_structure(np.asarray, function(batch))  # all of it is there
             seconds[name][turn, place] = time.perf_counter() - start
     return {name: np.median(rounds[2:], axis=0) for name, rounds in seconds.items()}
-
-
-def text_costs(run, depths):
-    """What classifiers of texts cost, trained or not: {str(depth): {"layers", "flops", "latency_ms"}}.
-
-    Timed in float32, as student/ has it, whatever they are trained in.
-
-    run: `training.Run` on texts
-    depths: numbers of layers
-    """
-    classes, tokens = len(run.corpus.classes), run.settings.maxlen
-    berts = {str(depth): keep_layers(run.bert, range(depth)) for depth in depths}
-    with in_float32(run.settings.precision):
-        classifiers = {depth: build_classifier(bert, classes, 0).model for depth, bert in berts.items()}
-        times = latency(classifiers, lambda size: (tf.ones((size, tokens), tf.int32), tf.zeros((size, tokens), tf.int32)))
-    head = head_flops(run.bert, classes)
-    return {
-        depth: {"layers": bert.layers, "flops": encoder_flops(bert.config, tokens) + head, "latency_ms": times[depth]}
-        for depth, bert in berts.items()
-    }
-
-
-def image_costs(run, builders):
-    """What classifiers of images cost, trained or not: {name: {"layers", "flops", "latency_ms"}}. See `text_costs`.
-
-    run: `training.Run` on images
-    builders: {name: () -> Keras model}
-    """
-    with in_float32(run.settings.precision):
-        models = {name: build() for name, build in builders.items()}
-        times = latency(models, lambda size: tf.zeros((size, *run.corpus.pixels.shape[1:])))
-    layers = {name: sum(bool(layer.weights) for layer in model.layers) for name, model in models.items()}
-    return {
-        name: {"layers": layers[name], "flops": graph_flops(model), "latency_ms": times[name]} for name, model in models.items()
-    }

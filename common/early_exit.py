@@ -1,18 +1,17 @@
-"""A BERT that may stop after any of its layers: its pieces, the graph that really stops, what it answers, costs and takes.
+"""A BERT that may stop after any of its layers: its pieces, the graph that really stops, what it answers and costs.
 
 How sure a branch is of a text, what a branch looks like and how it is taught is the script's story.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from common.backend import in_float32, inference_graph, keras, set_seed, tf
-from common.bert import TEXT_SIGNATURE, inputs_and_mask, swap_pad_id
-from common.cost import wall_clock
+from common.backend import inference_graph, keras, tf
+from common.bert import TEXT_SIGNATURE, build_encoder, embeddings_of, inputs_and_mask, swap_pad_id
+from common.cost import cls_layer_flops, encoder_flops, head_flops
 from common.evaluation import pack_bits, scores
-from common.files import fingerprint, load_or_compute, write_array
+from common.files import write_array
 
 EXIT_SIGNATURE = (*TEXT_SIGNATURE, tf.TensorSpec((), tf.float32, name="speed"))
 
@@ -25,6 +24,7 @@ class ExitModel:
     layers: list  # Keras models of hidden states with their mask
     branches: list  # as many, to logits
     encoder: object = None  # the bert4keras transformer that embeddings and layers are pieces of
+    branch_headed: bool = True  # whether the teacher's head has the shape of a branch
 
 
 def all_exits(pieces):
@@ -41,6 +41,11 @@ def branches_alone(pieces):
     """The branches as one model, without the teacher and its head: what self-distillation trains, and a stage's file holds."""
     hidden = keras.Input(pieces.branches[0].input_shape[1:])
     return keras.Model(hidden, [branch(hidden) for branch in pieces.branches[:-1]])
+
+
+def with_embeddings(pieces, bert):
+    """The ExitModel with the embeddings of a `data.berts.Bert`, which may have other tokens; the layers stay."""
+    return replace(pieces, embeddings=embeddings_of(build_encoder(bert, dropout=0.0)))
 
 
 # The graph -------------------------------------------------------------------------------------------------------------
@@ -101,20 +106,6 @@ def early_exit_graph(pieces, uncertainty, pad_id=0):
     return inference_graph(answer, *EXIT_SIGNATURE)
 
 
-def teacher_graph(pieces):
-    """The teacher of an ExitModel as a graph: all layers, no branch, (token ids, segment ids) -> logits (batch, classes)."""
-    inputs, mask = inputs_and_mask()
-    hidden = pieces.embeddings(inputs)
-    for layer in pieces.layers:
-        hidden = layer(hidden, mask=mask)
-    return graph_of(keras.Model(inputs, pieces.branches[-1](hidden, mask=mask)))
-
-
-def graph_of(model):
-    """A model as a graph for texts of any number and length, as that of `early_exit_graph` is."""
-    return inference_graph(lambda token_ids, segment_ids: model([token_ids, segment_ids], training=False), *TEXT_SIGNATURE)
-
-
 # What it answers: `exits` are (logits (texts, layers, classes), uncertainty (texts, layers)) of all exits ---------------------
 
 
@@ -173,7 +164,7 @@ def choose_speed(points, timed, teacher_accuracy, accuracy_drop, latency_budget)
     """(which speed to use, judged on the validation part; in words, why).
 
     points: `exit_curve` of the validation part, speeds ascending
-    timed: what `time_exits` measured of the same speeds, on other texts: from it come the ms per layer
+    timed: of the same speeds, {batch size: {"ms", "mean_layers"}} measured on other texts: from it come the ms per layer
     teacher_accuracy: on the validation part, as a fraction
     accuracy_drop: points of accuracy that may be lost; the highest speed that keeps to it
     latency_budget: above 0, instead: ms that a text by itself may take; the lowest speed that keeps to it
@@ -201,14 +192,16 @@ def exit_record(validation, test, labels, settings, flops, timed, teacher):
     labels: of either part, a pair
     settings: with speeds, accuracy_drop and latency_budget
     flops: as `exit_curve` takes them
-    timed: what `time_exits` measured of each speed
+    timed: of each speed, {"latency_ms" and "int8_latency_ms": {batch size: {"ms", "flops_speedup", "mean_layers"}}}
     teacher: its record
     """
-    points = exit_curve(validation, labels[0], settings.speeds, flops)
-    speed, why = choose_speed(points, timed, teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget)
+    points, plain = exit_curve(validation, labels[0], settings.speeds, flops), [at["latency_ms"] for at in timed]
+    speed, why = choose_speed(points, plain, teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget)
     exits = [
         point | {
-            "wall_speedup": {size: teacher["latency_ms"][size] / at[size]["ms"] for size in at}, "timed": at,
+            "wall_speedup": {size: teacher["latency_ms"][size] / at["latency_ms"][size]["ms"] for size in at["latency_ms"]},
+            "int8_wall_speedup": {size: teacher["latency_ms"][size] / it["ms"] for size, it in at["int8_latency_ms"].items()},
+            "timed": at["latency_ms"],
             "correct": pack_bits(exit_outputs(test, point["speed"])[1].argmax(-1) == labels[1]),
         }
         for point, at in zip(exit_curve(test, labels[1], settings.speeds, flops), timed, strict=True)
@@ -218,108 +211,56 @@ def exit_record(validation, test, labels, settings, flops, timed, teacher):
         "speed": speed, "chosen": why, "validation_accuracy": points[place]["accuracy"],
         "accuracy": exits[place]["accuracy"], "macro_f1": exits[place]["macro_f1"],
         "layers": exits[place]["mean_layers"], "flops": float(flops[1][layers - 1].mean()),
-        "latency_ms": {size: at["ms"] for size, at in timed[place].items()},
+        **{key: {size: each["ms"] for size, each in of_key.items()} for key, of_key in timed[place].items()},
         "exits": exits, "leaving": np.bincount(layers - 1, minlength=len(flops[1])).tolist(),
         "branch_accuracy": [scores(labels[1], branch)["accuracy"] for branch in test[0].swapaxes(0, 1)],
         "median_uncertainty": np.median(test[1], axis=0).tolist(),
     }, {"validation": exit_outputs(validation, speed)[1], "test": logits}
 
 
-# By the clock ----------------------------------------------------------------------------------------------------------
-
-
-def time_exits(plain, stopping, speeds, examples, indices, flops):
-    """Time models on some texts, taking turns: a quarter of them by themselves ("1"), all in batches of 32 ("32").
-
-    plain: {name: graph of (token ids, segment ids)}
-    stopping: {name: graph that takes a speed too}
-    speeds: from 0 to 1
-    examples: TokenizedTexts
-    indices: (texts,) int, which of them
-    flops: tokens of a text -> as `exit_curve` takes them
-
-    Returns {name of a plain one: {"1": ms, "32": ms}, name of a stopping one: [{"1": {"ms", "flops_speedup", "mean_layers"},
-    "32": …} of each speed]}. ms are the mean over batches of the median over rounds; the other two are computed for the very
-    texts and lengths that were timed: what the time is to be held against.
-    """
-    functions = {(name, None): lambda batch, graph=graph: graph(*batch) for name, graph in plain.items()}
-    tensors = {speed: tf.constant(speed, tf.float32) for speed in speeds}
-    for name, graph in stopping.items():
-        functions |= {(name, speed): lambda batch, graph=graph, speed=speed: graph(*batch, tensors[speed]) for speed in speeds}
-    times = {name: {} for name in plain} | {name: [{} for _ in speeds] for name in stopping}
-    for size, some in ((1, indices[: -(-len(indices) // 4)]), (32, np.resize(indices, -(-len(indices) // 32) * 32))):
-        batches = [tuple(map(tf.constant, examples.inputs(some[i : i + size]))) for i in range(0, len(some), size)]
-        ms = {key: 1000 * float(seconds.mean()) for key, seconds in wall_clock(functions, batches, rounds=3).items()}
-        for name in plain:
-            times[name][str(size)] = ms[name, None]
-        for name in stopping:
-            for speed, at_speed in zip(speeds, times[name], strict=True):
-                at_speed[str(size)] = {"ms": ms[name, speed]} | expected_speedup(batches, functions[name, speed], flops)
-    return times
-
-
-def expected_speedup(batches, answer, flops):
-    """{"flops_speedup", "mean_layers"} of these batches, at the lengths that they are padded to.
-
-    batches: [(token ids, segment ids)]
-    answer: batch -> {"layers_used"}
-    flops: tokens of a text -> as `exit_curve` takes them
-    """
-    teacher_flops, exit_flops, layers = 0, 0, []
-    for batch in batches:
-        whole, through = flops(batch[0].shape[1])
-        layers.append(answer(batch)["layers_used"].numpy())
-        teacher_flops += whole * len(layers[-1])
-        exit_flops += through[layers[-1] - 1].sum()
-    return {"flops_speedup": float(teacher_flops / exit_flops), "mean_layers": float(np.concatenate(layers).mean())}
-
-
 # A seed as a whole -------------------------------------------------------------------------------------------------------
+
+
+def exit_costs(bert, classes, tokens, branch, branch_headed):
+    """FLOPs of one text's parts, a multiply-add counting as two: {"layer", "last" of the layers, "branch", "head"}.
+
+    bert: the teacher's `data.berts.Bert`
+    classes: how many
+    tokens: of the text
+    branch: FLOPs of a branch
+    branch_headed: whether the teacher's head is one too, and so needs all states of the last layer, not that of [CLS] alone
+    """
+    layer = encoder_flops(bert.config | {"num_hidden_layers": 1}, tokens)
+    last, head = (layer, branch) if branch_headed else (cls_layer_flops(bert.config, tokens), head_flops(bert, classes))
+    return {"layer": layer, "last": last, "branch": branch, "head": head}
 
 
 def exit_flops(costs, layers):
     """(the teacher's FLOPs, (layers,) those of leaving after each layer) for one text; a multiply-add counts as two.
 
-    costs: {"layer", "branch", "head"}, FLOPs of one text
+    costs: of `exit_costs`
     layers: of the teacher
     """
     through = np.arange(1, layers + 1) * (costs["layer"] + costs["branch"])
-    through[-1] += costs["head"] - costs["branch"]
-    return layers * costs["layer"] + costs["head"], through
+    through[-1] += costs["last"] - costs["layer"] + costs["head"] - costs["branch"]
+    return (layers - 1) * costs["layer"] + costs["last"] + costs["head"], through
 
 
-def exit_records(run, depths, shallow, stopping, uncertainty, costs):
+def exit_records(run, depths, stopping, uncertainty, costs, times):
     """The records of a seed: of teacher and shallow models with their cost, and of each model that stops early.
-
-    Timed together, in float32, on the same test texts: once, and anew only where the settings ask for other times.
 
     run: `training.Run` of the seed, its stages finished
     depths: {name: layers} of the teacher, named "teacher", and the shallow models
-    shallow: {name: () -> Keras model}; its weights do not matter
-    stopping: {name: () -> ExitModel}
+    stopping: names of the models that stop early
     uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1
-    costs: tokens of a text -> {"layer", "branch", "head"}, FLOPs
+    costs: tokens of a text -> those of `exit_costs`
+    times: of `export.exits.exit_times`
     """
-    settings, parts, depth = run.settings, run.parts, depths["teacher"]
-    doubt = partial(uncertainty, top_k=settings.uncertainty_top_k)
-
-    def timed():
-        with in_float32(settings.precision):
-            set_seed(run.seed)
-            models = {name: build() for name, build in stopping.items()}
-            plain = {"teacher": teacher_graph(next(iter(models.values())))}
-            plain |= {name: graph_of(build()) for name, build in shallow.items()}
-            graphs = {name: early_exit_graph(model, doubt) for name, model in models.items()}
-        indices = np.random.default_rng(run.seed).permutation(parts.test)[: settings.timed_examples]
-        times = time_exits(plain, graphs, settings.speeds, run.examples, indices, lambda n: exit_flops(costs(n), depth))
-        return times | {"tokens": float(run.examples.lengths(indices).mean())}
-
-    asked = [settings.speeds, settings.uncertainty_top_k, settings.timed_examples, settings.student_layers, [*stopping]]
-    times = load_or_compute(run.folder / f"seed-{run.seed}" / f"clock-{fingerprint(*asked)}.json", timed)
-    whole, records = costs(settings.maxlen), []
+    settings, parts, depth, records = run.settings, run.parts, depths["teacher"], []
+    whole = costs(settings.maxlen)
     flops = exit_flops(whole, depth)
     for name, layers in depths.items():
-        cost = {"layers": layers, "flops": flops[0] - (depth - layers) * whole["layer"], "latency_ms": times[name]}
+        cost = {"layers": layers, "flops": flops[0] - (depth - layers) * whole["layer"]} | times[name]
         records.append(run.record(name) | cost | {"timed_tokens": times["tokens"]})
     for name in stopping:
         validation, test = (load_exits(run, name, part, uncertainty) for part in ("validation", "test"))

@@ -19,7 +19,7 @@ from data.tokenizing import check_pairs
 
 GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
 EXTENSIBLE = (  # settings of a finished run that may differ in a later start
-    "experiments", "seeds", "linear", "export", "int8_disagreement",
+    "experiments", "seeds", "linear", "vocabulary", "int8_disagreement", "export",
 )
 
 

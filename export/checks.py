@@ -1,6 +1,10 @@
 """What is written of a model must be the model: what is read back is held against the weights and probabilities trained."""
 
 import numpy as np
+from safetensors import safe_open
+from scipy.special import softmax
+
+from common.bert import build_encoder
 
 TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
 
@@ -21,3 +25,22 @@ def check_equal(what, answer, expected):
     difference = float(np.abs(np.asarray(answer, np.float64) - expected).max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {TOLERANCE:.0e} was expected")
+
+
+def hugging_face_answer(folder, bert, token_ids, segment_ids):
+    """What BertForSequenceClassification makes of the files that `berts.save` wrote: probabilities (texts, classes) float32.
+
+    softmax(W · tanh(P h_[CLS] + p) + b), read back and computed here.
+
+    folder: Path
+    bert: read from there
+    token_ids, segment_ids: (texts, tokens) int32, as bert4keras takes them
+    """
+    encoder = build_encoder(bert, dropout=0.0)
+    with safe_open(folder / "model.safetensors", framework="np") as file:
+        pooler, classifier = (
+            [file.get_tensor(f"{name}.{part}") for part in ("weight", "bias")] for name in ("bert.pooler.dense", "classifier")
+        )
+    hidden = encoder.model.predict_on_batch([token_ids, segment_ids])[:, 0]
+    pooled = np.tanh(hidden @ pooler[0].T + pooler[1])
+    return softmax(pooled @ classifier[0].T + classifier[1], axis=-1)

@@ -1,20 +1,21 @@
-"""What --export onnx adds to a student: model.onnx, and of a classifier of texts model.int8.onnx, if validation allows it.
+"""The ONNX files of a student: model.onnx, and model.int8.onnx if validation allows it.
 
-The graph is made by `onnx_graph.text_graph`, or by tf2onnx; here it is written, asked and judged.
+Graphs of texts are made by `onnx_graph` and `exit_graph`, those of images by tf2onnx; here they are written, asked and judged.
 """
 
 import contextlib
-from functools import partial
 
 import numpy as np
+import onnx
+import onnxruntime
 
 from common import InputError, reason
 from common.backend import tf
 from common.batches import by_length
 from common.bert import swap_pad_id
 from common.evaluation import compare
-from common.files import write_atomic
 from export.checks import TOLERANCE, check_equal
+from export.onnx_graph import quantized
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 MAX_LOSS = 0.5  # points of accuracy on the validation part that int8 may cost
@@ -27,26 +28,29 @@ def in_one_line(name):
     try:
         yield
     except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
-        raise InputError(f"--export onnx: {name} cannot be made or not be asked ({reason(error)})") from None
+        raise InputError(f"student/: {name} cannot be made or not be asked ({reason(error)})") from None
 
 
 def session_of(model):
     """What asks an ONNX graph on the processor. model: path, or the graph's bytes"""
-    import onnxruntime
-
     return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
+def asking(model):
+    """() -> a session of its own that is asked: function of a batch, its inputs in their order -> its outputs in theirs.
+
+    model: onnx.ModelProto
+    """
+    content, names = model.SerializeToString(), [value.name for value in model.graph.input]
+
+    def start():
+        session = session_of(content)
+        return lambda batch: session.run(None, dict(zip(names, batch, strict=True)))
+
+    return start
+
+
 # float32 ---------------------------------------------------------------------------------------------------------------
-
-
-def onnx_of(model):
-    """() -> onnx.ModelProto of a `student.TextModel`."""
-    if model.onnx_graph:
-        return model.onnx_graph
-    from export.onnx_graph import text_graph  # which needs the package onnx
-
-    return partial(text_graph, model.bert)
 
 
 def convert(graph, signature):
@@ -57,26 +61,26 @@ def convert(graph, signature):
 
 
 def write_onnx(folder, build, graph, examples):
-    """Write a model as `folder`/model.onnx, and check that onnxruntime answers as TensorFlow does.
+    """Write a model as `folder`/model.onnx, and check that onnxruntime answers as TensorFlow does. Returns the onnx.ModelProto.
 
     folder: Path
     build: () -> onnx.ModelProto
     graph: the `backend.inference_graph` that it is to answer like
     examples: arrays to ask it, by input name
 
-    Raises InputError if it cannot be built, or onnxruntime cannot take it. See `student.check_packages`.
+    Raises InputError if it cannot be built, or onnxruntime cannot take it.
     """
-    import onnx
-
     path = folder / FLOAT32
     with in_one_line(FLOAT32):
-        onnx.save(build(), path)
+        model = build()
+        onnx.save(model, path)
         session = session_of(str(path))
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
     expected = {name: value.numpy() for name, value in graph(*map(tf.constant, examples.values())).items()}
     compared = ~on_the_edge(answers, expected, examples["speed"]) if "speed" in examples else slice(None)
     for name, answer in answers.items():
         check_equal(f"{path}, {name}", answer[compared], expected[name][compared])
+    return model
 
 
 def on_the_edge(answers, others, speed):
@@ -94,53 +98,45 @@ def on_the_edge(answers, others, speed):
 # int8 ------------------------------------------------------------------------------------------------------------------
 
 
-def write_int8(folder, run, pad_id):
-    """Write `folder`/model.int8.onnx, made of the model.onnx there, if it answers well enough: see `judge`.
+def choose_int8(model, decide, labels, disagreement, texts):
+    """An ONNX graph in int8, if it answers well enough: see `judge`.
 
-    Both are asked the whole validation part of the run. Where a processor has no VNNI, weights of 8 bits overflow in sums, and
-    those of 7 answer better; where it has, 8 do. Which it is here, the answers say: see `bits_of_weights`.
+    Where a processor has no VNNI, weights of 8 bits overflow in sums, and those of 7 answer better; where it has, 8 do. Which
+    it is here, the answers say: see `bits_of_weights`.
 
-    folder: Path
-    run: of the student's seed
-    pad_id: of the student's tokenizer
+    model: onnx.ModelProto in float32
+    decide: onnx.ModelProto -> its most probable classes of the texts it is judged by, (texts,) int
+    labels: of these, (texts,) int
+    disagreement: per cent of them that it may class otherwise
+    texts: what they are, in words
 
-    Returns what came of it, in a line. Raises InputError if onnxruntime cannot make it or take it.
+    Returns (onnx.ModelProto or None, bits of its weights, in words how it answers). Raises InputError if onnxruntime cannot
+    make it or take it.
     """
-    import onnx
-
-    from export.onnx_graph import quantized
-
-    asked = run.parts.validation
     with in_one_line(INT8):
-        model = onnx.load(folder / FLOAT32)
         models = {bits: quantized(model, reduce_range=bits < 8) for bits in (8, 7)}
-        expected, *found = (decisions(graph, run.examples, asked, pad_id) for graph in (model, *models.values()))
-    found = dict(zip(models, found, strict=True))
+        expected, found = decide(model), {bits: decide(models[bits]) for bits in models}
     bits = bits_of_weights(expected, found)
-    texts = f"{'test' if asked is run.parts.test else 'validation'} {'pairs' if run.corpus.pairs else 'texts'}"
-    allowed, words = judge(run.corpus.labels[asked], expected, found[bits], run.settings.int8_disagreement, texts)
-    size = "not written"
-    if allowed:
-        write_atomic(folder / INT8, lambda file: file.write(models[bits].SerializeToString()))
-        size = f"{(folder / INT8).stat().st_size / 1e6:.3g} MB"
-    return f"int8 ({bits} bits): {size}, {words}"
+    allowed, words = judge(labels, expected, found[bits], disagreement, texts)
+    return models[bits] if allowed else None, bits, words
 
 
-def decisions(model, examples, indices, pad_id):
-    """The most probable classes of some texts by an ONNX graph, (texts,) int; in the batches of `evaluation.predict`.
+def decisions(model, examples, pad_id, speed=None):
+    """The most probable classes of texts by an ONNX graph, (texts,) int; in the batches of `evaluation.predict`.
 
     Of int8 the answer to a text depends a little on which texts are asked with it.
 
     model: onnx.ModelProto
-    examples: TokenizedTexts
-    indices: (texts,) int, which of them
+    examples: TokenizedTexts, all of which are asked
     pad_id: of the tokenizer that made them
+    speed: of a FastBERT, from 0 to 1
     """
-    session, found = session_of(model.SerializeToString()), np.empty(len(indices), int)
+    session, indices = session_of(model.SerializeToString()), np.arange(len(examples.offsets) - 1)
+    found, more = np.empty(len(indices), int), {} if speed is None else {"speed": np.array(speed, np.float32)}
     for batch in by_length(examples.lengths(indices), examples.predict_batch_size):
         token_ids, segment_ids = examples.inputs(indices[batch])
         inputs = {"token_ids": np.array(swap_pad_id(token_ids, pad_id)), "segment_ids": segment_ids}
-        found[batch] = session.run(["probabilities"], inputs)[0].argmax(-1)
+        found[batch] = session.run(["probabilities"], inputs | more)[0].argmax(-1)
     return found
 
 

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from common.backend import tf
 from data import berts, texts
-from export.student import hugging_face_answer
+from export.checks import hugging_face_answer
 from tests import tiny
 
 _ASK = """
@@ -54,7 +54,7 @@ def ask_card(student, folder, texts=None):
     Returns (texts, probabilities (texts, classes) float32, lines printed).
     """
     card = (student / "README.md").read_text(encoding="utf-8")
-    lines = card.split("```python\n")[-1].split("```")[0]
+    lines = card.split("```python\n")[1].split("```")[0]
     assert "onnxruntime.InferenceSession(" in lines
     if texts is not None:
         lines, changed = re.subn(r"^texts = .*$", lambda _: f"texts = {texts!r}", lines, flags=re.MULTILINE)

@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
 from scipy.special import softmax
 
 from common.backend import set_seed
-from common.bert import BertClassifier, build_classifier
+from common.bert import BertClassifier, build_classifier, classifier_graph
 from data import berts
 from export import student as export
+from export.onnx_graph import text_graph
 from tests import tiny
 
 CLASSES = ["猫", "b c", "d", "e"]
@@ -45,5 +47,6 @@ def take_student(folder, bert_folder):
     head = [np.random.default_rng(i).normal(0, 1, shape).astype(np.float32) for i, shape in enumerate([(32, 4), (4,)])]
     classifier.head.set_weights(head)
     berts.save(folder, classifier.bert, CLASSES, maxlen=16)
-    export.write_saved_model(folder, export.text_model(classifier).graph)
+    export.write_saved_model(folder, classifier_graph(classifier))
+    onnx.save(text_graph(classifier.bert), folder / "model.onnx")
     return Taken(folder, classifier)

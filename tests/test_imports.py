@@ -11,15 +11,16 @@ from tests.starting import ROOT
 ORDER = (
     "common", "common.files", "common.backend",
     "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts",
-    "data.tokenizing", "data.images", "data.soft_labels", "data.berts", "data.teachers", "data.grounds", "data.students",
+    "data.tokenizing", "data.images", "data.soft_labels", "data.berts", "data.vocabulary", "data.teachers", "data.grounds",
+    "data.students",
     "data.__main__",
     "common.devices", "common.command", "common.batches", "common.bert", "common.distillation",
     "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training", "common.soft_labels",
     "common.early_exit", "common.runs",
     "common.report", "common.report.tables", "common.report.plots", "common.report.document", "common.report.exits",
     "common.report.temperatures",
-    "export", "export.timing", "export.checks", "export.onnx_graph", "export.exit_graph", "export.onnx_files", "export.student",
-    "export.predict",
+    "export", "export.timing", "export.checks", "export.onnx_graph", "export.exit_graph", "export.onnx_files", "export.costs",
+    "export.deployed", "export.exits", "export.card", "export.student", "export.predict",
     "common.predict",  # a command alone, which nothing imports
 )
 OURS = ("common", "data", "export", "results", "tests")

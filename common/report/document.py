@@ -19,7 +19,8 @@ from common.report.plots import plot_curves, plot_tradeoff
 from common.report.tables import aligned, comparisons_table, difference_cells, markdown, models_table
 from common.training import ADVICE
 
-PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers")
+PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers", "onnxruntime")
+RUNTIMES = {True: "of model.onnx in onnxruntime, in float32 and in int8.", False: "of the SavedModel, in float32."}
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
     write_log(folder / "log.csv", records)
     shown = [record for record in records if plotted is None or record["name"] in plotted]
     plot_curves(folder / "curves.png", [record for record in shown if record["history"]])
-    plot_tradeoff(folder / "tradeoff.png", shown)
+    plot_tradeoff(folder / "tradeoff.png", shown, results.get("student", {}).get("files", []))
     write_json(folder / "results.json", results)
     write_text(folder / "report.md", document(results, example, student, measure, sections, plots))
     print(summary(results, measure))
@@ -189,7 +190,8 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
         f"{results['data']['name']}: {counts}.",
         *results["data"]["notes"],
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
-        f"{example}; \"ms @32\" is the latency of 32 of them together, in float32. {spread}",
+        f"{example}; \"ms @32\" is the latency of 32 of them together, "
+        f"{RUNTIMES['int8_latency_ms' in results['models'][0]]} {spread}",
         markdown(models_table(results["models"], measure)),
         *(f"Not finite: the loss of {m['name']}, seed {m['seed']}, in epoch {m['diverged_in_epoch']}; the best before is kept."
           for m in results["models"] if "diverged_in_epoch" in m),

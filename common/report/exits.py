@@ -10,7 +10,8 @@ from data.texts import in_one_line
 SPEEDS_NOTE = (
     "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
     "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
-    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
+    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise; int8 x "
+    "is the clock of the model's int8 form at the same speed, held against the teacher in float32."
 )
 
 
@@ -45,13 +46,16 @@ def exit_sections(results, records, top_k, run, outputs):
 
 def speeds_table(group):
     """What each speed costs and gives, over the seeds. group: records of a model that stops early."""
-    rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32"]]
+    in_int8 = "int8_wall_speedup" in group[0]["exits"][0]
+    rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32",
+             *(["int8 x @1", "int8 x @32"] if in_int8 else [])]]
     for points in zip(*(record["exits"] for record in group), strict=True):  # of each seed at one speed
         wall = {size: np.array([point["wall_speedup"][size] for point in points]) for size in ("1", "32")}
         share = {size: wall[size] / [point["timed"][size]["flops_speedup"] for point in points] for size in wall}
         reached = [[point[key] for point in points] for key in ("mean_layers", "flops_speedup")]
+        int8 = [[point["int8_wall_speedup"][size] for point in points] for size in wall] if in_int8 else []
         accuracy = mean_and_deviation([point["accuracy"] for point in points], 100)
-        means = (f"{np.mean(values):.2f}" for values in (*reached, *wall.values(), *share.values()))
+        means = (f"{np.mean(values):.2f}" for values in (*reached, *wall.values(), *share.values(), *int8))
         rows.append([f"{points[0]['speed']:g}", accuracy, *means])
     return rows
 
@@ -91,11 +95,12 @@ def first_and_last_exits(texts, labels, classes, outputs, count=3):
     return rows
 
 
-def plot_exits(path, records):
+def plot_exits(path, records, files=()):
     """Accuracy against speed-up, with teacher and shallow models; the layers texts leave after; each branch's accuracy.
 
     path: of the PNG
     records: over the seeds, teacher first; those that stop early have "exits", "leaving" and "branch_accuracy"
+    files: of the student to take away, as `tables.student_table` takes them; hollow
     """
     with figure(path, 13, 4) as drawn:
         tradeoff, leaving, branches = drawn.subplots(1, 3, width_ratios=(1.4, 1, 1))
@@ -122,6 +127,9 @@ def plot_exits(path, records):
             leaving.bar(layers + (stopping.index(name) + 0.5) * width - 0.4, 100 * share, width, color=colour)
             alone = np.mean([record["branch_accuracy"] for record in group], axis=0)
             branches.plot(layers, 100 * alone, marker="o", markersize=3, color=colour)
+        for file, marker in zip(files, "o*", strict=False):
+            tradeoff.plot(teacher / file["latency_ms"]["32"], 100 * file["accuracy"], marker, color="k", markerfacecolor="none",
+                          markersize=9, label=f"student/{file['name']}")
         tradeoff.set(xlabel="times as fast as the teacher", ylabel="test accuracy, %")
         leaving.set(xlabel="layers computed", ylabel="test texts at the chosen speed, %")
         branches.set(xlabel="branch after layer", ylabel="its accuracy on all test texts, %")

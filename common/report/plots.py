@@ -53,10 +53,14 @@ def plot_curves(path, records):
         drawn.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper")
 
 
-def plot_tradeoff(path, records):
+def plot_tradeoff(path, records, files=()):
     """Test accuracy against latency at batch 32 and against the number of parameters; bars are the seeds' range.
 
     Models of the same cost stand side by side, a little apart.
+
+    path: of the PNG
+    records: of models, over the seeds
+    files: of the student to take away, as `tables.student_table` takes them; hollow, joined by a line
     """
     with figure(path, 10, 3.6) as drawn:
         panels = drawn.subplots(1, 2, sharey=True)
@@ -70,6 +74,13 @@ def plot_tradeoff(path, records):
                 panel.errorbar(
                     x[place] + apart, accuracy.mean(), reach, marker=marker, linestyle="none", capsize=3, label=name
                 )
+        accuracies = [100 * file["accuracy"] for file in files]
+        of_files = [file["latency_ms"]["32"] for file in files], [file["parameters"] / 1e6 for file in files]
+        for panel, x in zip(panels, of_files, strict=True):
+            panel.plot(x, accuracies, "k:", linewidth=1)
+            for place, file in enumerate(files):
+                panel.plot(x[place], accuracies[place], "o*"[place], color="k", markerfacecolor="none", markersize=9,
+                           label=f"student/{file['name']}")
         panels[0].set(xlabel="latency of 32 together, ms", ylabel="test accuracy, %")
         panels[1].set(xlabel="parameters, millions")
         for panel in panels:

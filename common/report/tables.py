@@ -34,15 +34,26 @@ def models_table(records, measure="macro_f1"):
     records: of finished stages, with their cost
     measure: one of MEASURES, which stands beside accuracy
     """
-    rows = [["model", "layers", "params", "FLOPs", "ms @1", "ms @32", "accuracy %", MEASURES[measure], "train s"]]
+    timed = {"latency_ms": "ms"} | ({"int8_latency_ms": "int8"} if any("int8_latency_ms" in each for each in records) else {})
+    times = [f"{word} @{size}" for word in timed.values() for size in ("1", "32")]
+    rows = [["model", "layers", "params", "FLOPs", *times, "accuracy %", MEASURES[measure], "train s"]]
     for name, group in by_name(records):
         layers, flops, seconds = (np.mean([record[key] for record in group]) for key in ("layers", "flops", "train_seconds"))
-        latencies = (f"{np.mean([record['latency_ms'][size] for record in group]):.3g}" for size in ("1", "32"))
+        latencies = [mean_latency(group, key, size) for key in timed for size in ("1", "32")]
         reached = (mean_and_deviation([record[key] for record in group], 100) for key in ("accuracy", measure))
         rows.append([
             name, f"{layers:.3g}", count(group[0]["parameters"]), count(flops), *latencies, *reached, f"{seconds:.0f}",
         ])
     return rows
+
+
+def mean_latency(group, key, size):
+    """The mean of the records' milliseconds as a cell, empty for models that are not timed so.
+
+    key: "latency_ms" or "int8_latency_ms"
+    size: "1" or "32" together
+    """
+    return f"{np.mean([record[key][size] for record in group]):.3g}" if key in group[0] else ""
 
 
 def comparisons_table(comparisons):
@@ -60,26 +71,31 @@ def difference_cells(comparison):
     return [f"{100 * comparison['difference']:+.2f}", f"{low:+.2f} to {high:+.2f}", p]
 
 
-def student_table(teacher, student, sizes, linear=None):
-    """What the student costs and reaches, and that as a share of its teacher.
+def student_table(teacher, student, files, linear=None):
+    """What the student costs and reaches, as trained and as its files, and the last of these as a share of the teacher.
 
     teacher: record of the teacher; None if it has not been here
     student: record of the student
-    sizes: bytes on disk of their weights, (teacher's, student's)
+    files: of the student, {"name", "bytes", "parameters", "accuracy", "latency_ms"} each
     linear: record of the linear model, if there is one, which stands above them
     """
-    rows = [["model", "accuracy %", "MB on disk", "params", "ms @1", "ms @32"]]
-    shown = [("linear", linear, linear["bytes"])] if linear else []
-    shown += [("teacher", teacher, sizes[0])] if teacher else []
-    for role, record, size in [*shown, ("student", student, sizes[1])]:
-        latencies = (f"{record['latency_ms'][batch]:.3g}" for batch in ("1", "32"))
-        rows.append([f"{role}: {record['name']}" if record["name"] != role else role, f"{100 * record['accuracy']:.2f}",
-                     f"{size / 1e6:.3g}", count(record["parameters"]), *latencies])
-    if not teacher:
-        return rows
-    faster = (f"{teacher['latency_ms'][batch] / student['latency_ms'][batch]:.1f} x faster" for batch in ("1", "32"))
-    rows.append(["", f"{100 * (student['accuracy'] - teacher['accuracy']):+.2f}", f"{sizes[0] / sizes[1]:.1f} x smaller",
-                 f"{teacher['parameters'] / student['parameters']:.1f} x fewer", *faster])
+    def named(role, record):
+        name = f"{role}: {record['name']}" if record["name"] != role else role
+        return {"bytes": 4 * record["parameters"]} | record | {"name": name}
+
+    shown = [named("linear", linear)] if linear else []
+    shown += [named("teacher", teacher)] if teacher else []
+    shown += [named("student", student), *files]
+    rows = [["model", "accuracy %", "MB", "params", "ms @1", "ms @32"]]
+    for each in shown:
+        rows.append([each["name"], f"{100 * each['accuracy']:.2f}", f"{each['bytes'] / 1e6:.3g}", count(each["parameters"]),
+                     *(f"{each['latency_ms'][batch]:.3g}" for batch in ("1", "32"))])
+    if teacher:
+        last, whole = shown[-1], named("teacher", teacher)
+        rows.append([f"{last['name']} against the teacher", f"{100 * (last['accuracy'] - whole['accuracy']):+.2f}",
+                     f"{whole['bytes'] / last['bytes']:.1f} x smaller",
+                     f"{whole['parameters'] / last['parameters']:.1f} x fewer",
+                     *(f"{whole['latency_ms'][batch] / last['latency_ms'][batch]:.1f} x faster" for batch in ("1", "32"))])
     return rows
 
 

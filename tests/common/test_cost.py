@@ -1,10 +1,12 @@
 """common.cost: floating-point operations and latency."""
 
+import numpy as np
 import pytest
 
 from common import cost
 from common.backend import keras, tf
-from common.cost import encoder_flops, graph_flops, latency, wall_clock
+from common.cost import classifier_flops, cls_layer_flops, encoder_flops, graph_flops, head_flops, wall_clock
+from export.onnx_graph import text_graph
 
 
 def test_flops_are_those_tensorflow_counts(taken):
@@ -32,17 +34,20 @@ def test_flops_of_bert_base_are_the_published_ones():
     assert encoder_flops(config, 128) == pytest.approx(21_785e6, rel=0.04)
 
 
-def test_latency_is_measured_for_each_model_and_batch():
-    models, asked = {name: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]) for name in "ab"}, []
-
-    def inputs(size):
-        asked.append(size)
-        return tf.ones((size, 3))
-
-    times = latency(models, inputs)
-    assert asked == [1, 32]
-    assert times.keys() == {"a", "b"}
-    assert all(time.keys() == {"1", "32"} and min(time.values()) > 0 for time in times.values())
+def test_flops_of_a_layer_of_cls_alone_are_those_of_the_products_that_its_graph_has(taken):
+    """Two for each number of a weight that [CLS] meets, in every MatMul of the ONNX graph; and what all tokens are asked."""
+    config, tokens = taken.bert.config, 24
+    graph = text_graph(taken.classifier.bert)
+    shapes = {array.name: list(array.dims) for array in graph.graph.initializer}
+    hidden, heads, last = config["hidden_size"], config["num_attention_heads"], f"layer_{taken.bert.layers - 1}/"
+    weights = [name for node in graph.graph.node if node.op_type == "MatMul" for name in node.input if last in name]
+    assert len(weights) == 6  # query, keys, values, output, and the feed-forward part's two
+    asked_of_all = [node for node in graph.graph.node if node.op_type == "FusedMatMul"]
+    assert len(asked_of_all) == 1  # the weights; their mean is a MatMul of no weight
+    expected = sum(2 * np.prod(shapes[name]) for name in weights) + 2 * 2 * heads * tokens * hidden
+    assert cls_layer_flops(config, tokens) == expected
+    whole = encoder_flops(config | {"num_hidden_layers": 1}, tokens)
+    assert classifier_flops(taken.bert, 4, tokens) == whole + expected + head_flops(taken.bert, 4)
 
 
 def test_wall_clock_takes_turns_in_an_order_of_its_own_and_counts_the_last_rounds(monkeypatch):

@@ -1,4 +1,4 @@
-"""common.early_exit: where texts leave, what the speeds give, what the clock is held against."""
+"""common.early_exit: where texts leave, what the speeds give, what each layer costs."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.special import softmax
 
-from common.backend import tf
-from common.batches import TokenizedTexts
-from common.early_exit import exit_curve, exit_layers, exit_outputs, expected_speedup, time_exits
+from common.cost import classifier_flops, encoder_flops
+from common.early_exit import exit_costs, exit_curve, exit_flops, exit_layers, exit_outputs
+from data import berts
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
 
@@ -47,37 +47,12 @@ def test_the_curve():
     assert first["flops_speedup"] == pytest.approx(400 / 410) and last["flops_speedup"] == pytest.approx(400 / 110)
 
 
-def test_what_the_clock_is_held_against():
-    """Each batch counts at the length it is padded to; a text of 8 tokens that leaves first, one of 16 that stays."""
-    batches = [(tf.zeros((1, 8), tf.int32),), (tf.zeros((1, 16), tf.int32),)]
-
-    def answer(batch):
-        return {"layers_used": tf.constant([1 if batch[0].shape[1] == 8 else 4])}
-
-    found = expected_speedup(batches, answer, lambda tokens: (tokens * FLOPS[0], tokens * FLOPS[1]))
-    assert found["mean_layers"] == 2.5
-    assert found["flops_speedup"] == pytest.approx((8 + 16) * 400 / (8 * 110 + 16 * 410))
-
-
-def test_all_models_are_timed_on_the_same_texts():
-    """By themselves and in batches of 32, the last of which is filled up."""
-    examples = TokenizedTexts(np.arange(1, 241, dtype=np.int32), np.arange(0, 241, 6))
-    seen = {"teacher": [], "fast": []}
-
-    def teacher(token_ids, segment_ids):
-        seen["teacher"].append(token_ids.numpy())
-        return token_ids
-
-    def fast(token_ids, segment_ids, speed):
-        seen["fast"].append(token_ids.numpy())
-        return {"layers_used": tf.fill(tf.shape(token_ids)[:1], 1 if speed == 1 else 4)}
-
-    flops = lambda tokens: FLOPS  # noqa: E731
-    found = time_exits({"teacher": teacher}, {"fast": fast}, (0.0, 1.0), examples, np.arange(40), flops)
-    assert found["teacher"].keys() == found["fast"][0].keys() == {"1", "32"}
-    assert [at_speed["32"]["mean_layers"] for at_speed in found["fast"]] == [4, 1]
-    assert found["fast"][1]["1"]["flops_speedup"] == pytest.approx(400 / 110) and found["fast"][1]["1"]["ms"] > 0
-    for size, count in ((1, 10), (32, 40)):
-        read = [np.unique(np.concatenate([ids for ids in some if len(ids) == size])[:, 0]) for some in seen.values()]
-        np.testing.assert_array_equal(*read)
-        assert len(read[0]) == count
+def test_what_leaving_after_each_layer_costs(bert_folder):
+    """Layer and branch for each layer passed; the last one's head in place of a branch, of [CLS] alone if it is linear."""
+    bert, tokens = berts.load(str(bert_folder)), 16
+    layer = encoder_flops(bert.config | {"num_hidden_layers": 1}, tokens)
+    teacher, through = exit_flops(exit_costs(bert, 5, tokens, branch=1000, branch_headed=True), 4)
+    assert teacher == 4 * layer + 1000 and through.tolist() == [i * (layer + 1000) for i in range(1, 5)]
+    teacher, through = exit_flops(exit_costs(bert, 5, tokens, branch=1000, branch_headed=False), 4)
+    assert teacher == classifier_flops(bert, 5, tokens) < 3 * layer + 0.5 * layer
+    assert through.tolist() == [*(i * (layer + 1000) for i in range(1, 4)), teacher + 3000]

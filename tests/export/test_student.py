@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file
 from scipy.special import softmax
@@ -18,6 +19,7 @@ from data import berts, students
 from data.parts import Parts
 from export import checks
 from export import student as export
+from export.onnx_graph import text_graph
 from tests import tiny
 from tests.alone import ask_alone
 from tests.numpy_bert import numpy_bert
@@ -47,7 +49,7 @@ def test_its_own_formula_gives_the_probabilities_of_pairs(taken):
     pooled = np.tanh(hidden @ tensors["bert.pooler.dense.weight"].T + tensors["bert.pooler.dense.bias"])
     expected = softmax(pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"], axis=-1)
     np.testing.assert_allclose(taken.probabilities(couples), expected, atol=checks.TOLERANCE)
-    found = export.hugging_face_answer(folder, again, token_ids, segment_ids)
+    found = checks.hugging_face_answer(folder, again, token_ids, segment_ids)
     np.testing.assert_allclose(found, expected, atol=checks.TOLERANCE)
 
 
@@ -60,9 +62,8 @@ def test_another_padding_and_another_kind_of_tokenizer(tmp_path, bert_folder):
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
     bert = replace(berts.keep_layers(berts.load(str(bert_folder)), [0]), tokenizer=tokenizer, pad_id=3)
     classifier = build_classifier(bert, 3, dropout=0.0)
-    model = export.text_model(classifier)
-    berts.save(tmp_path, model.bert, ["a", "b", "c"], maxlen=8)
-    export.write_saved_model(tmp_path, model.graph)
+    berts.save(tmp_path, classifier.bert, ["a", "b", "c"], maxlen=8)
+    onnx.save(text_graph(classifier.bert), tmp_path / "model.onnx")
     names = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
     named = [names.get(f"{name}_token") for name in ("cls", "sep", "pad", "unk", "mask")]
     assert named == ["<s>", "</s>", "<pad>", "<unk>", None]
@@ -71,7 +72,7 @@ def test_another_padding_and_another_kind_of_tokenizer(tmp_path, bert_folder):
     expected = softmax(classifier.model.predict_on_batch(inputs), axis=-1)
     found = students.ask(students.load(tmp_path), ["w1 w2 w3", "w4"])["probabilities"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    found = export.hugging_face_answer(tmp_path, berts.load(str(tmp_path)), *inputs)
+    found = checks.hugging_face_answer(tmp_path, berts.load(str(tmp_path)), *inputs)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -89,10 +90,11 @@ def test_every_seed_has_its_own_validation_part(tmp_path):
                 "latency_ms": {"1": 1.0, "32": 2.0}}
                for seed, name, value in ((3, "plain", 0.5), (3, "better", 0.95), (4, "plain", 0.5), (4, "better", 1.0))]
     asked = []
-    words, _ = export.write_student(
-        runs, records, ("plain", "better"), "teacher", lambda folder, run, best: asked.append(run) or (1, ""),
+    words, _, told = export.write_student(
+        runs, records, ("plain", "better"), "teacher", lambda folder, seeds, *_: asked.append(seeds) or export.Written([]),
     )
-    assert words == "better, seed 4" and asked == [runs[1]] and (tmp_path / "student").is_dir()
+    assert words == "better, seed 4" and told["student"] == {"name": "better", "seed": 4, "files": []}
+    assert asked == [[(runs[1], records[3]), (runs[0], records[1])]] and (tmp_path / "student").is_dir()
 
 
 # Elsewhere
@@ -110,12 +112,11 @@ def test_tensorflow_alone(taken, tmp_path):
     np.testing.assert_allclose(found["probabilities"], taken.probabilities(LINES[:4]), atol=1e-6)
 
 
-def test_onnx_without_its_packages(monkeypatch):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
-    with pytest.raises(InputError, match="--export onnx needs the package onnxruntime: pip install tf2onnx onnxruntime"):
-        export.check_packages(SimpleNamespace(export=("onnx",)), "tf2onnx", "onnxruntime")
-    export.check_packages(SimpleNamespace(export=("onnx",)), "onnx")
-    export.check_packages(SimpleNamespace(export=()), "tf2onnx", "onnxruntime")
+def test_onnx_of_images_without_its_package(monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="--export onnx needs the package tf2onnx: pip install tf2onnx"):
+        export.check_packages(SimpleNamespace(export=("onnx",)))
+    export.check_packages(SimpleNamespace(export=()))
 
 
 def test_what_differs_is_not_called_done():

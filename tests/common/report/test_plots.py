@@ -16,6 +16,16 @@ def test_plots_are_pngs(tmp_path):
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_the_files_to_take_away_are_in_the_plot(tmp_path):
+    files = [{"name": name, "accuracy": 0.7, "parameters": 9_000_000, "latency_ms": {"32": ms}}
+             for name, ms in (("model.onnx", 30), ("model.int8.onnx", 15))]
+    drawn = []
+    for number in (0, 1, 2):
+        plot_tradeoff(tmp_path / "plot.png", results()["models"], files[:number])
+        drawn.append((tmp_path / "plot.png").read_bytes())
+    assert len(set(drawn)) == 3
+
+
 def test_a_loss_that_is_missing_is_nan():
     records = [{"history": [{"loss": 1.0}, {"loss": None}]}, {"history": [{"loss": 2}]}, {"history": [{"val_accuracy": 0.5}]}]
     np.testing.assert_array_equal(by_epoch(records, "loss"), [[1, np.nan], [2, np.nan], [np.nan, np.nan]])

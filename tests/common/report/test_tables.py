@@ -48,6 +48,13 @@ def test_a_row_of_models_is_the_mean_over_seeds():
     assert header[7] == "ECE %" and row[7] == "3.21"
 
 
+def test_int8_has_columns_where_it_was_timed():
+    records = [model("alone", int8_latency_ms={"1": 3.1, "32": 12.34}), model("linear")]
+    header, timed, other = models_table(records)
+    assert header[4:8] == ["ms @1", "ms @32", "int8 @1", "int8 @32"]
+    assert timed[4:8] == ["5.8", "33.3", "3.1", "12.3"] and other[4:8] == ["5.8", "33.3", "", ""]
+
+
 def test_comparisons_are_in_points():
     rows = comparisons_table([comparison(), comparison(p_value=1e-9)])
     assert rows[1] == ["distilled-unlabelled - distilled", "+1.23", "-10.00 to +12.46", "0.0432"] and rows[2][3] == "< 0.0001"
@@ -56,13 +63,20 @@ def test_comparisons_are_in_points():
 
 def test_a_student_beside_its_teacher():
     teacher, student = model("teacher", accuracy=0.8, deep=True), model("alone", accuracy=0.7) | {"parameters": 11_285_000}
-    _, first, second, shares = student_table(teacher, student, (90e6, 45e6))
-    assert first == ["teacher", "80.00", "90", count(22_570_000), "9.8", "64.4"]
-    assert second == ["student: alone", "70.00", "45", count(11_285_000), "5.8", "33.3"]
-    assert shares == ["", "-10.00", "2.0 x smaller", "2.0 x fewer", "1.7 x faster", "1.9 x faster"]
+    file = {"name": "model.int8.onnx", "bytes": 9_028_000, "parameters": 9_000_000, "accuracy": 0.69,
+            "latency_ms": {"1": 2.0, "32": 16.1}}
+    _, first, second, third, shares = student_table(teacher, student, [file])
+    assert first == ["teacher", "80.00", "90.3", count(22_570_000), "9.8", "64.4"]
+    assert second == ["student: alone", "70.00", "45.1", count(11_285_000), "5.8", "33.3"]
+    assert third == ["model.int8.onnx", "69.00", "9.03", count(9_000_000), "2", "16.1"]
+    assert shares == ["model.int8.onnx against the teacher", "-11.00", "10.0 x smaller", "2.5 x fewer", "4.9 x faster",
+                      "4.0 x faster"]
+    *_, shares = student_table(teacher, student, [])
+    assert shares[:3] == ["student: alone against the teacher", "-10.00", "2.0 x smaller"]
+    assert len(student_table(None, student, [file])) == 3  # no teacher, no shares
 
 
 def test_a_linear_model_stands_above_teacher_and_student():
     linear = model("linear") | {"bytes": 2_500_000}
-    _, first, second, *_ = student_table(model("teacher"), model("alone"), (90e6, 45e6), linear)
+    _, first, second, *_ = student_table(model("teacher"), model("alone"), [], linear)
     assert first[0] == "linear" and first[2] == "2.5" and second[0] == "teacher"

@@ -1,0 +1,76 @@
+"""README.md of a student of texts: what it is, how good, and the lines that ask it elsewhere."""
+
+from pathlib import Path
+
+from common.report.tables import markdown
+from data.sources import SOURCES
+from export.onnx_files import FLOAT32, INT8
+
+
+def model_card(story, run, best, bert, table, folder):
+    """README.md of a student of texts, in Markdown.
+
+    story: the script's docstring, whose first two paragraphs say what was done
+    run: of the student's seed
+    best: its record
+    bert: `data.berts.Bert` that it is
+    table: rows of `student_table`
+    folder: the student's, with its ONNX files
+    """
+    base, data = (Path(name).name for name in (run.bert.source, run.corpus.name))
+    licences = {name: SOURCES[name].licence for name in (run.bert.source, run.corpus.name) if name in SOURCES}
+    licence = licences.get(run.bert.source)
+    speed = f", speed=tf.constant({best['speed']:g})" if "speed" in best else ""
+    kind, asked, segments = "texts", '"a text"', "tf.zeros_like(ids)"
+    if run.corpus.pairs:
+        kind, asked, segments = "pairs of texts", '{"text": "a text", "text_pair": "another"}', "type_ids"
+    code = ['answer = tf.saved_model.load("saved_model").signatures["serving_default"]',
+            f"answer(token_ids=ids, segment_ids={segments}{speed})  # int32 ({kind}, tokens), padding {bert.pad_id}"]
+    if not speed:
+        code = [f'transformers.pipeline("text-classification", ".", truncation=True)({asked})', *code]
+    front = ["---", "pipeline_tag: text-classification", "tags: [knowledge-distillation, bert]",
+             *([f"license: {licence.lower()}"] if licence else []), "---"]
+    return "\n\n".join([
+        "\n".join(front),
+        f"# {best['name']} of {base} on {data}",
+        *(" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]),
+        f"This is `{best['name']}` of seed {best['seed']}: {best['layers']:.3g} layers of {base}, taught on "
+        f"{len(run.parts.train):,} labelled {kind} of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} "
+        "tokens.",
+        f"Licences: {'; '.join(f'{name}: {text}' for name, text in licences.items()) or 'those of ' + base}. The model's own "
+        "licence is that of the model it was made from.",
+        f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
+        markdown(table),
+        onnx_section(run, best, bert, folder),
+        "With TensorFlow:" if speed else "With transformers, or with TensorFlow:",
+        "```python\n" + "\n".join(code) + "\n```",
+    ]) + "\n"
+
+
+def onnx_section(run, best, bert, folder):
+    """How the smallest ONNX file in `folder` is asked with onnxruntime, tokenizers and numpy alone. See `model_card`."""
+    there = [name for name in (INT8, FLOAT32) if (folder / name).is_file()]
+    texts, segments = '["a text", "another, which is longer"]', "np.zeros_like(token_ids)"
+    if run.corpus.pairs:
+        texts = '[("a text", "another"), ("a third, which is longer", "a fourth")]'
+        segments = "np.array([encoding.type_ids for encoding in encodings], np.int32)"
+    speed = f', "speed": np.array({best["speed"]:g}, np.float32)' if "speed" in best else ""
+    whole = f"; `{FLOAT32}` is the same in float32, where no answer depends on what else is asked" if len(there) > 1 else ""
+    return f"""By `{there[0]}`{whole}:
+
+```python
+import json, numpy as np, onnxruntime, tokenizers
+
+texts = {texts}
+names = json.load(open("config.json", encoding="utf-8"))["id2label"]
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_truncation({run.settings.maxlen})
+tokenizer.enable_padding(pad_id={bert.pad_id})
+encodings = tokenizer.encode_batch(texts)
+token_ids = np.array([encoding.ids for encoding in encodings], np.int32)
+inputs = {{"token_ids": token_ids, "segment_ids": {segments}{speed}}}
+session = onnxruntime.InferenceSession("{there[0]}", providers=["CPUExecutionProvider"])
+probabilities = session.run(["probabilities"], inputs)[0]  # (texts, classes)
+for text, p in zip(texts, probabilities):
+    print(f"{{p.max():.1%}} {{names[str(p.argmax())]}}: {{text}}")
+```"""

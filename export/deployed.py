@@ -1,0 +1,135 @@
+"""A student as its ONNX files have it: its vocabulary trimmed, in float32 and in int8; and what that costs in points.
+
+The files are those of one seed. What they cost is measured for all of them, on the test part, after every choice has been made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from common.batches import TokenizedTexts
+from common.bert import build_classifier, classifier_graph
+from common.evaluation import compare
+from common.report.document import correct_answers
+from common.report.tables import difference_cells
+from data import berts, vocabulary
+from export.onnx_files import FLOAT32, INT8, choose_int8, decisions
+from export.onnx_graph import quantized, text_graph
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A trained model of texts, as it is given away; the graphs are made of `bert`, or of it with fewer tokens."""
+
+    bert: berts.Bert  # with the trained weights; without a classifier's, if it has exits instead
+    graph: Callable  # Bert -> `backend.inference_graph`, to {"probabilities", …}
+    onnx_graph: Callable = text_graph  # Bert -> onnx.ModelProto
+    config: dict = field(default_factory=dict)  # further entries of config.json
+
+
+def text_model(classifier):
+    """The TextModel of a `bert.BertClassifier`."""
+    classes = classifier.model.output_shape[-1]
+    return TextModel(classifier.bert, lambda bert: classifier_graph(build_classifier(bert, classes, dropout=0.0)))
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What the ONNX files of a student hold."""
+
+    model: TextModel
+    bert: berts.Bert  # that of the model, its vocabulary trimmed
+    graphs: dict  # {FLOAT32: onnx.ModelProto, INT8: the same, if it is allowed}
+    bits: int  # of the weights of int8
+    words: str  # how int8 answers the validation part
+
+
+def deploy(run, model, bits=0):
+    """A TextModel of a run as `Deployed`.
+
+    run: `training.Run` of its seed
+    model: the TextModel
+    bits: of int8's weights, 8 or 7; 0 lets the validation part say which, and whether int8 is allowed at all
+    """
+    parts, settings = run.parts, run.settings
+    bert = vocabulary.trim(model.bert, texts_of(run, np.concatenate([parts.train, parts.unlabelled])), settings.vocabulary)
+    graph = model.onnx_graph(bert)
+    if bits:
+        return Deployed(model, bert, {FLOAT32: graph, INT8: quantized(graph, reduce_range=bits < 8)}, bits, "")
+    decide = partial(decisions, examples=examples_of(run, bert, parts.validation), pad_id=bert.pad_id, speed=speed_of(model))
+    texts = f"{'test' if parts.validation is parts.test else 'validation'} {'pairs' if run.corpus.pairs else 'texts'}"
+    labels = run.corpus.labels[parts.validation]
+    int8, bits, words = choose_int8(graph, decide, labels, settings.int8_disagreement, texts)
+    return Deployed(model, bert, {FLOAT32: graph} | ({INT8: int8} if int8 else {}), bits, words)
+
+
+def speed_of(model):
+    """The speed of a TextModel that stops early, or None."""
+    return model.config.get("speed")
+
+
+def texts_of(run, indices):
+    """The texts of a run with these numbers, strings or pairs."""
+    return [run.corpus.texts[index] for index in indices]
+
+
+def examples_of(run, bert, indices):
+    """The same as the tokenizer of `bert` has them, TokenizedTexts."""
+    return TokenizedTexts.of(texts_of(run, indices), bert, run.settings.maxlen)
+
+
+def right_on_test(run, deployed):
+    """Which test texts each graph of a Deployed gets right: {name: (texts,) bool}."""
+    tested, bert = run.parts.test, deployed.bert
+    examples, speed = examples_of(run, bert, tested), speed_of(deployed.model)
+    return {name: decisions(graph, examples, bert.pad_id, speed) == run.corpus.labels[tested]
+            for name, graph in deployed.graphs.items()}
+
+
+def figures(seeds, deployed, build):
+    """What trimming and int8 cost on the test part, over all seeds of a model.
+
+    seeds: [(`training.Run`, its record)] of the model, those of `deployed` first
+    deployed: the `Deployed` of the first
+    build: (run, record) -> TextModel of another
+
+    Returns {"tokens", "all_tokens", "tokenized_otherwise", "accuracy": {name of a file: as a fraction}, "costs": {name:
+    `evaluation.compare` of the file's graph with the model as trained, of int8 with float32}}; the first four are of the first
+    seed.
+    """
+    (run, record), *others = seeds
+    right = {name: [correct] for name, correct in right_on_test(run, deployed).items()}
+    trained = [correct_answers(run, record["name"])]
+    for run_of_other, its_record in others:
+        other = deploy(run_of_other, build(run_of_other, its_record), deployed.bits)
+        answers = right_on_test(run_of_other, other)
+        for name in right:
+            right[name].append(answers[name])
+        trained.append(correct_answers(run_of_other, record["name"]))
+    whole = deployed.model.bert
+    changed = vocabulary.changed(whole, deployed.bert, texts_of(run, run.parts.test), run.settings.maxlen)
+    beside = {FLOAT32: trained, INT8: right[FLOAT32]}
+    return {
+        "tokens": deployed.bert.config["vocab_size"], "all_tokens": whole.config["vocab_size"],
+        "tokenized_otherwise": float(changed.mean()),
+        "accuracy": {name: float(of_seeds[0].mean()) for name, of_seeds in right.items()},
+        "costs": {name: compare(np.stack(of_seeds), np.stack(beside[name])) for name, of_seeds in right.items()},
+    }
+
+
+def remark_on(figures, deployed, size):
+    """What trimming and int8 cost, in words. size: bytes of model.int8.onnx, or None if it is not written"""
+    def points(name):
+        cells = difference_cells(figures["costs"][name])
+        return f"{cells[0]} points ({cells[1]})"
+
+    said = []
+    if figures["tokens"] < figures["all_tokens"]:
+        said.append(f"Vocabulary: {figures['tokens']:,} of {figures['all_tokens']:,} tokens are kept, "
+                    f"{figures['tokenized_otherwise']:.1%} of the test texts are tokenized otherwise, {points(FLOAT32)} there.")
+    written = f"{size / 1e6:.3g} MB" if size else "not written"
+    tested = f"; on the test part {points(INT8)}" if size else ""
+    said.append(f"int8 ({deployed.bits} bits): {written}, {deployed.words}{tested}.")
+    return " ".join(said)

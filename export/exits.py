@@ -1,0 +1,115 @@
+"""A model that stops early as it is deployed: its graphs, and the clock beside models that compute all their layers."""
+
+import numpy as np
+
+from common.bert import read_encoder, swap_pad_id, with_head
+from common.early_exit import early_exit_graph, with_embeddings
+from export import exit_graph, onnx_graph
+from export.costs import SIZES
+from export.deployed import TextModel
+from export.onnx_files import asking
+from export.timing import turns
+
+LATENCIES = {"latency_ms": lambda graph: graph, "int8_latency_ms": onnx_graph.quantized}  # what is timed under each name
+
+
+def exit_model(pieces, start, uncertainty, top_k, heads, speed):
+    """A trained `early_exit.ExitModel` as a TextModel.
+
+    pieces: the ExitModel
+    start: the `data.berts.Bert` that its encoder was built from
+    uncertainty: probabilities (texts, classes) -> u (texts,), from 0 to 1
+    top_k: of the highest probabilities that it looks at; 0: all
+    heads: of a branch's self-attention
+    speed: from 0 to 1, unless it is asked at another
+    """
+    *branches, head = pieces.branches
+
+    def graph(bert):
+        return early_exit_graph(with_embeddings(pieces, bert), uncertainty, pad_id=bert.pad_id)
+
+    def onnx_of(bert):
+        bert = bert if pieces.branch_headed else with_head(bert, head)
+        weights = [branch.get_weights() for branch in (pieces.branches if pieces.branch_headed else branches)]
+        return exit_graph.exit_graph(bert, weights, heads, top_k)
+
+    return TextModel(read_encoder(pieces.encoder, start), graph, onnx_of, config={"speed": speed})
+
+
+def teacher_graph(heads, classifier, bert=None):
+    """A BertClassifier whose head is a branch, or linear, as an onnx.ModelProto that computes all its layers.
+
+    heads: of the branch's self-attention; 0 says that the head is linear
+    classifier: the BertClassifier
+    bert: its encoder, if not just as it is
+    """
+    bert = bert or read_encoder(classifier.encoder, classifier.start)
+    if heads:
+        return exit_graph.teacher_graph(bert, classifier.head.get_weights(), heads)
+    return onnx_graph.text_graph(with_head(bert, classifier.head))
+
+
+def exit_times(run, plain, stopping, flops):
+    """Time models on test texts of a run, taking turns: a quarter of them by themselves ("1"), all in batches of 32 ("32").
+
+    run: `training.Run`, with speeds and timed_examples among its settings
+    plain: {name: onnx.ModelProto} of models that compute all their layers
+    stopping: {name: onnx.ModelProto} of models that take a speed
+    flops: tokens of a text -> as `early_exit.exit_curve` takes them
+
+    Returns {"tokens": of these texts on average, name of a plain one: {"latency_ms", "int8_latency_ms": {"1": ms, "32": ms}},
+    name of a stopping one: [{"latency_ms", "int8_latency_ms": {"1": {"ms", "flops_speedup", "mean_layers"}, "32": …}} of each
+    speed]}. ms are means over batches; the other two are computed for the very texts and lengths that were timed: what the time
+    is to be held against.
+    """
+    speeds = [np.array(speed, np.float32) for speed in run.settings.speeds]
+    graphs = {(name, key): make(graph) for name, graph in (plain | stopping).items() for key, make in LATENCIES.items()}
+    starts = {name: asking(graph) for name, graph in graphs.items()}
+    makers = {(name, key, None): start for (name, key), start in starts.items() if name in plain}
+    for (name, key), start in starts.items():
+        if name in stopping:
+            makers |= {(name, key, place): _at(start, speed) for place, speed in enumerate(speeds)}
+    indices = np.random.default_rng(run.seed).permutation(run.parts.test)[: run.settings.timed_examples]
+    times = {name: {key: {} for key in LATENCIES} for name in plain}
+    times |= {name: [{key: {} for key in LATENCIES} for _ in speeds] for name in stopping}
+    for size in SIZES:
+        some = indices[: -(-len(indices) // 4)] if size == 1 else np.resize(indices, -(-len(indices) // size) * size)
+        batches = [_inputs(run, some[i : i + size]) for i in range(0, len(some), size)]
+        for (name, key, place), seconds in turns(makers, batches, rounds=3).items():
+            ms = 1000 * float(seconds.mean())
+            if place is None:
+                times[name][key][str(size)] = ms
+            else:
+                times[name][place][key][str(size)] = {"ms": ms} | expected_speedup(batches, makers[name, key, place](), flops)
+    return times | {"tokens": float(run.examples.lengths(indices).mean())}
+
+
+def _at(start, speed):
+    """() -> function of a batch without a speed."""
+    def start_at():
+        ask = start()
+        return lambda batch: ask((*batch, speed))
+
+    return start_at
+
+
+def _inputs(run, indices):
+    """(token ids, segment ids) of examples as the tokenizer pads them."""
+    token_ids, segment_ids = run.examples.inputs(indices)
+    return np.array(swap_pad_id(token_ids, run.bert.pad_id)), segment_ids
+
+
+def expected_speedup(batches, ask, flops):
+    """{"flops_speedup", "mean_layers"} of these batches, at the lengths that they are padded to.
+
+    batches: [(token ids, segment ids)]
+    ask: batch -> [probabilities, layers used, …]
+    flops: tokens of a text -> as `early_exit.exit_curve` takes them
+    """
+    teacher_flops, exit_flops, layers = 0, 0, []
+    for batch in batches:
+        whole, through = flops(batch[0].shape[1])
+        layers.append(ask(batch)[1])
+        teacher_flops += whole * len(layers[-1])
+        exit_flops += through[layers[-1] - 1].sum()
+    return {"flops_speedup": float(teacher_flops / exit_flops), "mean_layers": float(np.concatenate(layers).mean())}

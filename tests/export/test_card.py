@@ -1,0 +1,65 @@
+"""export.card: the lines on a student's card answer as the trained model does, where nothing of this project is."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from common.report.tables import student_table
+from data.parts import Parts
+from export import card, onnx_graph
+from tests import tiny
+from tests.alone import ask_card
+from tests.taken import CLASSES, LINES
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["texts", "pairs"])
+def carded(request, taken, tmp_path_factory):
+    """(a student's folder with model.onnx, its run, what writes its card): of texts, of pairs."""
+    folder = shutil.copytree(taken.folder, tmp_path_factory.mktemp("run") / "student")
+    onnx.save(onnx_graph.text_graph(taken.classifier.bert), folder / "model.onnx")
+    couples = [*zip(LINES, LINES[::-1], strict=True)]
+    corpus = SimpleNamespace(name="a", classes=CLASSES, labels=np.zeros(len(LINES), int), pairs=request.param,
+                             texts=couples if request.param else LINES)
+    parts = Parts(np.arange(8), np.arange(0), np.arange(len(LINES)), np.arange(2))
+    run = SimpleNamespace(bert=taken.bert, parts=parts, corpus=corpus, examples=tiny.tokenized(corpus.texts, taken.bert),
+                          settings=SimpleNamespace(maxlen=16, int8_disagreement=100.0))
+    best = {"name": "alone", "seed": 0, "layers": 2, "accuracy": 0.5, "parameters": 9, "latency_ms": {"1": 1.0, "32": 2.0}}
+    table = student_table(None, best, [])
+
+    def write_card():
+        text = card.model_card("One.\n\nTwo.", run, best, taken.bert, table, folder)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+    return folder, run, write_card
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_card_answer_as_the_trained_model(taken, carded, tmp_path):
+    """As they stand, and with other texts; by float32 to 1e-5, by int8 nearly."""
+    folder, run, write_card = carded
+    for int8 in (False, True):
+        if int8:
+            onnx.save(onnx_graph.quantized(onnx.load(folder / "model.onnx")), folder / "model.int8.onnx")
+        write_card()
+        for texts in (None, run.corpus.texts):
+            asked, found, printed = ask_card(folder, tmp_path, texts)
+            assert len(asked) == len(found) == len(printed) and isinstance(asked[0], tuple) == run.corpus.pairs
+            expected = taken.probabilities(asked)
+            error = np.abs(found - expected).max()
+            assert 1e-5 < error < 0.05 if int8 else error < 1e-5
+            for text, p, line in zip(asked, found, printed, strict=True):
+                assert line == f"{p.max():.1%} {CLASSES[p.argmax()]}: {text}"
+
+
+def test_a_card_says_only_what_is_there(carded, tmp_path):
+    folder, run, _ = carded
+    shutil.copy(folder / "model.onnx", tmp_path)
+    section = card.onnx_section(run, {"speed": 0.3}, run.bert, tmp_path)
+    assert '"speed": np.array(0.3, np.float32)}' in section and ("type_ids" in section) == run.corpus.pairs
+    assert section.startswith("By `model.onnx`:") and "speed" not in card.onnx_section(run, {}, run.bert, tmp_path)
+    (tmp_path / "model.int8.onnx").write_bytes(b"")
+    section = card.onnx_section(run, {}, run.bert, tmp_path)
+    assert section.startswith("By `model.int8.onnx`; `model.onnx` is the same in float32")

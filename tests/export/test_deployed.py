@@ -1,0 +1,127 @@
+"""export.deployed: a student with fewer tokens and in int8, and what that costs over the seeds."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.bert import build_classifier
+from common.evaluation import compare
+from common.files import write_array
+from common.training import Run
+from data import berts
+from data.parts import Parts
+from export import deployed as deploying
+from export import onnx_files
+from export.deployed import Deployed, deploy, figures, remark_on, text_model
+from export.student import write_files
+from tests import tiny
+
+LETTERS = [*"wx0123456789", *(f"##{character}" for character in "wx0123456789")]
+WORDS = LETTERS + [f"w{i}" for i in range(20, 99)]
+
+
+@pytest.fixture(scope="module")
+def spelled(tmp_path_factory):
+    """A run of texts of some words: those of training have w20 to w49, those of the test part now and then w90 to w98."""
+    bert = berts.load(str(tiny.write_bert(tmp_path_factory.mktemp("bert"), words=WORDS)))
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{i}" for i in rng.integers(20, 50, 6)) for _ in range(60)]
+    texts[48:52] = ["w20 w91 w22", "w98", "w21 x", "w22 w97"]
+    parts = Parts(np.arange(20), np.arange(20, 24), np.arange(24, 40), np.arange(40, 60))
+    corpus = SimpleNamespace(texts=texts, labels=np.arange(60) % 3, classes=["a", "b", "c"], pairs=False)
+    settings = SimpleNamespace(vocabulary=60, int8_disagreement=100.0, maxlen=16, precision="float32")
+    run = Run(settings, 0, corpus, tiny.tokenized(texts, bert), parts, tmp_path_factory.mktemp("run"), bert)
+    return run, text_model(classifier_of(bert))
+
+
+def classifier_of(bert, seed=0):
+    classifier = build_classifier(berts.keep_layers(bert, [0]), 3, dropout=0.0)
+    rng = np.random.default_rng(seed)
+    classifier.head.set_weights([rng.normal(0, 1, shape).astype(np.float32) for shape in ((32, 3), (3,))])
+    return classifier
+
+
+def test_files_of_fewer_tokens_answer_as_the_trained_model(spelled, tmp_path):
+    """write_files itself holds them against it; texts of w9x are read in pieces and may be answered otherwise."""
+    run, model = spelled
+    trimmed = deploy(run, model)
+    assert trimmed.bert.config["vocab_size"] == 60 and model.bert.config["vocab_size"] == 120
+    for word in ("w20", "w49", "##7", "x", "[CLS]"):
+        assert trimmed.bert.tokenizer.token_to_id(word) is not None, word
+    assert trimmed.bert.tokenizer.token_to_id("w98") is None
+    write_files(tmp_path, run, trimmed)
+    again = berts.load(str(tmp_path), classifier=True)
+    assert again.config["vocab_size"] == 60 and again.tokenizer.encode("w98").tokens == ["[CLS]", "w", "##9", "##8", "[SEP]"]
+
+
+def test_another_model_in_the_files_is_noticed(spelled, tmp_path):
+    """The trained model has another head than the files; the ONNX graph is of another model than the SavedModel."""
+    run, model = spelled
+    right = deploy(run, model)
+    other = text_model(classifier_of(run.bert, seed=1))
+    with pytest.raises(RuntimeError, match="saved_model differs"):
+        trained = replace(model, graph=lambda bert: other.graph(other.bert) if bert is model.bert else model.graph(bert))
+        write_files(tmp_path, run, Deployed(trained, right.bert, right.graphs, 8, ""))
+    with pytest.raises(RuntimeError, match="model.onnx, probabilities differs"):
+        graphs = {onnx_files.FLOAT32: other.onnx_graph(other.bert)}
+        write_files(tmp_path, run, Deployed(model, model.bert, graphs, 8, ""))
+
+
+def test_the_vocabulary_never_rests_on_validation_or_test_texts(spelled, monkeypatch):
+    seen = []
+    monkeypatch.setattr(deploying.vocabulary, "trim", lambda bert, texts, size: seen.append((texts, size)) or bert)
+    run, model = spelled
+    deploy(run, model)
+    assert seen == [(run.corpus.texts[:24], 60)]
+
+
+def test_int8_is_judged_by_the_validation_part_alone(spelled, monkeypatch):
+    run, model = spelled
+    asked = []
+
+    def choose(graph, decide, labels, disagreement, texts):
+        asked.append((decide(graph), labels, disagreement, texts))
+        return None, 7, "words"
+
+    monkeypatch.setattr(deploying, "choose_int8", choose)
+    found = deploy(run, model)
+    assert [*found.graphs] == ["model.onnx"] and (found.bits, found.words) == (7, "words")
+    decided, labels, disagreement, texts = asked[0]
+    np.testing.assert_array_equal(labels, run.corpus.labels[24:40])
+    assert len(decided) == 16 and (disagreement, texts) == (100.0, "validation texts")
+
+
+def test_what_it_costs_is_measured_over_all_seeds(spelled, monkeypatch):
+    """Made-up answers: float32 loses one of 20 in seed 1, int8 one more in either."""
+    run, model = spelled
+    runs = [replace(run, seed=seed) for seed in (1, 0)]
+    labels = run.corpus.labels[run.parts.test]
+    for each in runs:
+        write_array(each.stage("alone") / "test_logits.npy", np.eye(3)[labels])
+    wrong = iter([1, 2, 0, 1])
+    made = Deployed(model, model.bert, {"model.onnx": "32", "model.int8.onnx": "8"}, 7, "")
+    asked = []
+    monkeypatch.setattr(deploying, "deploy", lambda run, model, bits: asked.append((run.seed, model, bits)) or made)
+    monkeypatch.setattr(deploying, "decisions", lambda *_: (labels + (np.arange(20) < next(wrong))) % 3)
+    record = {"name": "alone"}
+    found = figures([(each, record) for each in runs], made, lambda run, record: (run.seed, record["name"]))
+    assert asked == [(0, (0, "alone"), 7)]
+    assert found["tokens"] == found["all_tokens"] == 120 and found["tokenized_otherwise"] == 0
+    assert found["accuracy"] == {"model.onnx": 0.95, "model.int8.onnx": 0.9}
+    float32, int8 = (np.array([np.arange(20) >= n for n in counts]) for counts in ((1, 0), (2, 1)))
+    assert found["costs"] == {"model.onnx": compare(float32, np.ones((2, 20), bool)), "model.int8.onnx": compare(int8, float32)}
+
+
+def test_what_is_said_of_it():
+    cost = {"difference": -0.0012, "ci95": [-0.004, 0.0016], "p_value": 0.4}
+    measured = {"tokens": 8000, "all_tokens": 30522, "tokenized_otherwise": 0.0314,
+                "costs": {"model.onnx": cost, "model.int8.onnx": cost}}
+    made = Deployed(None, None, {}, 8, "answers as float32 on 99.75 % of the validation texts, +0.00 points there")
+    said = remark_on(measured, made, 8_912_000)
+    assert said == ("Vocabulary: 8,000 of 30,522 tokens are kept, 3.1% of the test texts are tokenized otherwise, -0.12 points "
+                    "(-0.40 to +0.16) there. int8 (8 bits): 8.91 MB, answers as float32 on 99.75 % of the validation texts, "
+                    "+0.00 points there; on the test part -0.12 points (-0.40 to +0.16).")
+    said = remark_on(measured | {"tokens": 30522}, made, None)
+    assert said == "int8 (8 bits): not written, answers as float32 on 99.75 % of the validation texts, +0.00 points there."

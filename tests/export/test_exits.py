@@ -1,0 +1,73 @@
+"""export.exits: which texts are timed, and what the clock is held against."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from common.batches import TokenizedTexts
+from export.exits import exit_times, expected_speedup
+
+FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
+
+
+def test_what_the_clock_is_held_against():
+    """Each batch counts at the length it is padded to; a text of 8 tokens that leaves first, one of 16 that stays."""
+    batches = [(np.zeros((1, 8), np.int32),), (np.zeros((1, 16), np.int32),)]
+
+    def ask(batch):
+        return [None, np.array([1 if batch[0].shape[1] == 8 else 4])]
+
+    found = expected_speedup(batches, ask, lambda tokens: (tokens * FLOPS[0], tokens * FLOPS[1]))
+    assert found["mean_layers"] == 2.5
+    assert found["flops_speedup"] == pytest.approx((8 + 16) * 400 / (8 * 110 + 16 * 410))
+
+
+def graph(stops_early):
+    """A graph that answers nothing: layers_used is 1 for speed 1 and 4 for less."""
+    texts = [helper.make_tensor_value_info(name, TensorProto.INT32, (None, None)) for name in ("token_ids", "segment_ids")]
+    nodes = [helper.make_node("Cast", ["token_ids"], ["probabilities"], to=TensorProto.FLOAT)]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, (None, None))]
+    arrays = [onnx.numpy_helper.from_array(np.array(value, dtype), name)
+              for name, value, dtype in (("one", 1, np.float32), ("first", 1, np.int32), ("last", 4, np.int32),
+                                         ("place", 0, np.int64), ("nothing", 0, np.int32))]
+    if stops_early:
+        texts.append(helper.make_tensor_value_info("speed", TensorProto.FLOAT, ()))
+        nodes += [helper.make_node("Equal", ["speed", "one"], ["at once"]),
+                  helper.make_node("Where", ["at once", "first", "last"], ["layers"]),
+                  helper.make_node("Gather", ["segment_ids", "place"], ["column"], axis=1),
+                  helper.make_node("Mul", ["column", "nothing"], ["zeros"]),
+                  helper.make_node("Add", ["zeros", "layers"], ["layers_used"])]
+        outputs.append(helper.make_tensor_value_info("layers_used", TensorProto.INT32, (None,)))
+    model = helper.make_graph(nodes, "made up", texts, outputs, arrays)
+    return helper.make_model(model, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
+    """By themselves and in batches of 32, the last of which is filled up; in either precision, at each speed."""
+    seen = []
+
+    def turns(makers, batches, rounds):
+        seen.append(batches)
+        return {name: np.full(len(batches), 0.001 * len(batches[0][0])) for name in makers}
+
+    monkeypatch.setattr("export.exits.turns", turns)
+    monkeypatch.setattr("export.exits.LATENCIES", {"latency_ms": lambda made: made, "int8_latency_ms": lambda made: made})
+    examples = TokenizedTexts(np.arange(1, 241, dtype=np.int32), np.arange(0, 241, 6))
+    run = SimpleNamespace(
+        seed=0, examples=examples, bert=SimpleNamespace(pad_id=3), parts=SimpleNamespace(test=np.arange(1, 40)),
+        settings=SimpleNamespace(speeds=(0.0, 1.0), timed_examples=36),
+    )
+    found = exit_times(run, {"teacher": graph(False)}, {"fast": graph(True)}, lambda tokens: FLOPS)
+    assert found["tokens"] == 6
+    assert found["teacher"] == {key: {"1": 1.0, "32": 32.0} for key in ("latency_ms", "int8_latency_ms")}
+    for key in ("latency_ms", "int8_latency_ms"):
+        assert [at_speed[key]["32"]["mean_layers"] for at_speed in found["fast"]] == [4, 1]
+        assert found["fast"][1][key]["1"] == {"ms": 1.0, "flops_speedup": pytest.approx(400 / 110), "mean_layers": 1.0}
+    for batches, size, count in zip(seen, (1, 32), (9, 36), strict=True):
+        assert {len(ids) for ids, _ in batches} == {size}
+        read = np.unique(np.concatenate([ids for ids, _ in batches])[:, 0])
+        assert len(read) == count and 1 not in read  # the first text is not of the test part
+        assert all((ids[:, 6:] == 3).all() for ids, _ in batches)  # padded as the tokenizer pads
