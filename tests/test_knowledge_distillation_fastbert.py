@@ -18,11 +18,13 @@ from common import InputError, training
 from common.backend import keras, set_seed, tf
 from common.bert import build_encoder, read_encoder
 from common.devices import fresh_session
-from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_graph, exit_flops, exit_layers, teacher_graph
+from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_graph, exit_flops, exit_layers
 from common.evaluation import predict
 from common.training import Run
 from data import berts, students, teachers, texts
 from data.parts import UNLABELLED, split
+from export.exits import teacher_graph
+from export.onnx_files import asking
 from export.predict import predict as ask
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
@@ -248,9 +250,10 @@ def test_each_answer_is_that_of_its_exit_branch(run, answers, plain, speed, batc
 
 
 @pytest.mark.slow
-def test_the_teacher_that_is_timed_is_the_last_exit(run, fast, plain):
-    inputs = run.examples.inputs(run.parts.test[:20])
-    np.testing.assert_allclose(teacher_graph(fast)(*inputs), plain[:20, -1], atol=1e-5)
+def test_the_teacher_that_is_timed_is_the_last_exit(run, plain):
+    ask = asking(teacher_graph(script.HEADS, script.trained_teacher(run, "teacher")))()
+    found, = ask(run.examples.inputs(run.parts.test[:20]))
+    np.testing.assert_allclose(found, softmax(plain[:20, -1], axis=-1), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -476,12 +479,15 @@ def test_flops_are_those_of_the_matrix_products(untrained):
         return sum(2 * a * b * c for a, b, c in products)
 
     found = script.costs(untrained, tokens)
-    assert found == {"layer": flops(layer), "branch": flops(branch), "head": flops(branch)}
-    dense = replace(untrained, settings=replace(DEMO, teacher_head="dense"))
-    assert script.costs(dense, tokens)["head"] == flops([(1, hidden, 4)])
-    whole, through = exit_flops(script.costs(dense, tokens), 4)
-    assert whole == 4 * found["layer"] + flops([(1, hidden, 4)])
-    assert through.tolist() == [found["layer"] * k + found["branch"] * k for k in (1, 2, 3)] + [whole + 3 * found["branch"]]
+    assert found == {"layer": flops(layer), "last": flops(layer), "branch": flops(branch), "head": flops(branch)}
+    dense = script.costs(replace(untrained, settings=replace(DEMO, teacher_head="dense")), tokens)
+    assert dense["head"] == flops([(1, hidden, 4)]) and dense["branch"] == found["branch"]
+    heads = 4
+    cls_alone = [(1, hidden, hidden)] * 4 + [(heads, hidden, tokens)] * 2 + [(1, hidden, inner)] * 2
+    assert dense["last"] == flops(cls_alone)
+    whole, through = exit_flops(dense, 4)
+    assert whole == 3 * found["layer"] + flops([*cls_alone, (1, hidden, 4)])
+    assert through.tolist() == [(found["layer"] + found["branch"]) * k for k in (1, 2, 3)] + [whole + 3 * found["branch"]]
 
 
 POINTS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.899, "mean_layers": 3.0},
@@ -623,15 +629,13 @@ def test_smoke_predict_tells_the_layers(finished, capsys):
 @pytest.mark.parametrize("top_k", [0, 2])
 def test_onnxruntime_answers_alike(run, answers, plain, top_k):
     """A trained FastBERT's graph of the script's own making; one with a dense head is asked in the tests of `original`."""
-    onnxruntime = pytest.importorskip("onnxruntime")
     run = replace(run, settings=replace(run.settings, uncertainty_top_k=top_k))
-    model = script.student_model(run, {"name": "fastbert", "speed": 0.5}).onnx_graph()
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    token_ids, segment_ids = run.examples.inputs(run.parts.test[:30])
+    model = script.student_model(run, {"name": "fastbert", "speed": 0.5})
+    ask, (token_ids, segment_ids) = asking(model.onnx_graph(model.bert))(), run.examples.inputs(run.parts.test[:30])
     for speed in SPEEDS:
-        inputs = {"token_ids": token_ids, "segment_ids": segment_ids, "speed": np.array(speed, np.float32)}
+        outputs = ask((token_ids, segment_ids, np.array(speed, np.float32)))
         clear = ~near(uncertainties(plain[:30], top_k), speed)
-        for name, found in zip(("probabilities", "layers_used", "uncertainty"), session.run(None, inputs), strict=True):
+        for name, found in zip(("probabilities", "layers_used", "uncertainty"), outputs, strict=True):
             expected = answers[top_k](token_ids, segment_ids, speed)[name].numpy()
             np.testing.assert_allclose(found[clear], expected[clear], atol=1e-5)
 
@@ -642,7 +646,7 @@ def modified(folder, pattern):
 
 @pytest.mark.slow
 def test_smoke_the_teacher_can_be_asked(finished, run):
-    """Its classifier is a branch, which Hugging Face's files do not hold: the SavedModel does."""
+    """Its classifier is a branch, which Hugging Face's files do not hold: ONNX and the SavedModel do."""
     folder = finished[1]
     teacher, asked = students.load(folder / "teacher"), run.parts.test[:20]
     found = students.ask(teacher, [run.corpus.texts[index] for index in asked])["probabilities"]
@@ -656,17 +660,17 @@ def test_smoke_the_teacher_can_be_asked(finished, run):
 def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     """What only says how to look at a finished run may be changed; what would train other weights is refused."""
     monkeypatch.setattr(script, "write_teacher", lambda *words, **more: None)  # both as before
-    monkeypatch.setattr(script, "write_student", lambda *words: ("", []))
+    monkeypatch.setattr(script, "write_student", lambda *words: ("", [], {"student": {"files": []}}))
     words, folder, _ = finished
-    stages, clocks = modified(folder, "seed-0/*/record.json"), modified(folder, "seed-0/clock-*.json")
+    stages, clocks = modified(folder, "seed-0/*/record.json"), modified(folder, "seed-0/times-*.json")
     chosen = start(script, *words, "--accuracy-drop", 50)  # the same speeds: nothing is timed again
     assert chosen.returncode == 0 and "the highest that loses at most 50 points" in chosen.stdout
-    assert modified(folder, "seed-0/clock-*.json") == clocks
+    assert modified(folder, "seed-0/times-*.json") == clocks
     words = [*words, "--experiments", "fastbert"]  # one row less to time
     again = start(script, *words, "--accuracy-drop", 50, "--speeds", 0, 0.3, 1, "--uncertainty-top-k", 2)
     assert again.returncode == 0, again.stderr
     assert modified(folder, "seed-0/*/record.json") == stages
-    assert "of all classes" in again.stdout and len(modified(folder, "seed-0/clock-*.json")) == len(clocks) + 1
+    assert "of all classes" in again.stdout and len(modified(folder, "seed-0/times-*.json")) == len(clocks) + 1
     told = json.loads((folder / "results.json").read_text())["models"][2]
     u = uncertainties(np.load(folder / "seed-0" / "fastbert-branches" / "test_logits.npy"), 2)
     assert told["exits"][1]["mean_layers"] == pytest.approx(exit_layers(u, 0.3).mean())
