@@ -1,0 +1,179 @@
+"""A BERT with fewer tokens: those that a task's texts use, and those that keep any other text readable.
+
+Most parameters of a small student are embeddings of tokens that its texts never use. Which of them go is decided here, and both
+the embeddings and the tokenizer are made anew without them. This module loads no TensorFlow; reading a BERT is the work of
+`data.berts`.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from common import InputError
+from data.tokenizing import tokenize
+
+EMBEDDINGS = "bert/embeddings/word_embeddings"
+WORD_START = "▁"  # which a Unigram puts where a word begins
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # how a Unigram with byte_fallback writes a character that it does not have
+CHUNK_SIZE = 1_000  # texts that are tokenized at once: whole ones, and the tokenizer's own objects are large
+
+
+def trim(bert, texts, size):
+    """A BERT with `size` tokens of its vocabulary, which keep their order and their embeddings; all else is as it was.
+
+    Kept are, in this order, (1) the tokens that the tokenizer itself names, such as [CLS], [UNK] and padding, and all single
+    characters, even where these are more than `size`; (2) the tokens that the texts use, the most frequent first; (3) those
+    that come first in the vocabulary, which is about the order of frequency in what the BERT was pretrained on.
+
+    So a text of tokens that are kept has the same tokens as before, and any other is read in shorter pieces. None of its words
+    becomes unknown, provided that each character in the vocabulary is also a token by itself, as BERTs have it.
+
+    bert: a `berts.Bert` whose tokenizer is a WordPiece or a Unigram
+    texts: strings or pairs of strings: training and unlabelled ones. Never those of validation or test: scores would rest on
+        having seen them
+    size: tokens, special ones included; 0, or as many as there are: the BERT comes back as it is
+
+    Raises InputError for a tokenizer of another kind.
+    """
+    if size == 0 or bert.config["vocab_size"] <= size:
+        return bert
+    settings = json.loads(bert.tokenizer.to_str())
+    model, mentions = settings["model"], _mentions(settings)
+    if model["type"] not in ("WordPiece", "Unigram"):
+        raise InputError(f"--vocabulary {size}: {bert.source} has a {model['type']} tokenizer, and only WordPiece and Unigram "
+                         "ones can be trimmed; --vocabulary 0 does without")
+    tokens, ids = _vocabulary(model)
+    known = set(tokens)
+    outside = {entry["content"]: entry["id"] for entry in settings["added_tokens"] if entry["content"] not in known}
+    named = {holder[key] for holder, key in mentions} | {bert.pad_id}
+    named |= {number for token, number in zip(tokens, ids, strict=True) if token == model.get("unk_token")}
+    others = [*outside.values(), *sorted(named - {*ids, *outside.values()})]  # the library numbers added tokens in this order
+    kept = _choose(bert.tokenizer, model, tokens, ids, named, count_tokens(texts, bert.tokenizer), size - len(others))
+    rows = [ids[place] for place in kept] + others
+    new_ids = {old: new for new, old in enumerate(rows)}
+
+    for holder, key in mentions:
+        holder[key] = new_ids[holder[key]]
+    if model["type"] == "WordPiece":
+        model["vocab"] = {tokens[place]: new for new, place in enumerate(kept)}
+    else:
+        model["vocab"] = [model["vocab"][place] for place in kept]
+    config = bert.config | {"vocab_size": len(rows)}
+    config |= {key: new_ids.get(value) for key, value in config.items() if key.endswith("_token_id") and isinstance(value, int)}
+    tokenizer = Tokenizer.from_str(json.dumps(settings, ensure_ascii=False))
+    weights = bert.weights | {EMBEDDINGS: bert.weights[EMBEDDINGS][rows]}
+    return replace(bert, config=config, weights=weights, tokenizer=tokenizer, pad_id=new_ids[bert.pad_id])
+
+
+def count_tokens(texts, tokenizer):
+    """How often texts use each token, special ones left out: a Counter {token id: times}.
+
+    texts: strings or pairs of strings, counted whole: what follows where a text is cut off tells of the others' words too
+    tokenizer: of the `tokenizers` library
+    """
+    tokenizer = _uncut(tokenizer)
+    texts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
+    counts = Counter()
+    for start in range(0, len(texts), CHUNK_SIZE):
+        for encoding in tokenizer.encode_batch_fast(texts[start : start + CHUNK_SIZE], add_special_tokens=False):
+            counts.update(encoding.ids)
+    return counts
+
+
+def changed(before, after, texts, maxlen):
+    """Which texts are tokenized otherwise by a trimmed BERT: (texts,) bool.
+
+    before: a `berts.Bert`
+    after: what `trim` has made of it
+    texts: strings, or pairs of strings
+    maxlen: tokens that texts are cut to: what comes later is not compared
+    """
+    new_ids = np.full(before.config["vocab_size"], -1)
+    for token, number in before.tokenizer.get_vocab().items():
+        new = after.tokenizer.token_to_id(token)
+        new_ids[number] = -1 if new is None else new
+    old, old_offsets, _ = tokenize(texts, _uncut(before.tokenizer), maxlen)
+    new, new_offsets, _ = tokenize(texts, _uncut(after.tokenizer), maxlen)
+    spans = zip(pairwise(old_offsets), pairwise(new_offsets), strict=True)
+    return np.array([not np.array_equal(new_ids[old[a:b]], new[c:d]) for (a, b), (c, d) in spans], bool)
+
+
+def _uncut(tokenizer):
+    """A copy that neither cuts nor pads: to set that on a tokenizer itself would change it for whoever else has it."""
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _vocabulary(model):
+    """(tokens, their ids), lists in the order of the ids. model: that of a tokenizer.json"""
+    if model["type"] == "Unigram":
+        return [token for token, _ in model["vocab"]], list(range(len(model["vocab"])))
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    return tokens, [model["vocab"][token] for token in tokens]
+
+
+def _mentions(settings):
+    """[(dict or list, key)] of the token ids that the content of a tokenizer.json has outside its vocabulary."""
+    mentions = [(entry, "id") for entry in settings["added_tokens"]]
+    if settings["padding"]:
+        mentions.append((settings["padding"], "pad_id"))
+    if settings["model"].get("unk_id") is not None:
+        mentions.append((settings["model"], "unk_id"))
+    processors = [settings["post_processor"] or {}]
+    for processor in processors:  # which grows: a Sequence has more of them
+        processors += processor.get("processors", [])
+        mentions += [(processor[end], 1) for end in ("cls", "sep") if end in processor]
+        for special in processor.get("special_tokens", {}).values():
+            mentions += [(special["ids"], i) for i in range(len(special["ids"]))]
+    return mentions
+
+
+def _choose(tokenizer, model, tokens, ids, named, counts, size):
+    """Places in `tokens` of those to keep, ascending: (kept,) int. See `trim`.
+
+    named: ids that are kept in any case
+    counts: of `count_tokens`
+    size: tokens to keep; more are if there have to be
+    """
+    prefix = model.get("continuing_subword_prefix", "")  # of WordPiece: "##"
+    isolated, bytes_needed = _isolated_by(tokenizer), model.get("byte_fallback", False)
+
+    def single(token):
+        return len(token.removeprefix(prefix or WORD_START)) <= 1
+
+    def inside_isolated(token):
+        """Whether it is "##c" of a character c that is always a word of its own, as Chinese ones are."""
+        return bool(prefix) and token.startswith(prefix) and single(token) and isolated(token[-1])
+
+    never = np.array([  # used by any text: of two pieces of one name a Unigram reads the last
+        token.startswith("[unused") or inside_isolated(token) or tokenizer.token_to_id(token) != number
+        for token, number in zip(tokens, ids, strict=True)
+    ], bool)
+    needed = np.array([
+        number in named or (single(token) and not useless) or (bytes_needed and bool(BYTE.fullmatch(token)))
+        for token, number, useless in zip(tokens, ids, never, strict=True)
+    ], bool)
+    used = np.array([counts[number] for number in ids])
+    rarity = [-score for _, score in model["vocab"]] if model["type"] == "Unigram" else ids
+    order = np.lexsort((rarity, never, -used, ~needed))  # the last key counts first; of equal ones the lower id
+    return np.sort(order[: max(size, needed.sum())])
+
+
+def _isolated_by(tokenizer):
+    """character -> whether the tokenizer always makes it a word of its own, by what it does with one among others."""
+    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+
+    def isolated(character):
+        text = f"a{character}1{character}{character}"
+        text = normalizer.normalize_str(text) if normalizer else text
+        words = [word for word, _ in pre_tokenizer.pre_tokenize_str(text)] if pre_tokenizer else [text]
+        return words == ["a", character, "1", character, character]
+
+    return isolated
