@@ -64,7 +64,8 @@ def trim(bert, texts, size):
     else:
         model["vocab"] = [model["vocab"][place] for place in kept]
     config = bert.config | {"vocab_size": len(rows)}
-    config |= {key: new_ids.get(value) for key, value in config.items() if key.endswith("_token_id") and isinstance(value, int)}
+    config |= {key: new_ids.get(value) if isinstance(value, int) else None
+               for key, value in config.items() if key.endswith("_token_id")}
     tokenizer = Tokenizer.from_str(json.dumps(settings, ensure_ascii=False))
     weights = bert.weights | {EMBEDDINGS: bert.weights[EMBEDDINGS][rows]}
     return replace(bert, config=config, weights=weights, tokenizer=tokenizer, pad_id=new_ids[bert.pad_id])

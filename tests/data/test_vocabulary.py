@@ -206,7 +206,8 @@ PIECES = [("▁", -3.0), ("e", -4.0), ("▁the", -5.0), ("▁e", -9.0), ("cat", 
     ("size", "texts", "kept"),
     [
         (1, [], []), (16, ["the house"], ["▁the"]), (16, ["cat", "house house"], ["▁house"]),
-        (17, ["house"], ["▁house", "▁the"]), (18, [], ["▁the", "▁cat", "cat"]),  # then the highest scores
+        (17, ["house"], ["▁house", "▁the"]), (17, [], ["▁the", "▁cat"]),  # then the highest scores
+        (18, [], ["▁the", "▁cat", "cat"]),
     ],
 )
 def test_which_tokens_of_a_unigram_are_kept(size, texts, kept):
@@ -246,6 +247,7 @@ def test_nothing_is_done_where_nothing_has_to_go(size):
 def test_tokens_are_counted_in_whole_texts():
     tokenizer = word_piece(*KNOWN)
     tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=8)
     state, texts = tokenizer.to_str(), ["the cat s", ("cats", "the the the the the")] * 700
     ids = map(tokenizer.token_to_id, ("the", "cat", "s", "##s"))
     assert vocabulary.count_tokens(texts, tokenizer) == dict(zip(ids, (4200, 1400, 700, 700), strict=True))
@@ -255,6 +257,16 @@ def test_tokens_are_counted_in_whole_texts():
 
 
 # What names ids
+
+
+def test_the_unknown_piece_of_a_unigram_may_be_any():
+    tokenizer = Tokenizer(models.Unigram([("long", -2.0), ("▁", -3.0), ("<s>", 0.0), ("?", -9.0), ("a", -4.0)], 3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 2)])
+    after = vocabulary.trim(bert_with(tokenizer, pad_id=2), [], 1)
+    assert tokens_of(after) == ["▁", "<s>", "?", "a"] and after.tokenizer.encode("az").ids == [1, 0, 3, 2]
+    tokenizer = Tokenizer(models.Unigram([("long", -2.0), ("▁", -3.0), ("a", -4.0), ("<unk>", -9.0)], 3))
+    assert tokens_of(vocabulary.trim(bert_with(tokenizer, pad_id=1), [], 1)) == ["▁", "a", "<unk>"]
 
 
 TEMPLATE = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 8), ("[SEP]", 9)])
@@ -275,7 +287,7 @@ def test_special_tokens_have_their_new_ids_wherever_they_are_named(processor):
     tokenizer.post_processor = processor  # [CLS] and [SEP] are no added tokens, and kept all the same
     tokenizer.enable_padding(pad_id=6, pad_token="[PAD]", length=11)
     tokenizer.enable_truncation(9)
-    before = bert_with(tokenizer, pad_id=6, pad_token_id=6, bos_token_id=8, mask_token_id=2, eos_token_id=None)
+    before = bert_with(tokenizer, pad_id=6, pad_token_id=6, bos_token_id=8, mask_token_id=2, eos_token_id=[9])
     after = vocabulary.trim(before, [], 1)
     check_trimmed(before, after)
     assert tokens_of(after) == ["b", "a", "##b", "##a", "[PAD]", "[UNK]", "[CLS]", "[SEP]"] and after.pad_id == 4
@@ -299,6 +311,7 @@ def test_holes_spare_embeddings_and_tokens_from_outside_the_vocabulary():
     assert [after.tokenizer.id_to_token(number) for number in range(10)] == [*tokens, None]
     rows = after.weights[vocabulary.EMBEDDINGS][:, 0]
     assert rows.tolist() == [0, 1, 4, 5, 6, 8, 11, *outside, 30] and after.pad_id == 9
+    assert "word" not in vocabulary.trim(before, [], 9).tokenizer.get_vocab()
     assert after.tokenizer.encode("word <mine> q").tokens == ["[CLS]", "word", "<mine>", "[UNK]", "[SEP]"]
 
 
