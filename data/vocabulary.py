@@ -94,14 +94,26 @@ def changed(before, after, texts, maxlen):
     texts: strings, or pairs of strings
     maxlen: tokens that texts are cut to: what comes later is not compared
     """
-    new_ids = np.full(before.config["vocab_size"], -1)
-    for token, number in before.tokenizer.get_vocab().items():
-        new = after.tokenizer.token_to_id(token)
-        new_ids[number] = -1 if new is None else new
+    new_ids = _new_ids(before, after)
     old, old_offsets, _ = tokenize(texts, _uncut(before.tokenizer), maxlen)
     new, new_offsets, _ = tokenize(texts, _uncut(after.tokenizer), maxlen)
     spans = zip(pairwise(old_offsets), pairwise(new_offsets), strict=True)
     return np.array([not np.array_equal(new_ids[old[a:b]], new[c:d]) for (a, b), (c, d) in spans], bool)
+
+
+def lost(before, after, texts, maxlen):
+    """The share of these texts' tokens that a trimmed BERT no longer has, as a fraction. For the parameters see `changed`."""
+    ids, _, _ = tokenize(texts, _uncut(before.tokenizer), maxlen)
+    return float((_new_ids(before, after)[ids] < 0).mean())
+
+
+def _new_ids(before, after):
+    """The id that each token has after trimming, by its id before; -1 if it is gone: (tokens,) int."""
+    new_ids = np.full(before.config["vocab_size"], -1)
+    for token, number in before.tokenizer.get_vocab().items():
+        new = after.tokenizer.token_to_id(token)
+        new_ids[number] = -1 if new is None else new
+    return new_ids
 
 
 def _uncut(tokenizer):

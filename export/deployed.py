@@ -95,9 +95,9 @@ def figures(seeds, deployed, build):
     deployed: the `Deployed` of the first
     build: (run, record) -> TextModel of another
 
-    Returns {"tokens", "all_tokens", "tokenized_otherwise", "accuracy": {name of a file: as a fraction}, "costs": {name:
-    `evaluation.compare` of the file's graph with the model as trained, of int8 with float32}}; the first four are of the first
-    seed.
+    Returns {"tokens", "all_tokens", "tokenized_otherwise" and "lost_tokens", as fractions of the test texts and of their tokens,
+    "accuracy": {name of a file: as a fraction}, "costs": {name: `evaluation.compare` of the file's graph with the model as
+    trained, of int8 with float32}}; all but the last are of the first seed.
     """
     (run, record), *others = seeds
     right = {name: [correct] for name, correct in right_on_test(run, deployed).items()}
@@ -109,11 +109,11 @@ def figures(seeds, deployed, build):
             right[name].append(answers[name])
         trained.append(correct_answers(run_of_other, record["name"]))
     whole = deployed.model.bert
-    changed = vocabulary.changed(whole, deployed.bert, texts_of(run, run.parts.test), run.settings.maxlen)
+    trimmed = whole, deployed.bert, texts_of(run, run.parts.test), run.settings.maxlen
     beside = {FLOAT32: trained, INT8: right[FLOAT32]}
     return {
         "tokens": deployed.bert.config["vocab_size"], "all_tokens": whole.config["vocab_size"],
-        "tokenized_otherwise": float(changed.mean()),
+        "tokenized_otherwise": float(vocabulary.changed(*trimmed).mean()), "lost_tokens": vocabulary.lost(*trimmed),
         "accuracy": {name: float(of_seeds[0].mean()) for name, of_seeds in right.items()},
         "costs": {name: compare(np.stack(of_seeds), np.stack(beside[name])) for name, of_seeds in right.items()},
     }
@@ -127,8 +127,9 @@ def remark_on(figures, deployed, size):
 
     said = []
     if figures["tokens"] < figures["all_tokens"]:
-        said.append(f"Vocabulary: {figures['tokens']:,} of {figures['all_tokens']:,} tokens are kept, "
-                    f"{figures['tokenized_otherwise']:.1%} of the test texts are tokenized otherwise, {points(FLOAT32)} there.")
+        said.append(f"Vocabulary: {figures['tokens']:,} of {figures['all_tokens']:,} tokens. Of the test texts' tokens "
+                    f"{figures['lost_tokens']:.1%} are read in pieces, in {figures['tokenized_otherwise']:.0%} of the texts one "
+                    f"or more: {points(FLOAT32)}.")
     written = f"{size / 1e6:.3g} MB" if size else "not written"
     tested = f"; on the test part {points(INT8)}" if size else ""
     said.append(f"int8 ({deployed.bits} bits): {written}, {deployed.words}{tested}.")
