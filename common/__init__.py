@@ -4,6 +4,9 @@ import contextlib
 import os
 import sys
 
+# Since 1.29 onnxruntime tells Microsoft of every graph that it loads, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 class InputError(Exception):
     """Something the user gave cannot be used.

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.backend import tf
-from data.tokenizing import segment_ids, tokenize
-
-POOL = 32  # batches that are sorted by length together: enough to save padding
+from data.bucketing import by_length
+from data.tokenizing import padded, tokenize
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,7 @@ class TokenizedTexts:
 
         Padded with 0; tokens is a multiple of 8, for few graph shapes. Segment ids of single texts are all 0.
         """
-        lengths = self.lengths(indices)
-        token_ids = np.zeros((len(indices), -(-int(lengths.max()) // 8) * 8), np.int32)
-        for row, index, length in zip(token_ids, indices, lengths, strict=True):
-            row[:length] = self.ids[self.offsets[index] :][:length]
-        if self.first_segments is None:
-            return token_ids, np.zeros_like(token_ids)
-        return token_ids, segment_ids(self.first_segments[indices], lengths, token_ids.shape[1])
+        return padded(self.ids, self.offsets, self.first_segments, indices, multiple=8)
 
 
 @dataclass(frozen=True)
@@ -88,22 +81,6 @@ class Pixels:
 
     def inputs(self, indices):
         return self.pixels[indices]
-
-
-def by_length(lengths, batch_size, rng=None):
-    """Index arrays of one epoch's batches, texts of like length together so that little is padding.
-
-    lengths: (examples,) int
-    batch_size: examples a batch
-    rng: for training, a random order: shuffled, then sorted by length only within pools of batches, then the batches
-        shuffled; without one all is sorted, for inference
-    """
-    pool = POOL * batch_size if rng else len(lengths)
-    order = rng.permutation(len(lengths)) if rng else np.arange(len(lengths))
-    pools = (order[start : start + pool] for start in range(0, len(order), pool))
-    order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in pools])
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))] if rng else batches
 
 
 def training_batches(examples, indices, targets, batch_size, seed, first=0, replicas=(0,), num_replicas=1):

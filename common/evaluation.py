@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score
 
 from common.backend import tf
-from common.batches import by_length
+from data.bucketing import by_length
 
 
 def prediction_graph(model, examples):

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from common import InputError
-from common.backend import tf
 from common.files import write_atomic, write_json, write_text
 from data import fetching
 from data.downloading import check_sha256
@@ -204,6 +203,8 @@ def _read_config(folder):
 
 
 def _read_google(folder, checkpoints, classifier):
+    from common.backend import tf  # which takes seconds, and nothing else here needs
+
     if len(checkpoints) > 1 and folder / "bert_model.ckpt.index" not in checkpoints:
         names = ", ".join(path.name for path in checkpoints)
         raise InputError(f"{folder}: several checkpoints ({names}); keep one, or name it bert_model.ckpt.*")

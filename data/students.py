@@ -1,4 +1,8 @@
-"""A student read from its folder, and asked. Nothing of the training is needed."""
+"""A student, read from its folder and asked by onnxruntime: neither TensorFlow nor anything of the training is needed.
+
+A folder is data, whoever it came from: its graph is taken from memory and has no other files, code in it is never run, and what
+does not fit is refused in one line. A teacher is asked in the same way: `export.predict` makes a `Student` of it.
+"""
 
 import json
 from collections.abc import Callable
@@ -6,22 +10,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from tokenizers import Tokenizer
 
 from common import InputError, reason
-from common.backend import tf
 from data.berts import read_tokenizer_file
-from data.tokenizing import encode_pairs, segment_ids
+from data.bucketing import by_length
+from data.tokenizing import check_pairs, padded, tokenize
+
+FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
+MISSING = {  # what is to be said where one of them is
+    FLOAT32: ": older versions wrote a SavedModel alone; start the script of its run again, which writes student/ anew",
+    INT8: ": its kind has none, or validation did not allow it; ask without --int8",
+}
+INPUTS = dict.fromkeys(("token_ids", "segment_ids"), ("tensor(int32)", 2))  # type and how many axes
+OUTPUTS = {"probabilities": ("tensor(float)", 2)}
+EXIT_INPUTS = {"speed": ("tensor(float)", 0)}  # of a FastBERT, too
+EXIT_OUTPUTS = {"layers_used": ("tensor(int32)", 1), "uncertainty": ("tensor(float)", 1)}
+NUMBERS = {  # of config.json, and the least that each can be
+    "vocab_size": 1, "max_position_embeddings": 1, "num_hidden_layers": 1, "maxlen": 3, "pad_token_id": 0,
+}
 
 
 @dataclass(frozen=True)
 class Student:
-    """What a student/ holds."""
+    """What a student/ holds, or a teacher that is asked like one."""
 
-    answer: Callable  # its graph
+    answer: Callable  # its graph: of arrays by name, as of `ask_by`
     tokenizer: Tokenizer
     classes: list  # names, in order
-    config: dict  # entries of config.json; among them maxlen, for a FastBERT speed, and pairs if it reads these
+    config: dict  # entries of config.json; among them those of NUMBERS, for a FastBERT speed, and pairs if it reads these
+    source: str  # its folder
 
     @property
     def stops_early(self):
@@ -33,71 +52,145 @@ class Student:
         return self.config.get("pairs", False)
 
 
-def load(folder):
-    """Read the text classifier in a run's folder or its student/. Raises InputError if anything is missing or does not fit."""
+def load(folder, int8=False):
+    """Read the text classifier in a run's folder or its student/.
+
+    folder: which
+    int8: its graph in int8, instead of that in float32
+
+    Returns a `Student`. Raises InputError if anything is missing, cannot be read, or does not fit.
+    """
     folder = Path(folder)
     if (folder / "student").is_dir():
         folder = folder / "student"
     if not (folder / "config.json").is_file():
         found = "one that takes images" if (folder / "classes.json").is_file() else "no config.json in it"
         raise InputError(f"{folder}: {found}; expected a run's folder, or its student/, with a classifier of texts")
-    for name in ("tokenizer.json", "saved_model/saved_model.pb"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        classes = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
-        vocabulary, maxlen, pad_id = (int(config[key]) for key in ("vocab_size", "maxlen", "pad_token_id"))
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-        raise InputError(f"{folder / 'config.json'}: not that of a student ({why})") from None
+    path = folder / (INT8 if int8 else FLOAT32)
+    for file in (folder / "tokenizer.json", path):
+        if not file.is_file():
+            raise InputError(f"{file} is missing{MISSING.get(file.name, '')}")
+    config = _read_config(folder / "config.json")
     tokenizer = read_tokenizer_file(folder / "tokenizer.json")
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= vocabulary:
-        raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {vocabulary} embeddings; "
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    highest = max(config["pad_token_id"], *tokenizer.get_vocab().values())
+    if highest >= config["vocab_size"]:
+        raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {config['vocab_size']} embeddings; "
                          "they are not of one model")
+    special = tokenizer.encode("").ids
+    if not 0 < len(special) < config["maxlen"]:
+        raise InputError(f"{folder}: the tokenizer gives an empty text {len(special)} tokens; expected [CLS], or a few, fewer "
+                         f"than maxlen, {config['maxlen']}")
+    answer = ask_by(session_of(path.read_bytes(), path), path, "speed" in config)
+    student = Student(answer, tokenizer, _classes_of(config), config, str(folder))
+    if student.pairs:
+        check_pairs(student, config["maxlen"])
+    _check_answer(student, path, [*special, highest])
+    return student
+
+
+def _read_config(path):
+    """The entries of a student's config.json, as a `Student` has them."""
     try:
-        answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
-    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        raise InputError(f"{folder / 'saved_model'}: not a readable SavedModel ({reason(error)})") from None
-    known = answer.structured_outputs.get("probabilities")
-    if known is None or known.shape[-1] != len(classes):
-        found = "no probabilities" if known is None else f"probabilities of {known.shape[-1]} classes"
-        raise InputError(f"{folder}: the model gives {found}, config.json names {len(classes)}; they are not of one model")
-    return student(answer, tokenizer, classes, config, maxlen, pad_id)
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for name, least in NUMBERS.items():
+            if type(config[name]) is not int or config[name] < least:
+                raise ValueError(f"{name} is {config[name]!r}, expected a whole number from {least}")
+        if config["maxlen"] > config["max_position_embeddings"]:
+            raise ValueError(f"maxlen is {config['maxlen']}, of {config['max_position_embeddings']} positions")
+        "".join(_classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
+        if type(config.get("pairs", False)) is not bool:
+            raise ValueError(f"pairs is {config['pairs']!r}, expected true or false")
+        if type(config.get("speed", 0)) not in (int, float) or not 0 <= config.get("speed", 0) <= 1:
+            raise ValueError(f"speed is {config['speed']!r}, expected a number from 0 to 1")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
+        raise InputError(f"{path}: not that of a student ({why})") from None
+    return config
 
 
-def student(answer, tokenizer, classes, config, maxlen, pad_id):
-    """A `Student` whose tokenizer cuts texts to `maxlen` tokens and pads them with `pad_id`."""
-    tokenizer.enable_truncation(maxlen)
-    tokenizer.enable_padding(pad_id=pad_id, pad_token=tokenizer.id_to_token(pad_id), pad_to_multiple_of=8)
-    return Student(answer, tokenizer, classes, config)
+def _classes_of(config):
+    return [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
 
 
-def ask(student, texts, speed=None):
-    """What a `Student` answers to texts: {"probabilities": (texts, classes) float32, for a FastBERT "layers_used" (texts,)
-    int32 and "uncertainty" (texts,) float32}.
+def _check_answer(student, path, ids):
+    """Raise InputError unless the graph takes these token ids, of one text, and has as many classes as there are names."""
+    token_ids, speed = np.array([ids], np.int32), {"speed": np.array(1, np.float32)} if student.stops_early else {}
+    try:
+        found = student.answer(token_ids=token_ids, segment_ids=np.zeros_like(token_ids), **speed)["probabilities"]
+    except InputError as error:
+        raise InputError(f"{error}; it was asked {ids}, the last of which is its tokenizer's highest id") from None
+    if found.shape != (1, len(student.classes)):
+        raise InputError(f"{path}: the model gives probabilities of {found.shape[-1]} classes, config.json names "
+                         f"{len(student.classes)}; they are not of one model")
+
+
+def session_of(model, source):
+    """What asks an ONNX graph on the processor: an onnxruntime.InferenceSession.
+
+    model: bytes of the graph
+    source: where they are from, for errors
+
+    Raises InputError if onnxruntime cannot read it, or if it wants to read other files.
+    """
+    # A tensor may be kept in a file of its own, even one in the working folder. It says in which under the key "location".
+    if b"location" in model:
+        raise InputError(f"{source}: it keeps weights in other files, which are not read; expected them in the graph itself")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its exceptions say it
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, which it would take as well
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own have no common base
+        version = onnxruntime.__version__
+        raise InputError(f"{source}: not a graph that onnxruntime {version} can read ({reason(error)})") from None
+
+
+def ask_by(session, source, stops_early=False):
+    """A function that asks a session: token_ids, segment_ids and a FastBERT's speed by name -> {name: array} of the answer.
+
+    session: as of `session_of`
+    source: of its graph, for errors
+    stops_early: whether it is a FastBERT's
+
+    Raises InputError unless it takes and gives what a student does; the function, if the graph fails.
+    """
+    wanted = INPUTS | (EXIT_INPUTS if stops_early else {}), OUTPUTS | (EXIT_OUTPUTS if stops_early else {})
+    found = [{value.name: (value.type, len(value.shape)) for value in values}
+             for values in (session.get_inputs(), session.get_outputs())]
+    if found[0] != wanted[0] or not wanted[1].items() <= found[1].items():
+        sides = [f"{_in_words(inputs)} to {_in_words(outputs)}" for inputs, outputs in (found, wanted)]
+        raise InputError(f"{source}: a graph from {sides[0]}; expected one from {sides[1]}, as a student's is")
+
+    def answer(**inputs):
+        try:
+            return dict(zip(wanted[1], session.run([*wanted[1]], inputs), strict=True))
+        except Exception as error:  # see `session_of`
+            raise InputError(f"{source}: the graph cannot compute an answer ({reason(error)})") from None
+
+    return answer
+
+
+def _in_words(values):
+    """Inputs or outputs of a graph: {name: (type, axes)} in words."""
+    return ", ".join(f"{name} ({kind}, {axes} axes)" for name, (kind, axes) in values.items()) or "nothing"
+
+
+def ask(student, texts, speed=None, batch_size=32):
+    """What a `Student` answers to texts, in their order: {"probabilities": (texts, classes) float32, for a FastBERT
+    "layers_used" (texts,) int32 and "uncertainty" (texts,) float32}.
 
     student: as `load` reads it
-    texts: list of strings, or of pairs of strings where the student reads these
+    texts: list of strings, or of pairs of strings where the student reads these; one or more
     speed: of a FastBERT; None takes that of its config
+    batch_size: texts of like length that are computed together
     """
-    if student.pairs:
-        inputs = _pair_inputs(student, texts)
-    else:
-        ids = tf.constant([encoding.ids for encoding in student.tokenizer.encode_batch_fast(texts)], tf.int32)
-        inputs = {"token_ids": ids, "segment_ids": tf.zeros_like(ids)}
-    if student.stops_early:
-        inputs["speed"] = tf.constant(student.config["speed"] if speed is None else speed, tf.float32)
-    return {name: value.numpy() for name, value in student.answer(**inputs).items()}
-
-
-def _pair_inputs(student, pairs):
-    """{"token_ids", "segment_ids"} of pairs of texts, (pairs, tokens) int32 each."""
-    ids, first_segments = zip(*encode_pairs(pairs, student.tokenizer, student.config["maxlen"]), strict=True)
-    lengths = np.array([*map(len, ids)])
-    token_ids = np.full((len(ids), -(-lengths.max() // 8) * 8), student.config["pad_token_id"], np.int32)
-    for row, own in zip(token_ids, ids, strict=True):
-        row[: len(own)] = own
-    segments = segment_ids(np.array(first_segments), lengths, token_ids.shape[1])
-    return {"token_ids": tf.constant(token_ids), "segment_ids": tf.constant(segments)}
+    *tokens, pad_id = *tokenize(texts, student.tokenizer, student.config["maxlen"]), student.config["pad_token_id"]
+    more = {"speed": np.array(student.config["speed"] if speed is None else speed, np.float32)} if student.stops_early else {}
+    answers = {}
+    for batch in by_length(np.diff(tokens[1]), batch_size):
+        token_ids, segment_ids = padded(*tokens, batch, pad_id)
+        for name, value in student.answer(token_ids=token_ids, segment_ids=segment_ids, **more).items():
+            answers.setdefault(name, np.empty((len(texts), *value.shape[1:]), value.dtype))[batch] = value
+    return answers

@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 
 from common import InputError, reason
-from common.backend import tf
 from data import berts
 from data.berts import OUTPUT, POOLER, POOLER_SCALE
 
@@ -142,7 +141,7 @@ def _read_bert4keras(path, config):
                    for layer, variables in BERT4KERAS_BLOCK.items()}
     try:
         layers = _hdf5_layers(path) if path.is_file() else _tensorflow_layers(path, wanted)
-    except (OSError, KeyError, AttributeError, TypeError, ValueError, tf.errors.OpError, RuntimeError) as error:
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not a weights file that bert4keras saved ({reason(error)})") from None
     others = [layer for layer in layers if layer not in wanted]
     uneven = [layer for layer in wanted if len(layers.get(layer, ())) != len(wanted[layer])]
@@ -169,11 +168,17 @@ def _hdf5_layers(path):
 
 def _tensorflow_layers(path, wanted):
     """The same of TensorFlow's format, which has numbers for names: those of `wanted`, in order, and one more."""
-    reader, layers, names = tf.train.load_checkpoint(str(path)), {}, iter([*wanted, "Dense"])
-    stored = reader.get_variable_to_shape_map()
-    for number in range(len({name.split("/")[0] for name in stored if name.startswith("layer_with_weights-")})):
-        paths = [f"layer_with_weights-{number}/{attribute}/.ATTRIBUTES/VARIABLE_VALUE" for attribute in ATTRIBUTES]
-        layers[next(names, f"layer {number}")] = [reader.get_tensor(path) for path in paths if path in stored]
+    from common.backend import tf  # see `berts`
+
+    layers, names = {}, iter([*wanted, "Dense"])
+    try:
+        reader = tf.train.load_checkpoint(str(path))
+        stored = reader.get_variable_to_shape_map()
+        for number in range(len({name.split("/")[0] for name in stored if name.startswith("layer_with_weights-")})):
+            paths = [f"layer_with_weights-{number}/{attribute}/.ATTRIBUTES/VARIABLE_VALUE" for attribute in ATTRIBUTES]
+            layers[next(names, f"layer {number}")] = [reader.get_tensor(path) for path in paths if path in stored]
+    except tf.errors.OpError as error:
+        raise ValueError(reason(error)) from None
     return layers
 
 

@@ -70,15 +70,24 @@ def encode_pairs(pairs, tokenizer, maxlen):
             yield ids, len(ids) - ones - frame.type_ids[a] * len(first) - frame.type_ids[b] * len(second)
 
 
-def segment_ids(first_segments, lengths, tokens):
-    """Segment ids (pairs, tokens) int32: 1 where the first segment has ended and the pair has not, else 0.
+def padded(ids, offsets, first_segments, indices, pad_id=0, multiple=1):
+    """(token ids, segment ids) of some of the texts that `tokenize` returned, padded: both (texts, tokens) int32.
 
-    first_segments: (pairs,) int, tokens of segment 0
-    lengths: (pairs,) int, tokens of both
-    tokens: how many a row is to have
+    The segment is 1 where the first of a pair has ended and the pair has not, else 0.
+
+    ids, offsets, first_segments: as of `tokenize`
+    indices: (texts,) int, which of them
+    pad_id: what to pad with
+    multiple: tokens are padded to a multiple of it
     """
-    places = np.arange(tokens)
-    return ((places >= first_segments[:, None]) & (places < lengths[:, None])).astype(np.int32)
+    lengths = offsets[indices + 1] - offsets[indices]
+    token_ids = np.full((len(indices), -(-int(lengths.max()) // multiple) * multiple), pad_id, np.int32)
+    for row, index, length in zip(token_ids, indices, lengths, strict=True):
+        row[:length] = ids[offsets[index] :][:length]
+    if first_segments is None:
+        return token_ids, np.zeros_like(token_ids)
+    places = np.arange(token_ids.shape[1])
+    return token_ids, ((places >= first_segments[indices][:, None]) & (places < lengths[:, None])).astype(np.int32)
 
 
 def check_pairs(bert, maxlen):

@@ -1,4 +1,7 @@
-"""Ask the student of a finished run, or a teacher: `python -m common.predict`. Nothing is trained or written here."""
+"""Ask the student of a finished run, or a teacher: `python -m common.predict`. Nothing is trained or written here.
+
+Both are asked by onnxruntime: a command that answers two texts cannot wait for TensorFlow.
+"""
 
 import itertools
 import sys
@@ -10,10 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from common import InputError, errors_in_one_line
-from common.batches import by_length
-from common.bert import build_classifier, classifier_graph
-from data import students, teachers
-from data.students import ask, load
+from data.students import FLOAT32, Student, ask, ask_by, load, session_of
 from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
 from data.tokenizing import check_pairs
 
@@ -28,6 +28,7 @@ def predict(
     top: int = 1,
     all: bool = False,
     speed: float | None = None,
+    int8: bool = False,
     json: bool = False,
     pairs: bool = False,
     maxlen: int = 0,
@@ -43,6 +44,8 @@ def predict(
         top: how many labels to tell, the most probable first
         all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
         speed: of a FastBERT, from 0 (as its teacher) to 1; without it that which was chosen after training
+        int8: of a student, ask model.int8.onnx, smaller and mostly faster; texts that are computed together are rounded on one
+            scale, so that the answer to one then depends a little on the others
         json: tell it as JSON, an object a line
         pairs: of a teacher, whose folder does not say it: it reads pairs of texts
         maxlen: of a teacher: tokens a text is cut to; 0: as in its training here, or as many as it has positions
@@ -62,7 +65,9 @@ def predict(
     teacher = is_teacher(folder)
     if (pairs or maxlen) and not teacher:
         raise InputError(f"{'--pairs' if pairs else '--maxlen'}: is for teachers; {folder} says itself what it reads")
-    student = load_teacher(folder, pairs, maxlen) if teacher else load(folder)
+    if int8 and teacher:
+        raise InputError(f"--int8: is for students; {folder} is a teacher's")
+    student = load_teacher(folder, pairs, maxlen) if teacher else load(folder, int8)
     if speed is not None and not student.stops_early:
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
@@ -81,22 +86,24 @@ def predict(
 
 
 def is_teacher(folder):
-    """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor one with a SavedModel."""
-    files = [file.name for file in Path(folder).iterdir()] if Path(folder).is_dir() else []
-    return bool({"config.json", "bert_config.json"} & {*files}) and "saved_model" not in files
+    """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor one with a graph to ask."""
+    files = {file.name for file in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+    return not files.isdisjoint({"config.json", "bert_config.json"}) and files.isdisjoint({FLOAT32, "saved_model"})
 
 
 def load_teacher(folder, pairs=False, maxlen=0):
-    """A fine-tuned classifier as a `Student`. For the parameters see `predict`."""
+    """A fine-tuned classifier as a `Student`, its graph built in memory. For the parameters see `predict`."""
+    from data import teachers
+    from export.onnx_graph import text_graph  # which needs the package onnx: students do without, and start sooner
+
     bert, classes = teachers.read(folder, maxlen=maxlen)
     own, positions = bert.config.get("maxlen"), bert.config["max_position_embeddings"]
     maxlen = maxlen or (min(own, positions) if isinstance(own, int) and own > 2 else positions)
     config = bert.config | {"maxlen": maxlen, "pad_token_id": bert.pad_id} | ({"pairs": True} if pairs else {})
     if "pairs" in config:
         check_pairs(bert, maxlen)
-    graph = classifier_graph(build_classifier(bert, len(classes), dropout=0.0))
-    return students.student(lambda token_ids, segment_ids: graph(token_ids, segment_ids), bert.tokenizer,
-                            teachers.numbered(classes), config, maxlen, bert.pad_id)
+    session = session_of(text_graph(bert).SerializeToString(), folder)
+    return Student(ask_by(session, folder), bert.tokenizer, teachers.numbered(classes), config, folder)
 
 
 def read(file):
@@ -138,20 +145,16 @@ def texts_in(lines, pairs, source):
 def answers(student, texts, top, speed, batch_size):
     """What the student says of each text: {"labels": [{"label", "probability"}], a FastBERT "layers_used", "uncertainty" too}.
 
-    Texts of like length are computed together. For the parameters see `predict`.
+    For the parameters see `predict`.
     """
-    all_answers = [None] * len(texts)
-    for batch in by_length(np.array([len(" ".join(text) if student.pairs else text) for text in texts]), batch_size):
-        outputs = ask(student, [texts[index] for index in batch], speed)
-        best = np.argsort(-outputs["probabilities"], axis=1, kind="stable")[:, :top]
-        for place, index in enumerate(batch):
-            labels = [
-                {"label": student.classes[label], "probability": float(outputs["probabilities"][place, label])}
-                for label in best[place]
-            ]
-            more = {name: outputs[name][place].item() for name in ("layers_used", "uncertainty") if name in outputs}
-            all_answers[index] = {"labels": labels} | more
-    return all_answers
+    outputs = ask(student, texts, speed, batch_size)
+    probabilities = outputs.pop("probabilities")
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        {"labels": [{"label": student.classes[label], "probability": float(p[label])} for label in labels]}
+        | {name: values[place].item() for name, values in outputs.items()}
+        for place, (p, labels) in enumerate(zip(probabilities, best, strict=True))
+    ]
 
 
 def as_columns(student, text, answer):

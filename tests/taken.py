@@ -8,9 +8,9 @@ import onnx
 from scipy.special import softmax
 
 from common.backend import set_seed
-from common.bert import BertClassifier, build_classifier, classifier_graph
+from common.bert import BertClassifier, build_classifier
 from data import berts
-from export import student as export
+from data.students import FLOAT32
 from export.onnx_graph import text_graph
 from tests import tiny
 
@@ -40,13 +40,12 @@ class Taken:
 
 
 def take_student(folder, bert_folder):
-    """Write a student of layers 0 and 2 of the BERT in `bert_folder` to `folder`."""
+    """Write a student of layers 0 and 2 of the BERT in `bert_folder` to `folder`, without a SavedModel."""
     set_seed(0)
     bert = berts.keep_layers(berts.load(str(bert_folder)), [0, 2])
     classifier = build_classifier(bert, 4, dropout=0.1)
     head = [np.random.default_rng(i).normal(0, 1, shape).astype(np.float32) for i, shape in enumerate([(32, 4), (4,)])]
     classifier.head.set_weights(head)
     berts.save(folder, classifier.bert, CLASSES, maxlen=16)
-    export.write_saved_model(folder, classifier_graph(classifier))
-    onnx.save(text_graph(classifier.bert), folder / "model.onnx")
+    (folder / FLOAT32).write_bytes(text_graph(classifier.bert).SerializeToString())
     return Taken(folder, classifier)

@@ -3,10 +3,10 @@
 import numpy as np
 
 from common.backend import keras
-from common.batches import by_length
 from common.bert import build_classifier
 from common.distillation import hard_loss
 from data import berts, texts
+from data.bucketing import by_length
 from data.parts import split
 from tests import tiny
 from tests.benchmarks.timing import medians

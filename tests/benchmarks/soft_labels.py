@@ -4,11 +4,11 @@ import numpy as np
 
 import knowledge_distillation_bert as script
 from common.backend import keras
-from common.batches import by_length
 from common.bert import build_classifier
 from common.distillation import distillation_loss, distillation_targets, soften
 from common.evaluation import predict
 from data import berts, texts
+from data.bucketing import by_length
 from data.parts import split
 from tests import tiny
 from tests.benchmarks.timing import medians

@@ -4,12 +4,15 @@ import gzip
 import io
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from scipy.special import softmax
 
 from common import InputError
@@ -146,6 +149,54 @@ def test_a_folder_without_a_student_ends_in_one_line(tmp_path, monkeypatch, caps
     assert error.startswith(f"error: {tmp_path}: no config.json in it") and error.count("\n") == 1
 
 
+_ALONE = """
+import runpy, sys
+others = ["tensorflow", "keras", "tf_keras", "bert4keras", "scipy", "sklearn", *sys.argv.pop(1).split()]
+sys.modules |= dict.fromkeys(others)  # none of these can be imported
+runpy.run_module("common.predict", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_predict_does_without_tensorflow(taken, tmp_path, kind):
+    """And a student without what else takes time to load. A SavedModel beside its graph is not looked at: here it is broken."""
+    if kind == "student":
+        folder, others = shutil.copytree(taken.folder, tmp_path / "student"), "h5py onnx"
+        (folder / "saved_model").mkdir()
+        (folder / "saved_model" / "saved_model.pb").write_bytes(b"broken")
+    else:
+        folder, others = tiny.write_classifier(tmp_path / "teacher"), ""
+    words = [sys.executable, "-c", _ALONE, others, folder, "w1 w2", "w3"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 2, done.stderr
+
+
+def test_a_folder_with_a_saved_model_alone(taken, tmp_path):
+    """As older versions left it: it says what to do, and is not taken for a teacher's."""
+    folder = shutil.copytree(taken.folder, tmp_path / "student")
+    (folder / "model.onnx").rename(folder / "saved_model")
+    with pytest.raises(InputError, match="model.onnx is missing: older versions wrote a SavedModel alone; start the script of"):
+        predict.predict(str(folder), ("a",))
+
+
+def test_int8_is_for_students_that_have_it(taken, tmp_path, capsys):
+    teacher = tiny.write_classifier(tmp_path / "teacher")
+    with pytest.raises(InputError, match="--int8: is for students; .* is a teacher's"):
+        predict.predict(str(teacher), ("a",), int8=True)
+    folder = shutil.copytree(taken.folder, tmp_path / "student")
+    with pytest.raises(InputError, match=r"model.int8.onnx is missing: its kind has none, or validation did not allow it"):
+        predict.predict(str(folder), ("a",), int8=True)
+    other = onnx.load(folder / "model.onnx")  # with its classes in another order, so that it shows which one is asked
+    for array in other.graph.initializer:
+        if array.name in ("classifier", "output_bias"):
+            array.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(array)[..., ::-1].copy(), array.name))
+    onnx.save(other, folder / "model.int8.onnx")
+    for int8 in (False, True):
+        predict.predict(str(folder), (LINES[0],), json=True, all=True, int8=int8)
+    one, turned = (json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines())
+    assert [turned[name] for name in CLASSES] == pytest.approx([one[name] for name in CLASSES[::-1]], abs=1e-6)
+
+
 @pytest.mark.parametrize("layout", ["hugging-face", "google"])
 def test_predict_asks_a_teacher_and_writes_what_soft_labels_reads(tmp_path, capsys, layout):
     """Its probabilities are those of numpy, by label; what is written is read back as soft labels of these texts."""
@@ -189,6 +240,14 @@ def test_a_teacher_cuts_texts_where_it_is_told_to(tmp_path, capsys):
     assert one[0]["label"] == two[0]["label"] and one[0]["probability"] == pytest.approx(two[0]["probability"], abs=1e-5)
     with pytest.raises(InputError, match="--maxlen 41: .* has 40 positions"):
         predict.predict(str(folder), ("a",), maxlen=41)
+
+
+def test_a_teacher_reads_as_many_tokens_as_it_has_positions(tmp_path, capsys):
+    """And no more by padding, though 37 is no round number."""
+    folder = tiny.write_classifier(tmp_path / "teacher", max_position_embeddings=37)
+    predict.predict(str(folder), ("w1 " * 50, "w1 " * 35), json=True)
+    one, two = (json.loads(line)["labels"] for line in capsys.readouterr().out.splitlines())
+    assert one[0]["probability"] == pytest.approx(two[0]["probability"], abs=1e-6)
 
 
 def test_a_teacher_of_pairs(tmp_path, capsys):
