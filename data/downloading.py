@@ -16,8 +16,6 @@ import zipfile
 import zlib
 from pathlib import PurePosixPath
 
-import requests
-import urllib3
 from tqdm import tqdm
 
 from common import InputError
@@ -54,6 +52,9 @@ def download(address, path, size=None, sha256=None):
     size: bytes, where it is known
     sha256: hex digits, where they are known
     """
+    import requests  # which take a while, and most commands have their files already
+    import urllib3
+
     if not address.startswith(("http://", "https://")):
         raise InputError(f"{address}: not an address that starts with http:// or https://")
     address = address.replace(_HUB, (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/"), 1)
