@@ -74,7 +74,7 @@ def load(folder, int8=False):
     tokenizer = read_tokenizer_file(folder / "tokenizer.json")
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    highest = max(config["pad_token_id"], *tokenizer.get_vocab().values())
+    highest = max([config["pad_token_id"], *tokenizer.get_vocab().values()])
     if highest >= config["vocab_size"]:
         raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {config['vocab_size']} embeddings; "
                          "they are not of one model")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from tokenizers import processors
+from tokenizers import Tokenizer, models, processors
 
 from common import InputError
 from data import berts, students
@@ -193,6 +193,7 @@ DAMAGES = {
         lambda f: damage(f, "config.json", lambda c: c["id2label"].popitem()),
         "the model gives probabilities of 4 classes, config.json names 3; they are not of one model"),
     "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json: not a tokenizer"),
+    "an empty vocabulary": (lambda f: Tokenizer(models.WordPiece()).save(str(f / "tokenizer.json")), "an empty text 0 tokens"),
     "no [CLS]": (without_cls, "the tokenizer gives an empty text 0 tokens; expected [CLS], or a few, fewer than maxlen, 16"),
     "another vocabulary": (config_with(vocab_size=100), "ids go up to 119, the model has 100 embeddings; they are not of"),
     "another padding": (config_with(pad_token_id=120), "ids go up to 120, the model has 120 embeddings; they are not"),
