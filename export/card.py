@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.report.tables import markdown
 from data.sources import SOURCES
-from export.onnx_files import FLOAT32, INT8
+from data.students import FLOAT32, INT8
 
 
 def model_card(story, run, best, bert, table, folder):

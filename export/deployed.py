@@ -15,7 +15,8 @@ from common.evaluation import compare
 from common.report.document import correct_answers
 from common.report.tables import difference_cells
 from data import berts, vocabulary
-from export.onnx_files import FLOAT32, INT8, choose_int8, decisions
+from data.students import FLOAT32, INT8
+from export.onnx_files import choose_int8, decisions
 from export.onnx_graph import quantized, text_graph
 
 
@@ -95,7 +96,7 @@ def figures(seeds, deployed, build):
     deployed: the `Deployed` of the first
     build: (run, record) -> TextModel of another
 
-    Returns {"tokens", "all_tokens", "tokenized_otherwise" and "lost_tokens", as fractions of the test texts and of their tokens,
+    Returns {"tokens", "all_tokens", "tokenized_otherwise" and "lost_tokens", fractions of the test texts and of their tokens,
     "accuracy": {name of a file: as a fraction}, "costs": {name: `evaluation.compare` of the file's graph with the model as
     trained, of int8 with float32}}; all but the last are of the first seed.
     """
@@ -128,8 +129,8 @@ def remark_on(figures, deployed, size):
     said = []
     if figures["tokens"] < figures["all_tokens"]:
         said.append(f"Vocabulary: {figures['tokens']:,} of {figures['all_tokens']:,} tokens. Of the test texts' tokens "
-                    f"{figures['lost_tokens']:.1%} are read in pieces, in {figures['tokenized_otherwise']:.0%} of the texts one "
-                    f"or more: {points(FLOAT32)}.")
+                    f"{figures['lost_tokens']:.1%} are read in pieces, in {figures['tokenized_otherwise']:.0%} of the texts "
+                    f"one or more: {points(FLOAT32)}.")
     written = f"{size / 1e6:.3g} MB" if size else "not written"
     tested = f"; on the test part {points(INT8)}" if size else ""
     said.append(f"int8 ({deployed.bits} bits): {written}, {deployed.words}{tested}.")

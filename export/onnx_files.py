@@ -7,17 +7,16 @@ import contextlib
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from common import InputError, reason
 from common.backend import tf
-from common.batches import by_length
 from common.bert import swap_pad_id
 from common.evaluation import compare
+from data.bucketing import by_length
+from data.students import FLOAT32, INT8, session_of
 from export.checks import TOLERANCE, check_equal
 from export.onnx_graph import quantized
 
-FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 MAX_LOSS = 0.5  # points of accuracy on the validation part that int8 may cost
 CHANCE = 0.05  # below this p-value two ways to make int8 differ in how often they answer as float32
 
@@ -31,11 +30,6 @@ def in_one_line(name):
         raise InputError(f"student/: {name} cannot be made or not be asked ({reason(error)})") from None
 
 
-def session_of(model):
-    """What asks an ONNX graph on the processor. model: path, or the graph's bytes"""
-    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-
-
 def asking(model):
     """() -> a session of its own that is asked: function of a batch, its inputs in their order -> its outputs in theirs.
 
@@ -44,7 +38,7 @@ def asking(model):
     content, names = model.SerializeToString(), [value.name for value in model.graph.input]
 
     def start():
-        session = session_of(content)
+        session = session_of(content, "a graph made here")
         return lambda batch: session.run(None, dict(zip(names, batch, strict=True)))
 
     return start
@@ -74,7 +68,7 @@ def write_onnx(folder, build, graph, examples):
     with in_one_line(FLOAT32):
         model = build()
         onnx.save(model, path)
-        session = session_of(str(path))
+        session = session_of(path.read_bytes(), path)
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
     expected = {name: value.numpy() for name, value in graph(*map(tf.constant, examples.values())).items()}
     compared = ~on_the_edge(answers, expected, examples["speed"]) if "speed" in examples else slice(None)
@@ -131,12 +125,11 @@ def decisions(model, examples, pad_id, speed=None):
     pad_id: of the tokenizer that made them
     speed: of a FastBERT, from 0 to 1
     """
-    session, indices = session_of(model.SerializeToString()), np.arange(len(examples.offsets) - 1)
-    found, more = np.empty(len(indices), int), {} if speed is None else {"speed": np.array(speed, np.float32)}
+    ask, indices = asking(model)(), np.arange(len(examples.offsets) - 1)
+    found, more = np.empty(len(indices), int), [] if speed is None else [np.array(speed, np.float32)]
     for batch in by_length(examples.lengths(indices), examples.predict_batch_size):
         token_ids, segment_ids = examples.inputs(indices[batch])
-        inputs = {"token_ids": np.array(swap_pad_id(token_ids, pad_id)), "segment_ids": segment_ids}
-        found[batch] = session.run(["probabilities"], inputs | more)[0].argmax(-1)
+        found[batch] = ask((np.array(swap_pad_id(token_ids, pad_id)), segment_ids, *more))[0].argmax(-1)
     return found
 
 

@@ -19,10 +19,11 @@ from common.linear import LINEAR
 from common.report.document import Section, correct_answers
 from common.report.tables import by_name, student_table
 from data import berts, teachers, vocabulary
+from data.students import FLOAT32, INT8
 from export.card import model_card
 from export.checks import TOLERANCE, check_equal, check_weights, hugging_face_answer
 from export.deployed import Deployed, TextModel, deploy, examples_of, figures, remark_on, texts_of
-from export.onnx_files import FLOAT32, INT8, convert, write_onnx
+from export.onnx_files import convert, write_onnx
 
 
 def check_packages(settings):

@@ -12,8 +12,8 @@ from common.files import write_array
 from common.training import Run
 from data import berts
 from data.parts import Parts
+from data.students import FLOAT32
 from export import deployed as deploying
-from export import onnx_files
 from export.deployed import Deployed, deploy, figures, remark_on, text_model
 from export.student import write_files
 from tests import tiny
@@ -65,7 +65,7 @@ def test_another_model_in_the_files_is_noticed(spelled, tmp_path):
         trained = replace(model, graph=lambda bert: other.graph(other.bert) if bert is model.bert else model.graph(bert))
         write_files(tmp_path, run, Deployed(trained, right.bert, right.graphs, 8, ""))
     with pytest.raises(RuntimeError, match="model.onnx, probabilities differs"):
-        graphs = {onnx_files.FLOAT32: other.onnx_graph(other.bert)}
+        graphs = {FLOAT32: other.onnx_graph(other.bert)}
         write_files(tmp_path, run, Deployed(model, model.bert, graphs, 8, ""))
 
 
@@ -119,9 +119,9 @@ def test_what_is_said_of_it():
     measured = {"tokens": 8000, "all_tokens": 30522, "tokenized_otherwise": 0.674, "lost_tokens": 0.0372,
                 "costs": {"model.onnx": cost, "model.int8.onnx": cost}}
     made = Deployed(None, None, {}, 8, "answers as float32 on 99.75 % of the validation texts, +0.00 points there")
-    said = remark_on(measured, made, 8_912_000)
-    assert said == ("Vocabulary: 8,000 of 30,522 tokens. Of the test texts' tokens 3.7% are read in pieces, in 67% of the texts "
-                    "one or more: -0.12 points (-0.40 to +0.16). int8 (8 bits): 8.91 MB, answers as float32 on 99.75 % of the validation texts, "
-                    "+0.00 points there; on the test part -0.12 points (-0.40 to +0.16).")
+    assert remark_on(measured, made, 8_912_000) == (
+        "Vocabulary: 8,000 of 30,522 tokens. Of the test texts' tokens 3.7% are read in pieces, in 67% of the texts one or "
+        "more: -0.12 points (-0.40 to +0.16). int8 (8 bits): 8.91 MB, answers as float32 on 99.75 % of the validation texts, "
+        "+0.00 points there; on the test part -0.12 points (-0.40 to +0.16).")
     said = remark_on(measured | {"tokens": 30522}, made, None)
     assert said == "int8 (8 bits): not written, answers as float32 on 99.75 % of the validation texts, +0.00 points there."

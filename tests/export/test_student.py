@@ -5,7 +5,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 from safetensors.numpy import load_file
 from scipy.special import softmax
