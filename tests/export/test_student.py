@@ -11,7 +11,7 @@ from scipy.special import softmax
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from common import InputError
-from common.bert import build_classifier
+from common.bert import build_classifier, classifier_graph
 from common.files import write_array
 from common.training import Run
 from data import berts, students
@@ -106,7 +106,7 @@ def test_tensorflow_alone(taken, tmp_path):
     ids = [tokenizer.encode(line).ids for line in LINES[:4]]
     longest = max(map(len, ids))
     ids = np.array([text + [0] * (longest - len(text)) for text in ids], np.int32)
-    export.write_saved_model(tmp_path, export.text_model(taken.classifier).graph)
+    export.write_saved_model(tmp_path, classifier_graph(taken.classifier))
     found = ask_alone(tmp_path / "saved_model", tmp_path, token_ids=ids, segment_ids=np.zeros_like(ids))
     assert found.keys() == {"probabilities"}
     np.testing.assert_allclose(found["probabilities"], taken.probabilities(LINES[:4]), atol=1e-6)
