@@ -27,9 +27,9 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
 from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
-from common.report.document import describe, results_of, write_report
-from common.runs import EXTENSIBLE, open_text_runs
-from common.soft_labels import OF_ALL_SEEDS, check_teachers, ensemble_labels, stage_logits, teacher_logits
+from common.report.document import results_of, show_stages, write_report
+from common.runs import open_text_runs
+from common.soft_labels import check_teachers, stage_logits, teacher_logits
 from common.training import adam, fine_tune, measure_given, train_stage, trained
 from data.berts import keep_layers, layers_to_keep, without_classifier
 from data.grounds import on_grounds
@@ -159,8 +159,8 @@ def soft_labels_of(run, name, indices):
     temperature = run.settings.temperature
     if name == "noise":
         return noise_labels(run.corpus.labels[indices], len(run.corpus.classes), temperature, run.seed)
-    if name == "ensemble":
-        return ensemble_labels(run, build, indices, temperature)
+    if name == "ensemble":  # the mean of the teachers' soft labels (Hinton et al., section 1)
+        return np.mean([soften(logits, temperature) for logits in teacher_logits(run, build, indices)], axis=0)
     if name == "teacher":
         return soften(next(teacher_logits(run, build, indices)), temperature)
     return soften(stage_logits(run, name, trained(run, name, build).model, indices), temperature)
@@ -183,11 +183,9 @@ def train(run, name):
 
 def distil(run, name, epochs, learning_rate):
     """Train a model on hard and soft labels together. Returns the record of the stage."""
-    settings, experiment, parts, labels = run.settings, EXPERIMENTS[name], run.parts, run.corpus.labels
-    indices, labels = parts.train, labels[parts.train]
-    if experiment.unlabelled:
-        indices = np.concatenate([indices, parts.unlabelled])
-        labels = np.append(labels, np.full(len(parts.unlabelled), UNLABELLED))
+    settings, experiment, parts = run.settings, EXPERIMENTS[name], run.parts
+    indices = np.concatenate([parts.train, parts.unlabelled]) if experiment.unlabelled else parts.train
+    labels = np.where(np.isin(indices, parts.unlabelled), UNLABELLED, run.corpus.labels[indices])
     soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
     right = (soft_labels.argmax(-1) == labels)[labels != UNLABELLED]
     with fresh_session(run.seed):
@@ -207,21 +205,11 @@ def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
     unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    records, extensible, notes = [], EXTENSIBLE, []
-    if settings.ensemble:
-        extensible, notes = [name for name in EXTENSIBLE if name != "seeds"], [OF_ALL_SEEDS]
-    runs = open_text_runs(
-        SCRIPT, preset, settings, unlabelled, extensible=extensible, given=settings.teacher, answered=settings.soft_labels,
-        notes=notes,
-    )
-    for record in (linear := linear_records(runs)):
-        print(describe(record))
+    runs = open_text_runs(SCRIPT, preset, settings, unlabelled)
+    linear = show_stages(linear_records(runs))
     for run in runs if settings.ensemble else ():
         train(run, "teacher")  # all of them, before the first student learns from all
-    for run in runs:
-        for name in wanted:
-            records.append(train(run, name))
-            print(describe(records[-1]))
+    records = show_stages(train(run, name) for run in runs for name in wanted)
     exit_unless_chief()
     report(preset, settings, runs, records, linear)
 
@@ -232,21 +220,11 @@ def check(settings):
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:
         raise InputError("--experiments distilled-unlabelled needs --unlabelled-examples above 0")
-    several = check_teachers(settings)
-    if "distilled-ensemble" in settings.experiments and not several:
-        raise InputError("--experiments distilled-ensemble needs several --teacher, several --soft-labels, or --ensemble")
+    deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].deep]
+    several = check_teachers(settings, deep, from_teacher=STARTS[settings.student_init][1])
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
-    if not settings.soft_labels:
-        return [name for name in EXPERIMENTS if name in wanted]
-    if STARTS[settings.student_init][1]:
-        raise InputError(f"--student-init {settings.student_init}: with --soft-labels there is no teacher to start from")
-    if deep := [name for name in settings.experiments if EXPERIMENTS[name].deep and name != "teacher"]:
-        raise InputError(f"--experiments {deep[0]}: with --soft-labels there is no teacher's model")
-    students = [name for name in EXPERIMENTS if name in wanted and not EXPERIMENTS[name].deep]
-    if not students:
-        raise InputError("--experiments teacher: with --soft-labels there is no teacher to train; name a student")
-    return students
+    return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]
 
 
 def report(preset, settings, runs, records, linear):

@@ -27,7 +27,7 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss
 from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
-from common.report.document import describe, results_of, write_report
+from common.report.document import results_of, show_stages, write_report
 from common.report.plots import plot_replacing
 from common.runs import open_text_runs
 from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
@@ -241,7 +241,7 @@ def train(run, name):
         epochs, rate = settings.direct_epochs, settings.successor_learning_rate
         if name == "predecessor":
             epochs, rate = settings.predecessor_epochs, settings.predecessor_learning_rate
-        return [fit(run, name, build(run, name).model, epochs, rate)]
+        return [fine_tune(run, name, build(run, name).model, epochs, rate, settings.weight_decay, settings.clip_norm)]
 
 
 def settings_of(settings, name):
@@ -249,11 +249,6 @@ def settings_of(settings, name):
     if name == UNMIXED:
         return replace(settings, mixed_epochs=0, successor_epochs=settings.mixed_epochs + settings.successor_epochs)
     return replace(settings, **THESEUS.get(name, {}))
-
-
-def fit(run, name, classifier, epochs, learning_rate):
-    """Fine-tune a classifier as the settings want it."""
-    return fine_tune(run, name, classifier, epochs, learning_rate, run.settings.weight_decay, run.settings.clip_norm)
 
 
 def compress(run, name, stages, records):
@@ -270,7 +265,8 @@ def compress(run, name, stages, records):
     if settings.successor_epochs:
         for layer in classifier.layers:  # now the embeddings and the classifier learn too
             layer.trainable = True
-        records[-1] = fit(run, name, classifier, settings.successor_epochs, settings.successor_learning_rate)
+        epochs, rate = settings.successor_epochs, settings.successor_learning_rate
+        records[-1] = fine_tune(run, name, classifier, epochs, rate, settings.weight_decay, settings.clip_norm)
     return records
 
 
@@ -296,20 +292,12 @@ def train_mixed(run, name, predecessor, successor, classifier):
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
-    given, depths = filter(None, [settings.teacher]), ("student_layers", "middle_layers")
-    runs = open_text_runs(SCRIPT, preset, settings, depths=depths, given=given)
+    runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"))
     modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
     spans = ("-".join(map(str, sorted({part[0], part[-1]}))) for part in modules)  # [2, 3, 4] as "2-4"
     print("modules: " + ", ".join(f"{span} -> {i}" for i, span in enumerate(spans)))
-    for record in (linear := linear_records(runs)):
-        print(describe(record))
-    records = []
-    for run in runs:
-        for name in wanted:
-            stages = train(run, name)
-            for stage in stages:
-                print(describe(stage))
-            records.append(joined(stages))
+    linear = show_stages(linear_records(runs))
+    records = [joined(show_stages(train(run, name))) for run in runs for name in wanted]
     exit_unless_chief()
     report(preset, settings, runs, records, linear)
 

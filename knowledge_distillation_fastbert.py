@@ -357,7 +357,7 @@ def main(preset, settings):
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=EXTENSIBLE,
-        given=filter(None, [settings.teacher]), check_corpus=partial(check_corpus, settings, wanted),
+        check_corpus=partial(check_corpus, settings, wanted),
     )
     for record in (linear := linear_records(runs)):
         print(describe(record))

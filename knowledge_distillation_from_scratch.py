@@ -27,11 +27,12 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
 from common.evaluation import calibration, predict
 from common.files import load_or_compute
-from common.report.document import Section, describe, results_of, write_report
+from common.report.document import Section, results_of, show_stages, write_report
 from common.report.temperatures import plots_of_run, recognition_table
 from common.runs import open_image_runs
 from common.soft_labels import stage_logits
 from common.training import adam, load_stage, train_stage
+from data.images import check_omitted
 from data.parts import stratified_sample
 from export.costs import image_costs
 from export.student import check_packages, image_writer, write_student
@@ -125,10 +126,9 @@ def experiments(settings, classes):
         ("distilled", "label-smoothing"), ("distilled", "teacher-decisions"),
     ]
     for value in settings.temperature_sweep:
-        if value == temperature and "distilled" in wanted:
-            continue
-        wanted[at_temperature(value)] = Experiment("teacher", value)
-        pairs.append((at_temperature(value), "alone"))
+        if value != temperature or "distilled" not in wanted:
+            wanted[at_temperature(value)] = Experiment("teacher", value)
+            pairs.append((at_temperature(value), "alone"))
     limits = {f"{count}-images": {"images": count} for count in settings.train_examples_sweep}  # Hinton et al., section 6
     if settings.omit_class:  # section 3
         limits[f"without-{quote(settings.omit_class, safe=' ')}"] = {"without": classes.index(settings.omit_class)}
@@ -231,8 +231,8 @@ def train(run, name, experiment):
         soft_labels = soft_labels_of(experiment.soft_labels, logits, labels, experiment.temperature)
         targets = distillation_targets(labels, soft_labels)
         loss = distillation_loss(experiment.temperature, settings.hard_weight, settings.soft_weight)
-        metadata["soft_label_accuracy"] = float((soft_labels.argmax(-1) == labels).mean())
-        metadata["metrics"] = distillation_metrics(experiment.temperature)
+        right = float((soft_labels.argmax(-1) == labels).mean())
+        metadata = {"metrics": distillation_metrics(experiment.temperature), "soft_label_accuracy": right}
     with fresh_session(run.seed):  # all students of a seed start from the same weights and see the images in the same order
         classifier = build(run, name)
         optimizer = adam(rate, steps * epochs, settings.schedule)
@@ -271,25 +271,24 @@ def raised(logits, omitted, bias):
     return logits + bias * np.eye(logits.shape[-1])[omitted]
 
 
-def recognition(run, name, omitted, raising):
-    """How a model recognises the class on the test part: its record, and with `raising` another with the class's bias raised.
+def recognitions(run, wanted, omitted):
+    """How models recognise the class on the test part: records, and of those that never saw it others with its bias raised.
 
     The bias is chosen on the validation part, which has images of the class.
     """
-    labels, tested = run.corpus.labels, run.corpus.labels[run.parts.test]
-    logits, biases = np.load(run.stage(name) / "test_logits.npy"), {name: 0.0}
-    if raising:
-        validation = run.parts.validation
-        validation_logits = predict(trained(run, name), run.examples, validation)
-        biases[f"{name}, bias raised"] = bias_for(validation_logits, labels[validation], omitted)
-    records = []
-    for title, bias in biases.items():
-        right = raised(logits, omitted, bias).argmax(axis=-1) == tested
-        records.append({
-            "name": title, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
-            "recall": float(right[tested == omitted].mean()), "recall_of_others": float(right[tested != omitted].mean()),
-        })
-    return records
+    validation, tested = run.parts.validation, run.corpus.labels[run.parts.test]
+    for name, experiment in wanted.items():
+        biases = {name: 0.0} if name in ("teacher", "alone", "distilled") else {}
+        if experiment.without is not None:
+            logits = predict(trained(run, name), run.examples, validation)
+            biases = {name: 0.0, f"{name}, bias raised": bias_for(logits, run.corpus.labels[validation], omitted)}
+        for title, bias in biases.items():
+            logits = raised(np.load(run.stage(name) / "test_logits.npy"), omitted, bias)
+            right = logits.argmax(axis=-1) == tested
+            yield {
+                "name": title, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
+                "recall": float(right[tested == omitted].mean()), "recall_of_others": float(right[tested != omitted].mean()),
+            }
 
 
 # What came out ---------------------------------------------------------------------------------------------------------
@@ -298,12 +297,9 @@ def recognition(run, name, omitted, raising):
 def main(preset, settings):
     """Read settings and data, train every model for every seed, report."""
     check(settings)
-    runs, records = open_image_runs(SCRIPT, preset, settings, check_data, EXTENSIBLE), []
+    runs = open_image_runs(SCRIPT, preset, settings, check_data, EXTENSIBLE)
     wanted, pairs = experiments(settings, runs[0].corpus.classes)
-    for run in runs:
-        for name, experiment in wanted.items():
-            records.append(train(run, name, experiment))
-            print(describe(records[-1]))
+    records = show_stages(train(run, name, experiment) for run in runs for name, experiment in wanted.items())
     exit_unless_chief()
     report(preset, settings, runs, records, wanted, pairs)
 
@@ -323,18 +319,10 @@ def check_data(settings, corpus, parts):
         raise InputError(f"--data {corpus.name}: images of {corpus.size}; the teacher needs 4 x 4 or more")
     if settings.omit_class:
         command.check_known("--omit-class", [settings.omit_class], corpus.classes)
+        check_omitted(corpus, parts, settings.omit_class)
     for count in settings.train_examples_sweep:
-        if count >= len(parts.train):
-            raise InputError(
-                f"--train-examples-sweep {count}: must be below the {len(parts.train):,} training images, or left out"
-            )
-    for part in ("train", "validation", "test") if settings.omit_class else ():
-        omitted = corpus.labels[getattr(parts, part)] == corpus.classes.index(settings.omit_class)
-        if omitted.all() or not omitted.any():
-            raise InputError(
-                f"--omit-class {settings.omit_class}: {omitted.sum()} of the {len(omitted)} {part} images are of this class; "
-                "there must be some, and some others"
-            )
+        if count >= (most := len(parts.train)):
+            raise InputError(f"--train-examples-sweep {count}: must be below the {most:,} training images, or left out")
     if settings.image >= len(parts.validation):
         raise InputError(f"--image {settings.image}: there are {len(parts.validation)} validation images, counted from 0")
 
@@ -364,11 +352,7 @@ def report(preset, settings, runs, records, wanted, pairs):
     results, sections = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs), []
     if settings.omit_class:
         omitted = run.corpus.classes.index(settings.omit_class)
-        raising = {name: experiment.without is not None for name, experiment in wanted.items()}
-        shown = [name for name in wanted if raising[name] or name in ("teacher", "alone", "distilled")]
-        results["omit_class"] = [
-            record for run in runs for name in shown for record in recognition(run, name, omitted, raising[name])
-        ]
+        results["omit_class"] = [record for run in runs for record in recognitions(run, wanted, omitted)]
         sections.append(Section(
             f"Class {settings.omit_class}, left out of what the students see", recognition_table(results["omit_class"]),
             "`teacher`, `alone` and `distilled` have seen it, the others not. Its bias is raised by what is best on the "

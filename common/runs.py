@@ -18,6 +18,8 @@ from data.parts import check_parts, remarks, split
 from data.tokenizing import check_pairs
 
 GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
+OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
+                "validation texts of the other seeds")
 EXTENSIBLE = (  # settings of a finished run that may differ in a later start
     "experiments", "seeds", "linear", "vocabulary", "int8_disagreement", "export",
 )
@@ -61,9 +63,11 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, given=(), answered=(), notes=(), check_corpus=lambda corpus: None,
+    extensible=EXTENSIBLE, check_corpus=lambda corpus: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
+
+    What the settings name as `teacher` takes the place of the BERT. Some scripts have `soft_labels` and `ensemble` besides.
 
     script: its name, of which the default folder is made
     preset: the same
@@ -73,14 +77,15 @@ def open_text_runs(
     depths: names of the settings that say how many layers of the BERT a model is to have
     min_layers: how many the BERT must have
     extensible: see `open_folder`
-    given: paths of classifiers, the first of which takes the place of the BERT
-    answered: paths of files with soft labels for all texts to learn from
-    notes: further lines on the data
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
 
     Raises InputError before anything is written.
     """
-    given = [*given]
+    given = [settings.teacher] if isinstance(settings.teacher, str) else settings.teacher
+    given, answered = [*filter(None, given)], getattr(settings, "soft_labels", ())
+    notes = [GIVEN] if given else []
+    if getattr(settings, "ensemble", False):  # of all seeds: with one more it would be another
+        notes, extensible = [OF_ALL_SEEDS], [name for name in extensible if name != "seeds"]
     needed = [] if given and all(map(teachers.is_whole, given)) else [("--bert", "bert", settings.bert)]
     fetching.ensure_available([*needed, ("--data", "texts", settings.data)], settings.download)
     all_berts = [] if given else [berts.load(settings.bert, settings.maxlen)]
@@ -102,7 +107,7 @@ def open_text_runs(
 
     answers = tuple(soft_labels.load(path, corpus) for path in answered)
     corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
-    corpus.notes.extend([*notes, *([GIVEN] if given else [])])
+    corpus.notes.extend(notes)
 
     def check(parts):
         for path, logits in zip(answered, answers, strict=True):

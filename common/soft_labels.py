@@ -1,4 +1,4 @@
-"""Where soft labels come from: the logits of a teacher over the texts to learn, computed once; of several; or of a file."""
+"""What soft labels are made of: the logits of a teacher over the texts to learn, computed once; of several; or of a file."""
 
 from dataclasses import replace
 
@@ -8,17 +8,20 @@ from common import InputError
 from common.batches import TokenizedTexts
 from common.bert import build_classifier
 from common.devices import is_chief
-from common.distillation import soften
 from common.evaluation import predict
 from common.files import fingerprint, write_atomic
 from common.training import trained
 
-OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
-                "validation texts of the other seeds")
 
+def check_teachers(settings, deep, from_teacher):
+    """Refuse settings that name teachers in two ways, or want a teacher's model where there are but answers.
 
-def check_teachers(settings):
-    """Refuse settings that name teachers in two ways. Returns whether there are several, to be averaged."""
+    settings: the script's
+    deep: names of the experiments whose models have all layers, the teacher among them
+    from_teacher: whether students start from the teacher's layers
+
+    Returns whether there are several teachers, to be averaged.
+    """
     if not all((*settings.teacher, *settings.soft_labels)):
         raise InputError("--teacher and --soft-labels: a name is empty")
     if settings.soft_labels and (settings.teacher or settings.ensemble):
@@ -27,7 +30,18 @@ def check_teachers(settings):
         raise InputError("--teacher and --ensemble: with a given teacher all seeds have the same; give several with --teacher")
     if settings.ensemble and len(settings.seeds) < 2:
         raise InputError("--ensemble needs several --seeds, whose teachers it is made of")
-    return settings.ensemble or len(settings.teacher) > 1 or len(settings.soft_labels) > 1
+    several = settings.ensemble or len(settings.teacher) > 1 or len(settings.soft_labels) > 1
+    if "distilled-ensemble" in settings.experiments and not several:
+        raise InputError("--experiments distilled-ensemble needs several --teacher, several --soft-labels, or --ensemble")
+    if settings.soft_labels:
+        others = [name for name in settings.experiments if name != "teacher"]
+        if from_teacher:
+            raise InputError(f"--student-init {settings.student_init}: with --soft-labels there is no teacher to start from")
+        if models := [name for name in others if name in deep]:
+            raise InputError(f"--experiments {models[0]}: with --soft-labels there is no teacher's model")
+        if not (others or several):
+            raise InputError("--experiments teacher: with --soft-labels there is no teacher to train; name a student")
+    return several
 
 
 def stage_logits(run, name, classifier, indices):
@@ -80,11 +94,3 @@ def teacher_logits(run, build, indices):
         classifier = build_classifier(bert, len(run.corpus.classes), dropout=0.0).model
         one = replace(run, bert=bert, examples=examples)
         yield stage_logits(one, f"teacher-{number}", classifier, np.arange(len(lines)))
-
-
-def ensemble_labels(run, build, indices, temperature):
-    """The mean of the teachers' soft labels at temperature T (Hinton et al. 2015, section 1): (texts, classes) float32.
-
-    For run, build and indices see `teacher_logits`.
-    """
-    return np.mean([soften(logits, temperature) for logits in teacher_logits(run, build, indices)], axis=0)

@@ -80,6 +80,22 @@ def load(name_or_path, download=False):
 # Reading ---------------------------------------------------------------------------------------------------------------
 
 
+def check_omitted(corpus, parts, name):
+    """Raise InputError unless each part has images of the class that is to be left out of training, and others.
+
+    corpus: Images
+    parts: `data.parts.Parts`
+    name: of the class
+    """
+    for part in ("train", "validation", "test"):
+        omitted = corpus.labels[getattr(parts, part)] == corpus.classes.index(name)
+        if omitted.all() or not omitted.any():
+            raise InputError(
+                f"--omit-class {name}: {omitted.sum()} of the {len(omitted)} {part} images are of this class; "
+                "there must be some, and some others"
+            )
+
+
 def _cifar10(download):
     """The arrays of CIFAR-10 from keras.datasets, out of the archive in data/cifar10 or, if it is there already, ~/.keras."""
     source, archive = SOURCES["cifar10"], Path.home() / ".keras" / SOURCES["cifar10"].files["archive"]

@@ -11,7 +11,6 @@ from scipy.special import softmax
 import knowledge_distillation_bert
 import knowledge_distillation_bert_of_theseus
 import knowledge_distillation_fastbert
-from common import soft_labels
 from common.command import as_dict
 from common.training import Run
 from data import berts, teachers, texts
@@ -81,11 +80,11 @@ def test_soft_labels_are_its_own_and_of_several_their_mean(tmp_path, folder):
 
     corpus = texts.load(str(tmp_path / "data"))
     given = [teachers.load(str(path), corpus) for path in (folder, other)]
-    settings = replace(knowledge_distillation_bert.Settings(), maxlen=16)
+    settings = replace(knowledge_distillation_bert.Settings(), maxlen=16, temperature=3.0)
     examples = tiny.tokenized(corpus.texts, given[0])
     one = Run(settings, 0, corpus, examples, split(corpus, 0, 64), tmp_path / "run", given[0], (given[1],))
     indices = one.parts.train[:8]
-    found = soft_labels.ensemble_labels(one, knowledge_distillation_bert.build, indices, 3.0)
+    found = knowledge_distillation_bert.soft_labels_of(one, "ensemble", indices)
     logits = []
     for bert in given:
         ids = tiny.tokenized([corpus.texts[index] for index in indices], bert).inputs(np.arange(8))[0]

@@ -50,6 +50,15 @@ def describe(record):
     )
 
 
+def show_stages(records):
+    """Print each finished stage in one line, as soon as it is there. records: iterable. Returns a list of them."""
+    shown = []
+    for record in records:
+        print(describe(record))
+        shown.append(record)
+    return shown
+
+
 def environment():
     """Versions of what the figures depend on, and the processor they were measured on."""
     versions, machine = {name: metadata.version(name) for name in PACKAGES}, f"{platform.system()} {platform.machine()}"

@@ -16,6 +16,7 @@ from common import InputError
 from common.backend import keras
 from common.batches import Pixels
 from data import downloading, fetching, images
+from data.parts import Parts
 from data.sources import SOURCES
 from tests import serving
 
@@ -367,3 +368,17 @@ def test_cifar10_that_keras_has_already(server, archive, tmp_path):
     folder.mkdir(parents=True)
     (folder / "cifar-10-batches-py.tar.gz").write_bytes(archive)
     assert len(images._cifar10(download=False)["x_test"]) == 10_000
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+@pytest.mark.parametrize(("labels", "share"), [([0, 0, 2], "0 of the 3"), ([1, 1], "2 of the 2")])
+def test_a_class_to_leave_out_must_be_in_each_part_and_not_alone_there(tmp_path, part, labels, share):
+    corpus = images.load(str(write(tmp_path / "images.npz")))
+    numbers = {label: np.flatnonzero(corpus.labels == label) for label in range(3)}
+    good = np.array([numbers[0][0], numbers[1][0]])
+    parts = Parts(train=good, unlabelled=np.arange(0), validation=good, test=good)
+    images.check_omitted(corpus, parts, corpus.classes[1])
+    bad = np.array([numbers[label][place] for place, label in enumerate(labels)])
+    message = f"--omit-class {corpus.classes[1]}: {share} {part} images are of this class; there must be some, and some others"
+    with pytest.raises(InputError, match=message):
+        images.check_omitted(corpus, replace(parts, **{part: bad}), corpus.classes[1])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.report.document import describe, document, linear_remark, summary, write_log
+from common.report.document import describe, document, linear_remark, show_stages, summary, write_log
 from tests.common.report.records import comparison, model, results
 
 
@@ -64,3 +64,17 @@ def test_a_linear_model_is_fitted_and_has_no_epochs(tmp_path):
     assert " 2 epochs in  123 s" in describe(model("alone") | {"validation_accuracy": 0.5})
     write_log(tmp_path / "log.csv", [linear, model("alone")])
     assert "linear" not in (tmp_path / "log.csv").read_text()
+
+
+def test_a_stage_is_shown_before_the_next_one_is_trained(capsys):
+    """Whoever waits for a long run sees each stage as it ends; what it is then made of are the records themselves."""
+    records = [model(name) | {"validation_accuracy": 0.5} for name in ("teacher", "alone")]
+
+    def training():
+        for place, record in enumerate(records):
+            assert capsys.readouterr().out == "".join(f"{describe(before)}\n" for before in records[max(0, place - 1) : place])
+            yield record
+
+    assert show_stages(training()) == records
+    assert capsys.readouterr().out == f"{describe(records[1])}\n"
+    assert show_stages([]) == [] and capsys.readouterr().out == ""
