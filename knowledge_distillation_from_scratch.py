@@ -27,8 +27,8 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
 from common.evaluation import calibration, predict
 from common.files import load_or_compute
-from common.report.document import Section, results_of, show_stages, write_report
-from common.report.temperatures import plots_of_run, recognition_table
+from common.report.document import results_of, show_stages, write_report
+from common.report.temperatures import plots_of_run, raised, recognition_section, recognitions
 from common.runs import open_image_runs
 from common.soft_labels import stage_logits
 from common.training import adam, load_stage, train_stage
@@ -266,31 +266,6 @@ def bias_for(logits, labels, omitted):
     return float(max(biases, key=lambda bias: (raised(logits, omitted, bias).argmax(axis=-1) == labels).mean()))
 
 
-def raised(logits, omitted, bias):
-    """Logits (images, classes) with `bias` added to those of the class `omitted`."""
-    return logits + bias * np.eye(logits.shape[-1])[omitted]
-
-
-def recognitions(run, wanted, omitted):
-    """How models recognise the class on the test part: records, and of those that never saw it others with its bias raised.
-
-    The bias is chosen on the validation part, which has images of the class.
-    """
-    validation, tested = run.parts.validation, run.corpus.labels[run.parts.test]
-    for name, experiment in wanted.items():
-        biases = {name: 0.0} if name in ("teacher", "alone", "distilled") else {}
-        if experiment.without is not None:
-            logits = predict(trained(run, name), run.examples, validation)
-            biases = {name: 0.0, f"{name}, bias raised": bias_for(logits, run.corpus.labels[validation], omitted)}
-        for title, bias in biases.items():
-            logits = raised(np.load(run.stage(name) / "test_logits.npy"), omitted, bias)
-            right = logits.argmax(axis=-1) == tested
-            yield {
-                "name": title, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
-                "recall": float(right[tested == omitted].mean()), "recall_of_others": float(right[tested != omitted].mean()),
-            }
-
-
 # What came out ---------------------------------------------------------------------------------------------------------
 
 
@@ -351,13 +326,8 @@ def report(preset, settings, runs, records, wanted, pairs):
     records = [measure(seeded[record["seed"]], record, costs) for record in records]
     results, sections = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs), []
     if settings.omit_class:
-        omitted = run.corpus.classes.index(settings.omit_class)
-        results["omit_class"] = [record for run in runs for record in recognitions(run, wanted, omitted)]
-        sections.append(Section(
-            f"Class {settings.omit_class}, left out of what the students see", recognition_table(results["omit_class"]),
-            "`teacher`, `alone` and `distilled` have seen it, the others not. Its bias is raised by what is best on the "
-            "validation part.",
-        ))
+        results["omit_class"] = [record for run in runs for record in recognitions(run, wanted, trained, bias_for)]
+        sections.append(recognition_section(settings.omit_class, results["omit_class"]))
     write = image_writer(lambda run, best: trained(run, best["name"]))
     student, section, told = write_student(runs, records, [name for name in DEFAULT if name != "teacher"], "teacher", write)
     write_report(

@@ -127,15 +127,15 @@ def test_a_raised_bias_makes_up_for_a_class_never_seen():
     labels = rng.integers(0, 4, 500)
     logits = 4 * np.eye(4)[labels] + rng.normal(0, 0.5, (500, 4))
     assert script.bias_for(logits, labels, 2) == 0  # nothing to make up for
-    low = script.raised(logits, 2, -7.0)
+    low = temperatures.raised(logits, 2, -7.0)
     np.testing.assert_allclose(low[:, [0, 1, 3]], logits[:, [0, 1, 3]])
     assert (low.argmax(-1) == labels)[labels == 2].mean() < 0.05
     bias = script.bias_for(low, labels, 2)
-    right = (script.raised(low, 2, bias).argmax(-1) == labels).mean()
+    right = (temperatures.raised(low, 2, bias).argmax(-1) == labels).mean()
     assert 3 < bias < 11 and right > 0.99
-    assert script.bias_for(script.raised(logits, 2, -70.0), labels, 2) == pytest.approx(bias + 63, abs=0.01)
+    assert script.bias_for(temperatures.raised(logits, 2, -70.0), labels, 2) == pytest.approx(bias + 63, abs=0.01)
     for other in np.arange(0, 30, 0.5):
-        assert (script.raised(low, 2, other).argmax(-1) == labels).mean() <= right
+        assert (temperatures.raised(low, 2, other).argmax(-1) == labels).mean() <= right
 
 
 def test_live_units(run, tmp_path):

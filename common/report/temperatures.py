@@ -3,6 +3,8 @@
 import numpy as np
 
 from common.distillation import soften
+from common.evaluation import predict
+from common.report.document import Section
 from common.report.plots import figure
 from common.report.tables import by_name, mean_and_deviation
 
@@ -87,6 +89,44 @@ def plot_sweeps(path, records, panels):
             panel.minorticks_off()
             panel.set(xlabel=title, ylabel={"accuracy": "test accuracy, %", "ece": "calibration error (ECE), %"}[key])
             panel.legend()
+
+
+def raised(logits, omitted, bias):
+    """Logits (images, classes) with `bias` added to those of the class `omitted`."""
+    return logits + bias * np.eye(logits.shape[-1])[omitted]
+
+
+def recognitions(run, experiments, trained, bias_for):
+    """How models recognise the omitted class on the test part: records; of those that never saw it also with its bias raised.
+
+    The bias is chosen on the validation part, which has images of the class.
+
+    run: `training.Run` on images
+    experiments: {name of a model: the script's Experiment}
+    trained: (run, name) -> the finished Keras model
+    bias_for: (logits (images, classes), labels (images,), number of the class) -> what to add to its logit
+    """
+    omitted, validation = run.corpus.classes.index(run.settings.omit_class), run.parts.validation
+    tested = run.corpus.labels[run.parts.test]
+    for name, experiment in experiments.items():
+        biases = {name: 0.0} if name in ("teacher", "alone", "distilled") else {}
+        if experiment.without is not None:
+            logits = predict(trained(run, name), run.examples, validation)
+            biases = {name: 0.0, f"{name}, bias raised": bias_for(logits, run.corpus.labels[validation], omitted)}
+        for title, bias in biases.items():
+            logits = raised(np.load(run.stage(name) / "test_logits.npy"), omitted, bias)
+            right = logits.argmax(axis=-1) == tested
+            yield {
+                "name": title, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),
+                "recall": float(right[tested == omitted].mean()), "recall_of_others": float(right[tested != omitted].mean()),
+            }
+
+
+def recognition_section(name, recognitions):
+    """The section of the report on the class `name` that some students have not seen. recognitions: records as above."""
+    note = ("`teacher`, `alone` and `distilled` have seen it, the others not. Its bias is raised by what is best on the "
+            "validation part.")
+    return Section(f"Class {name}, left out of what the students see", recognition_table(recognitions), note)
 
 
 def recognition_table(recognitions):
