@@ -15,7 +15,6 @@ same student trained alone, self-distilled, distilled from noise, and distilled 
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -25,18 +24,15 @@ from common.bert import build_classifier
 from common.command import Count, Dropout, LearningRate, NonNegative, PositiveInt, Temperature, at_least
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
-from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
-from common.report.document import results_of, show_stages, write_report
+from common.report.document import show_stages
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
 from common.training import adam, fine_tune, measure_given, train_stage, trained
 from data.berts import keep_layers, layers_to_keep, without_classifier
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
-from export.costs import text_costs
-from export.deployed import text_model
-from export.student import text_writer, write_student, write_teacher
+from export.reporting import report_texts
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -211,7 +207,11 @@ def main(preset, settings):
         train(run, "teacher")  # all of them, before the first student learns from all
     records = show_stages(train(run, name) for run in runs for name in wanted)
     exit_unless_chief()
-    report(preset, settings, runs, records, linear)
+    students = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
+    depths = dict.fromkeys(EXPERIMENTS, runs[0].bert.layers) | dict.fromkeys(students, settings.student_layers)
+    report_texts(
+        SCRIPT, preset, PRESETS[preset], runs, records, linear, depths, COMPARISONS, "teacher", students, build, __doc__,
+    )
 
 
 def check(settings):
@@ -225,20 +225,6 @@ def check(settings):
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
     return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]
-
-
-def report(preset, settings, runs, records, linear):
-    """Write the report and the student; print the tables."""
-    run = runs[0]
-    depths = (settings.student_layers if run.answers else run.bert.layers, settings.student_layers)
-    costs = load_or_compute(run.folder / "costs.json", lambda: text_costs(run, depths))
-    records = [record | costs[str(depths[not EXPERIMENTS[record["name"]].deep])] for record in records] + linear
-    results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
-    shallow = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
-    write_teacher(runs, records, "teacher", partial(trained, build=build))
-    write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
-    student, sections, told = write_student(runs, records, shallow, "teacher", write, __doc__)
-    write_report(run.folder, results | told, records, f"one text of {settings.maxlen} tokens", student, sections=sections)
 
 
 if __name__ == "__main__":

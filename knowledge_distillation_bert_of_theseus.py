@@ -25,17 +25,14 @@ from common.bert import build_classifier, build_encoder, cls, embeddings_of, inp
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss
-from common.files import load_or_compute
 from common.linear import LINEAR, linear_records
-from common.report.document import results_of, show_stages, write_report
+from common.report.document import show_stages
 from common.report.plots import plot_replacing
 from common.runs import open_text_runs
 from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
 from data.berts import keep_layers
 from data.grounds import on_grounds
-from export.costs import text_costs
-from export.deployed import text_model
-from export.student import text_writer, write_student, write_teacher
+from export.reporting import report_texts
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -299,7 +296,16 @@ def main(preset, settings):
     linear = show_stages(linear_records(runs))
     records = [joined(show_stages(train(run, name))) for run in runs for name in wanted]
     exit_unless_chief()
-    report(preset, settings, runs, records, linear)
+    students, plots = ("successor", *FROM_PREDECESSOR), []
+    depths = dict.fromkeys(students, settings.student_layers)
+    depths |= {"predecessor": runs[0].bert.layers, "middle": settings.middle_layers}
+    if any(record["name"] in THESEUS for record in records):
+        plots = ["replacing.png"]
+        plot_replacing(runs[0].folder / plots[0], [record for record in records if record["name"] in students], THESEUS)
+    report_texts(
+        SCRIPT, preset, PRESETS[preset], runs, records, linear, depths, COMPARISONS, "predecessor", students, build, __doc__,
+        plots,
+    )
 
 
 def check(settings):
@@ -319,24 +325,6 @@ def joined(stages):
         "epochs": sum(stage["epochs"] for stage in stages),
         "history": [epoch | {"epoch": number} for number, epoch in enumerate(history, 1)],
     }
-
-
-def report(preset, settings, runs, records, linear):
-    """Write the report, the plot of the replacing rate and the student; print the tables."""
-    run = runs[0]
-    depths = {"predecessor": run.bert.layers, "middle": settings.middle_layers}
-    costs = load_or_compute(run.folder / "costs.json", lambda: text_costs(run, {*depths.values(), settings.student_layers}))
-    records = [record | costs[str(depths.get(record["name"], settings.student_layers))] for record in records] + linear
-    results = results_of(run, SCRIPT, preset, PRESETS[preset], records, COMPARISONS)
-    shallow, plots = ("successor", *FROM_PREDECESSOR), []
-    if any(record["name"] in THESEUS for record in records):
-        plots = ["replacing.png"]
-        plot_replacing(run.folder / plots[0], [record for record in records if record["name"] in shallow], THESEUS)
-    write_teacher(runs, records, "predecessor", partial(trained, build=build))
-    write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
-    student, sections, told = write_student(runs, records, shallow, "predecessor", write, __doc__)
-    example = f"one text of {settings.maxlen} tokens"
-    write_report(run.folder, results | told, records, example, student, sections=sections, plots=plots)
 
 
 if __name__ == "__main__":

@@ -19,26 +19,16 @@ from typing import Annotated, Literal
 import numpy as np
 
 from common import InputError, command, early_exit, training
-from common.backend import MultiHeadAttention, in_float32, keras, tf
+from common.backend import MultiHeadAttention, keras, tf
 from common.batches import TokenizedTexts
-from common.bert import (
-    BertClassifier,
-    build_encoder,
-    build_head,
-    cls,
-    embeddings_of,
-    inputs_and_mask,
-    layers_of,
-)
+from common.bert import BertClassifier, build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
 from common.early_exit import ExitModel, all_exits, branches_alone
-from common.evaluation import scores
-from common.files import fingerprint, load_or_compute
 from common.linear import LINEAR, linear_records
-from common.report.document import comparisons, describe, results_of, write_report
-from common.report.exits import exit_sections, plot_exits
+from common.report.document import results_of, show_stages, write_report
+from common.report.exits import branch_results, exit_sections, plot_exits
 from common.runs import open_text_runs
 from data import texts
 from data.berts import keep_layers
@@ -304,14 +294,15 @@ def self_distil(run, stage):
     if not settings.soft_weight:
         indices = parts.train
     labels = np.where(np.isin(indices, parts.unlabelled), UNLABELLED, run.corpus.labels[indices])
-    if settings.shuffle_sentences:
-        run, indices = with_shuffled_copies(run, indices)
-        labels = np.tile(labels, 2)
+    if settings.shuffle_sentences:  # the original's: of each text a copy too, its sentences doubled and shuffled
+        copies = TokenizedTexts.of(texts.shuffled_copies(run.corpus.texts, indices, run.seed), run.bert, settings.maxlen)
+        run, labels = replace(run, examples=run.examples.joined(copies)), np.tile(labels, 2)
+        indices = np.append(indices, len(run.corpus.texts) + np.arange(len(indices)))
     loss = self_distillation_loss(settings.direction, settings.soft_weight, settings.hard_weight)
     optimizer = training.adam(settings.branch_learning_rate, steps * settings.branch_epochs, settings.schedule)
     return training.train_stage(
         run, stage, model, loss, optimizer, indices, labels, settings.branch_epochs, steps, saved=branches_alone(fastbert),
-        measure=lambda labels, logits: mean_scores(labels, logits[:, :-1]), measured="mean of the branches",
+        measure=lambda labels, logits: early_exit.mean_scores(labels, logits[:, :-1]), measured="mean of the branches",
     )
 
 
@@ -325,26 +316,8 @@ def train_jointly(run, stage):
     optimizer = training.adam(settings.teacher_learning_rate, run.steps(indices) * epochs, settings.schedule)
     return training.train_stage(
         run, stage, model, exits_hard_loss, optimizer, indices, run.corpus.labels[indices], epochs,
-        measure=mean_scores, measured="mean of all exits",
+        measure=early_exit.mean_scores, measured="mean of all exits",
     )
-
-
-def mean_scores(labels, logits):
-    """The mean scores of some exits; logits (texts, exits, classes)."""
-    of_exits = [scores(labels, exit_logits) for exit_logits in logits.swapaxes(0, 1)]
-    return {key: float(np.mean([each[key] for each in of_exits])) for key in of_exits[0]}
-
-
-def with_shuffled_copies(run, indices):
-    """(the run with a shuffled copy of each of these texts among its examples, the indices and after them their copies)."""
-    originals, rng = [run.corpus.texts[index] for index in indices], np.random.default_rng(run.seed)
-    several = np.mean([len(texts.sentences_of(text)) > 1 for text in originals])
-    if several < 0.5:
-        print(f"  only {several:.0%} of the texts have punctuation that parts them into sentences: little is shuffled")
-    copies = [texts.shuffle_sentences(text, rng) for text in originals]
-    copies = TokenizedTexts.of(copies, run.bert, run.settings.maxlen)
-    return replace(run, examples=run.examples.joined(copies)), np.append(
-        indices, len(run.corpus.texts) + np.arange(len(indices)))
 
 
 # What came out -----------------------------------------------------------------------------------------------------------
@@ -359,13 +332,10 @@ def main(preset, settings):
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=EXTENSIBLE,
         check_corpus=partial(check_corpus, settings, wanted),
     )
-    for record in (linear := linear_records(runs)):
-        print(describe(record))
+    linear = show_stages(linear_records(runs))
     for run in runs:
-        for name in depths_of(run):
-            print(describe(train_alone(run, name)))
-        for name in wanted:
-            print(describe(train_branches(run_of(run, name), name)))
+        show_stages(train_alone(run, name) for name in depths_of(run))
+        show_stages(train_branches(run_of(run, name), name) for name in wanted)
     exit_unless_chief()
     report(preset, settings, runs, wanted, linear)
 
@@ -414,17 +384,10 @@ def costs(run, tokens):
 
 def measure(run, names):
     """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT with its exits."""
-    depths, asked = depths_of(run), run.settings
-
-    def timed():
-        plain = {name: teacher_graph(HEADS * has_branch(run), trained_teacher(run, name)) for name in depths}
-        stopping = {name: student_model(run, {"name": name, "speed": 0}) for name in names}
-        stopping = {name: model.onnx_graph(model.bert) for name, model in stopping.items()}
-        return exit_times(run, plain, stopping, lambda tokens: early_exit.exit_flops(costs(run, tokens), depths["teacher"]))
-
-    of_settings = fingerprint(asked.speeds, asked.uncertainty_top_k, asked.timed_examples, asked.student_layers, names)
-    with in_float32(asked.precision):
-        times = load_or_compute(run.folder / f"seed-{run.seed}" / f"times-{of_settings}.json", timed)
+    depths = depths_of(run)
+    plain = {name: lambda name=name: teacher_graph(HEADS * has_branch(run), trained_teacher(run, name)) for name in depths}
+    stopping = {name: partial(student_model, run, {"name": name, "speed": 0.0}) for name in names}
+    times = exit_times(run, plain, stopping, lambda tokens: early_exit.exit_flops(costs(run, tokens), depths["teacher"]))
     records = early_exit.exit_records(run, depths, names, uncertainty, partial(costs, run), times)
     for record in records:
         if record["name"] in names and record["name"] != JOINT:
@@ -437,26 +400,14 @@ def report(preset, settings, runs, names, linear):
     run, records = runs[0], [record for each in runs for record in measure(each, names)] + linear
     pairs = [("teacher", LINEAR), *((name, other) for other in (*depths_of(run), LINEAR) for name in names)]
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs)
-    results["branch_comparisons"] = comparisons(run, records, [(name, names[0]) for name in names[1:]], branches_correct)
-    results["costs"] = costs(run, settings.maxlen)
-    stopping = [record for record in records if record["name"] in names]
-    first = early_exit.exit_outputs(early_exit.load_exits(run, names[0], "test", uncertainty), stopping[0]["speed"])
-    sections = exit_sections(results, stopping, settings.uncertainty_top_k, run, first)
-    for record in stopping:
-        print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the "
-              f"{results['data']['chosen_on']} part: {record['chosen']}")
+    results |= branch_results(run, records, names, uncertainty) | {"costs": costs(run, settings.maxlen)}
+    sections = exit_sections(results, [record for record in records if record["name"] in names], run, uncertainty)
     write_teacher(runs, records, "teacher", trained_teacher, partial(teacher_graph, HEADS) if has_branch(run) else None)
     student, section, told = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
-    tokens = f"(timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on average)"
-    example = f"one text of {settings.maxlen} tokens {tokens}"
+    example = (f"one text of {settings.maxlen} tokens (timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on "
+               "average)")
     write_report(run.folder, results | told, records, example, student, sections=sections + section, plots=["exits.png"])
-
-
-def branches_correct(run, name):
-    """The share of the branches that got each test text right: (texts,) float."""
-    branches = early_exit.load_exits(run, name, "test", uncertainty)[0][:, :-1]
-    return (branches.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
 
 
 def student_model(run, record):

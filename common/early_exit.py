@@ -121,6 +121,16 @@ def load_exits(run, name, part, uncertainty):
     return logits, uncertainty(tf.nn.softmax(logits), run.settings.uncertainty_top_k).numpy()
 
 
+def mean_scores(labels, logits):
+    """The mean scores of some exits.
+
+    labels: (texts,) int
+    logits: (texts, exits, classes)
+    """
+    of_exits = [scores(labels, exit_logits) for exit_logits in logits.swapaxes(0, 1)]
+    return {key: float(np.mean([each[key] for each in of_exits])) for key in of_exits[0]}
+
+
 def exit_layers(u, speed):
     """After how many layers each text leaves: the first whose uncertainty is below `speed`, else the last; NaN is never below.
 

@@ -366,6 +366,20 @@ def in_one_line(text, width=60):
 # Sentences -------------------------------------------------------------------------------------------------------------
 
 
+def shuffled_copies(texts, indices, seed):
+    """Of each of these texts a copy by `shuffle_sentences`, as a list; says where that does little.
+
+    texts: strings
+    indices: (texts,) int, which of them
+    seed: of the order
+    """
+    originals, rng = [texts[index] for index in indices], np.random.default_rng(seed)
+    several = np.mean([len(sentences_of(text)) > 1 for text in originals])
+    if several < 0.5:
+        print(f"  only {several:.0%} of the texts have punctuation that parts them into sentences: little is shuffled")
+    return [shuffle_sentences(text, rng) for text in originals]
+
+
 def shuffle_sentences(text, rng):
     """The original FastBERT's augmentation: the sentences of a text twice, in random order. rng: numpy's."""
     return " ".join(rng.permutation(np.array(2 * sentences_of(text), dtype=object)))

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from common.backend import in_float32
 from common.bert import read_encoder, swap_pad_id, with_head
 from common.early_exit import early_exit_graph, with_embeddings
+from common.files import fingerprint, load_or_compute
 from export import exit_graph, onnx_graph
 from export.costs import SIZES
 from export.deployed import TextModel
@@ -50,17 +52,34 @@ def teacher_graph(heads, classifier, bert=None):
 
 
 def exit_times(run, plain, stopping, flops):
-    """Time models on test texts of a run, taking turns: a quarter of them by themselves ("1"), all in batches of 32 ("32").
+    """How long models take on test texts of a run: measured once, and anew only where the settings ask for other times.
 
-    run: `training.Run`, with speeds and timed_examples among its settings
-    plain: {name: onnx.ModelProto} of models that compute all their layers
-    stopping: {name: onnx.ModelProto} of models that take a speed
+    run: `training.Run`
+    plain: {name: () -> onnx.ModelProto} of models that compute all their layers
+    stopping: {name: () -> TextModel} of models that take a speed
     flops: tokens of a text -> as `early_exit.exit_curve` takes them
 
     Returns {"tokens": of these texts on average, name of a plain one: {"latency_ms", "int8_latency_ms": {"1": ms, "32": ms}},
     name of a stopping one: [{"latency_ms", "int8_latency_ms": {"1": {"ms", "flops_speedup", "mean_layers"}, "32": …}} of each
     speed]}. ms are means over batches; the other two are computed for the very texts and lengths that were timed: what the time
     is to be held against.
+    """
+    def measure():
+        with in_float32(settings.precision):
+            graphs = {name: build() for name, build in plain.items()}
+            models = {name: build() for name, build in stopping.items()}
+        return time_exits(run, graphs, {name: model.onnx_graph(model.bert) for name, model in models.items()}, flops)
+
+    settings = run.settings
+    of = fingerprint(settings.speeds, settings.uncertainty_top_k, settings.timed_examples, sorted(plain), sorted(stopping))
+    return load_or_compute(run.folder / f"seed-{run.seed}" / f"times-{of}.json", measure)
+
+
+def time_exits(run, plain, stopping, flops):
+    """The same measured now, the models taking turns: a quarter of the texts by themselves ("1"), all in batches of 32 ("32").
+
+    plain: {name: onnx.ModelProto} of models that compute all their layers
+    stopping: {name: onnx.ModelProto} of models that take a speed
     """
     speeds = [np.array(speed, np.float32) for speed in run.settings.speeds]
     graphs = {(name, key): make(graph) for name, graph in (plain | stopping).items() for key, make in LATENCIES.items()}

@@ -293,7 +293,8 @@ def test_smoke_the_student_comes_with_a_card_and_a_table(finished):
     best = max((m for m in models if m["layers"] == 1), key=lambda m: m["validation_accuracy"])
     size = (folder / "student" / "model.onnx").stat().st_size / 1e6
     accuracy = json.loads((folder / "results.json").read_text())["student"]["accuracy"]["model.onnx"]
-    for row in (f"| student: {best['name']} | {100 * best['accuracy']:.2f} |", f"| model.onnx | {100 * accuracy:.2f} | {size:.3g} |"):
+    rows = f"| student: {best['name']} | {100 * best['accuracy']:.2f} |", f"| model.onnx | {100 * accuracy:.2f} | {size:.3g} |"
+    for row in rows:
         assert row in card and row in (folder / "report.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and "Licences: those of" in card and "soft labels at temperature T" in card
     assert "The student to take away" in done.stdout and "x smaller" in done.stdout

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from common.report.document import Section
+from common.early_exit import exit_outputs, load_exits
+from common.report.document import Section, comparisons
 from common.report.plots import figure
 from common.report.tables import by_name, comparisons_table, count, mean_and_deviation
 from data.texts import in_one_line
@@ -15,16 +16,35 @@ SPEEDS_NOTE = (
 )
 
 
-def exit_sections(results, records, top_k, run, outputs):
-    """The sections of the report on models that stop early.
+def branch_results(run, records, names, uncertainty):
+    """{"branch_comparisons": of the branches' mean accuracy, of the first of these models with each other one}.
+
+    run: of any seed
+    records: of the finished stages
+    names: of the models that stop early
+    uncertainty: as `early_exit.load_exits` takes it
+    """
+    def correct(run, name):
+        """The share of the branches that got each test text right: (texts,) float."""
+        branches = load_exits(run, name, "test", uncertainty)[0][:, :-1]
+        return (branches.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
+
+    return {"branch_comparisons": comparisons(run, records, [(name, names[0]) for name in names[1:]], correct)}
+
+
+def exit_sections(results, records, run, uncertainty):
+    """The sections of the report on models that stop early; their speeds are printed, too.
 
     results: of the run, as `document.results_of` makes them, with "branch_comparisons" and "costs"
     records: of these models
-    top_k: the settings' uncertainty_top_k
     run: of the first record's seed
-    outputs: what `early_exit.exit_outputs` returns of the first model's test part, at its speed
+    uncertainty: as `early_exit.load_exits` takes it
     """
-    part, costs, sections = results["data"]["chosen_on"], results["costs"], []
+    part, costs, sections, top_k = results["data"]["chosen_on"], results["costs"], [], run.settings.uncertainty_top_k
+    outputs = exit_outputs(load_exits(run, records[0]["name"], "test", uncertainty), records[0]["speed"])
+    for record in records:
+        print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the {part} part: "
+              f"{record['chosen']}")
     for name, group in by_name(records):
         chosen = "; ".join(f"seed {record['seed']}: {record['speed']:g}, {record['chosen']}" for record in group)
         note = f"Chosen on the {part} part: {chosen}. {SPEEDS_NOTE}"

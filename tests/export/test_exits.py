@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from common.batches import TokenizedTexts
-from export.exits import exit_times, expected_speedup
+from export.exits import expected_speedup, time_exits
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
 
@@ -60,7 +60,7 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
         seed=0, examples=examples, bert=SimpleNamespace(pad_id=3), parts=SimpleNamespace(test=np.arange(1, 40)),
         settings=SimpleNamespace(speeds=(0.0, 1.0), timed_examples=36),
     )
-    found = exit_times(run, {"teacher": graph(False)}, {"fast": graph(True)}, lambda tokens: FLOPS)
+    found = time_exits(run, {"teacher": graph(False)}, {"fast": graph(True)}, lambda tokens: FLOPS)
     assert found["tokens"] == 6
     assert found["teacher"] == {key: {"1": 1.0, "32": 32.0} for key in ("latency_ms", "int8_latency_ms")}
     for key in ("latency_ms", "int8_latency_ms"):

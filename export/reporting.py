@@ -1,0 +1,38 @@
+"""How a run on texts ends: what its models cost, the teacher and the student written, the report, the tables printed."""
+
+from functools import partial
+
+from common.files import load_or_compute
+from common.report.document import results_of, write_report
+from common.training import trained
+from export.costs import text_costs
+from export.deployed import text_model
+from export.student import text_writer, write_student, write_teacher
+
+
+def report_texts(script, preset, default, runs, records, linear, depths, pairs, teacher, students, build, story, plots=()):
+    """Write teacher/, student/ and the report of classifiers of texts that compute all their layers; print the tables.
+
+    script: its name
+    preset: the same
+    default: the preset's settings
+    runs: of all seeds
+    records: of the finished stages
+    linear: those of the linear models
+    depths: {name of a model: its layers}, of all that have a record
+    pairs: [(A, B)], names of the models to compare
+    teacher: its name
+    students: names of those that may be taken away, the plainest first
+    build: (run, name) -> BertClassifier, not trained
+    story: the script's docstring
+    plots: names of further plots in the run's folder, already there
+    """
+    run, layers = runs[0], sorted({depths[record["name"]] for record in records}, reverse=True)
+    costs = load_or_compute(run.folder / f"costs-{'-'.join(map(str, layers))}.json", lambda: text_costs(run, layers))
+    records = [record | costs[str(depths[record["name"]])] for record in records] + linear
+    results = results_of(run, script, preset, default, records, pairs)
+    write_teacher(runs, records, teacher, partial(trained, build=build))
+    write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
+    student, sections, told = write_student(runs, records, students, teacher, write, story)
+    example = f"one text of {run.settings.maxlen} tokens"
+    write_report(run.folder, results | told, records, example, student, sections=sections, plots=plots)
