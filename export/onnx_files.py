@@ -15,7 +15,7 @@ from common.evaluation import compare
 from data.bucketing import by_length
 from data.students import FLOAT32, INT8, session_of
 from export.checks import TOLERANCE, check_equal
-from export.onnx_graph import quantized
+from export.onnx_int8 import quantized
 
 MAX_LOSS = 0.5  # points of accuracy on the validation part that int8 may cost
 CHANCE = 0.05  # below this p-value two ways to make int8 differ in how often they answer as float32

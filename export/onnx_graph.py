@@ -1,25 +1,21 @@
-"""A classifier of texts as an ONNX graph, built of its weights with `onnx` alone; and such a graph with weights in int8.
+"""A classifier of texts as an ONNX graph, built of its weights with `onnx` alone.
 
 The graph is for onnxruntime: where that has an operator of its own for several of ONNX's (domain com.microsoft), it is made
 of those. Of the last layer it computes [CLS] alone. Its pieces serve the graph of a FastBERT as well: `exit_graph.exit_graph`.
-Writing it beside a student, and checking it, is the work of `export.onnx_files`, where models of images are converted from
-TensorFlow.
+With weights in int8 it comes from `export.onnx_int8`. Writing it beside a student, and checking it, is the work of
+`export.onnx_files`, where models of images are converted from TensorFlow.
 """
 
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from common import InputError
 from data.berts import ACTIVATIONS, OUTPUT, POOLER
 
 OPSET, IR_VERSION = 17, 8  # of 2022: the newest that are needed, so that an older onnxruntime reads the graph, too
-FUSED = ("EmbedLayerNormalization", "Attention", "SkipLayerNormalization", "BiasGelu", "FastGelu", "FusedMatMul")
-TWO_OUTPUTS = ("EmbedLayerNormalization", "TopK")  # of which the first alone is used
+FUSED = ("Attention", "BiasGelu", "FastGelu", "FusedMatMul")  # onnxruntime's own operators
 TEXTS = [(name, TensorProto.INT32, ("texts", "tokens")) for name in ("token_ids", "segment_ids")]  # inputs
 MASKED = float(np.finfo(np.float32).min)  # score of a token that is padding
 
@@ -37,14 +33,13 @@ def text_graph(bert):
     """
     nodes = []
     add, (*layers, last) = partial(add_node, nodes), layers_of(bert)
-    padding = add("Equal", "token_ids", "pad_id")  # (texts, tokens)
-    hidden = embeddings(add, bert)  # (texts, tokens, hidden)
+    hidden, mask = embeddings(add, bert)
     for layer in layers:
-        hidden = whole_layer(add, bert, layer, hidden, padding)
-    logits = classify(add, bert, last, hidden, padding)
+        hidden = whole_layer(add, bert, layer, hidden, mask)
+    logits = classify(add, bert, last, hidden, mask)
     nodes.append(helper.make_node("Softmax", [logits], ["probabilities"], axis=-1))
     outputs = [("probabilities", TensorProto.FLOAT, ("texts", len(bert.weights[OUTPUT[1]])))]
-    return model_of(graph_of(nodes, "classifier", TEXTS, outputs, arrays_of(bert)))
+    return model_of(graph_of(nodes, "classifier", TEXTS, outputs, constants_of(bert) | weights_of(bert)))
 
 
 def layers_of(bert):
@@ -63,67 +58,83 @@ def add_node(nodes, operator, *inputs, scope="", **attributes):
     scope: what the name begins with: no name may stand twice in a graph and the graphs within it
     """
     name = f"{scope}{operator}_{len(nodes)}"
-    outputs = [name, f"{name}_unused"] if operator in TWO_OUTPUTS else [name]
+    outputs = [name, f"{name}_places"] if operator == "TopK" else [name]
     domain = "com.microsoft" if operator in FUSED else ""
     nodes.append(helper.make_node(operator, inputs, outputs, name, domain=domain, **attributes))
     return name
 
 
 def embeddings(add, bert):
-    """The sum of the three embeddings, normalized: (texts, tokens, hidden)."""
-    tables = (f"bert/embeddings/{name}_embeddings" for name in ("word", "position", "token_type"))
-    norm = (f"bert/embeddings/LayerNorm/{name}" for name in ("gamma", "beta"))
-    return add("EmbedLayerNormalization", "token_ids", "segment_ids", *tables, *norm, **_epsilon(bert))
+    """(normalized sum of three embeddings (texts, tokens, hidden), mask (texts, tokens) int32, 0 where there is padding)."""
+    mask = add("Cast", add("Not", add("Equal", "token_ids", "pad_id")), to=TensorProto.INT32)
+    words, segments = (
+        add("Gather", f"bert/embeddings/{name}_embeddings", ids)  # (texts, tokens, hidden)
+        for name, ids in (("word", "token_ids"), ("token_type", "segment_ids"))
+    )
+    tokens = add("Shape", "token_ids", start=1)
+    positions = add("Slice", "bert/embeddings/position_embeddings", "start", tokens)  # (tokens, hidden)
+    return _norm_of_sum(add, bert, "bert/embeddings/LayerNorm", words, positions, segments), mask
 
 
-def _epsilon(bert):
-    return {"epsilon": bert.config.get("layer_norm_eps", 1e-12)}
+def _norm_of_sum(add, bert, norm, *states):
+    """A layer normalization of a sum. norm: prefix of its names
+
+    onnxruntime has operators for both at once, EmbedLayerNormalization and SkipLayerNormalization, of which it would make the
+    latter of an Add before a LayerNormalization, though not of a Sum: they take four times as long.
+    """
+    epsilon = bert.config.get("layer_norm_eps", 1e-12)
+    return add("LayerNormalization", add("Sum", *states), f"{norm}/gamma", f"{norm}/beta", epsilon=epsilon)
 
 
-def whole_layer(add, bert, layer, hidden, padding):
+def whole_layer(add, bert, layer, hidden, mask):
     """A layer of all tokens: (texts, tokens, hidden).
 
     layer: prefix of its names
     hidden: (texts, tokens, hidden) before the layer
-    padding: (texts, tokens) bool
+    mask: as of `embeddings`
     """
-    mask = add("Cast", add("Not", padding), to=TensorProto.INT32)
     attended = add("Attention", hidden, f"{layer}/attention/self/kernel", f"{layer}/attention/self/bias", mask,
                    num_heads=bert.config["num_attention_heads"], mask_filter_value=MASKED)
     return _after_attention(add, bert, layer, hidden, attended)
 
 
-def classify(add, bert, layer, hidden, padding):
+def classify(add, bert, layer, hidden, mask):
     """The last layer of a classifier, of [CLS] alone, and its head: logits (texts, classes). Arguments as of `whole_layer`."""
     cls = add("Gather", hidden, "first", axis=1)  # (texts, hidden)
     head_size = bert.config["hidden_size"] // bert.config["num_attention_heads"]
-    attended = attention_of_cls(add, f"{layer}/attention/self", head_size, cls, hidden, padding)
+    attended = attention_of_cls(add, f"{layer}/attention/self", head_size, cls, hidden, mask)
     cls = _after_attention(add, bert, layer, cls, attended)
     if bert.has_pooler:
         cls = add("Tanh", add("Add", add("MatMul", cls, POOLER[0]), POOLER[1]))
     return add("Add", add("MatMul", cls, "classifier"), OUTPUT[1])
 
 
-def attention_of_cls(add, own, head_size, cls, hidden, padding):
+def attention_of_cls(add, own, head_size, cls, hidden, mask):
     """What a self-attention gives [CLS], (texts, heads · head_size), without making keys and values of all tokens.
 
     With W, b of a head, scores are q·(W_k x + b_k) = (W_kᵀ q)·x + q·b_k, and softmax does not see q·b_k, which is the same
     for all tokens. As its weights p sum to 1, Σ p (W_v x + b_v) = W_v (Σ p x) + b_v. So W_k and W_v see one vector a head.
 
-    own: prefix of its names; among the arrays are those of `for_attention_of_cls`
+    own: prefix of its names; among the arrays are those of `_for_attention_of_cls`
     head_size: of each head's query
     cls: (texts, hidden) that asks
     hidden: (texts, tokens, hidden) that are asked
-    padding: (texts, tokens) bool, of those that are not
+    mask: as of `embeddings`
     """
     q = add("Add", add("MatMul", cls, f"{own}/query/kernel"), f"{own}/query/bias")
     q = add("Transpose", add("Reshape", q, f"{own}/split heads"), perm=(1, 0, 2))  # (heads, texts, head_size)
     q = add("Transpose", add("MatMul", q, f"{own}/keys"), perm=(1, 0, 2))  # (texts, heads, hidden)
     scores = add("FusedMatMul", q, hidden, transB=1, alpha=head_size**-0.5)  # (texts, heads, tokens)
-    p = add("Softmax", add("Where", add("Unsqueeze", padding, "heads' axis"), "masked", scores), axis=-1)
+    p = masked_softmax(add, scores, mask)
     mean = add("Transpose", add("MatMul", p, hidden), perm=(1, 0, 2))  # (heads, texts, hidden)
     values = add("Transpose", add("MatMul", mean, f"{own}/values"), perm=(1, 0, 2))  # (texts, heads, head_size)
     return add("Add", add("Reshape", values, f"{own}/join heads"), f"{own}/value/bias")
+
+
+def masked_softmax(add, scores, mask):
+    """What a query's scores (texts, heads, tokens) give to each token that is no padding. mask: as of `embeddings`"""
+    seen = add("Unsqueeze", add("Cast", mask, to=TensorProto.BOOL), "heads' axis")
+    return add("Softmax", add("Where", seen, scores, "masked"), axis=-1)
 
 
 def _after_attention(add, bert, layer, hidden, attended):
@@ -134,9 +145,8 @@ def _after_attention(add, bert, layer, hidden, attended):
     attended: what its self-attention gives
     """
     def project(states, residual, name):
-        projected, norm = add("MatMul", states, f"{name}/dense/kernel"), f"{name}/LayerNorm"
-        return add("SkipLayerNormalization", projected, residual, f"{norm}/gamma", f"{norm}/beta", f"{name}/dense/bias",
-                   **_epsilon(bert))
+        projected = add("MatMul", states, f"{name}/dense/kernel")
+        return _norm_of_sum(add, bert, f"{name}/LayerNorm", projected, residual, f"{name}/dense/bias")
 
     hidden = project(attended, hidden, f"{layer}/attention/output")
     inner = add("MatMul", hidden, f"{layer}/intermediate/dense/kernel"), f"{layer}/intermediate/dense/bias"
@@ -151,15 +161,18 @@ def _after_attention(add, bert, layer, hidden, attended):
 # Put together ----------------------------------------------------------------------------------------------------------
 
 
-def arrays_of(bert):
-    """{name: array} of all that the pieces of `bert` name: its weights, some of them packed, and constants."""
-    heads, layers = bert.config["num_attention_heads"], layers_of(bert)
-    arrays = bert.weights | {
-        "pad_id": np.int32(bert.pad_id), "masked": np.float32(MASKED), "first": np.int64(0), "heads' axis": np.array([1]),
-    }
+def constants_of(bert):
+    """{name: array} of what the pieces name beside weights."""
+    return {"pad_id": np.int32(bert.pad_id), "masked": np.float32(MASKED), "first": np.int64(0), "start": np.array([0]),
+            "heads' axis": np.array([1])}
+
+
+def weights_of(bert):
+    """{name: array} of all weights that the pieces of `bert` name, some of them packed; each serves one node."""
+    heads, layers, arrays = bert.config["num_attention_heads"], layers_of(bert), dict(bert.weights)
     if bert.is_classifier:
         arrays["classifier"] = bert.weights[OUTPUT[0]].T
-        arrays |= for_attention_of_cls(arrays, f"{layers.pop()}/attention/self", heads)
+        arrays |= _for_attention_of_cls(arrays, f"{layers.pop()}/attention/self", heads)
     for layer in layers:
         own = f"{layer}/attention/self"
         for part in ("kernel", "bias"):  # (hidden, 3 hidden), (3 hidden,)
@@ -168,7 +181,7 @@ def arrays_of(bert):
     return arrays
 
 
-def for_attention_of_cls(arrays, own, heads):
+def _for_attention_of_cls(arrays, own, heads):
     """{name: array} of what `attention_of_cls` names beside the weights of query and the bias of value.
 
     arrays: with the kernels of key and value, (hidden, heads · head_size)
@@ -184,7 +197,7 @@ def for_attention_of_cls(arrays, own, heads):
 
 
 def graph_of(nodes, name, inputs, outputs, arrays):
-    """The nodes as an onnx.GraphProto, with those of the arrays that they or graphs within them name.
+    """The nodes as an onnx.GraphProto, with those of the arrays that they name, or that graphs within them name and lack.
 
     inputs, outputs: [(name, ONNX's number of its type, shape)]
     arrays: {name: array}
@@ -193,45 +206,18 @@ def graph_of(nodes, name, inputs, outputs, arrays):
     return helper.make_graph(
         nodes, name, *([helper.make_tensor_value_info(*value) for value in values] for values in (inputs, outputs)),
         [numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in arrays.items() if name in named],
-        # `onnx` infers types, which `quantized` needs, but not those of onnxruntime's operators.
-        value_info=[helper.make_tensor_value_info(node.name, TensorProto.FLOAT, None) for node in nodes if node.domain],
     )
 
 
 def _named(nodes):
-    """The names of all that the nodes take, and the graphs within them."""
+    """The names of all that the nodes take, and that graphs within them take and do not hold."""
     for node in nodes:
         yield from node.input
         for attribute in node.attribute:
-            yield from _named(attribute.g.node)
+            yield from {*_named(attribute.g.node)} - {array.name for array in attribute.g.initializer}
 
 
 def model_of(graph):
     """An onnx.GraphProto as an onnx.ModelProto."""
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-
-
-def quantized(model, reduce_range=False):
-    """A `text_graph` with embeddings in uint8, a scale a table, and most other weights in int8, a scale a column.
-
-    What they are multiplied with is rounded to uint8 as it comes, with one scale for all texts asked together: so the
-    answer to a text depends a little on which they are.
-
-    model: onnx.ModelProto in float32
-    reduce_range: weights of 7 bits, for CPUs without VNNI, whose sums of two products in 16 bits overflow with 8
-
-    Returns an onnx.ModelProto.
-    """
-    from onnxruntime.quantization import quantize_dynamic
-
-    # The head is small, and rounding it costs most; of the matrices of `attention_of_cls` onnxruntime wants two axes.
-    kept = {array.name for array in model.graph.initializer if len(array.dims) > 2} | {"classifier", POOLER[0]}
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else it warns: but all is fused already
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        quantize_dynamic(whole, path, per_channel=True, reduce_range=reduce_range,
-                         nodes_to_exclude=[node.name for node in model.graph.node if kept & {*node.input}])
-        return onnx.load(path)

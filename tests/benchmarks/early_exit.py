@@ -3,11 +3,11 @@
 In TensorFlow, and for the student's ONNX graph in onnxruntime.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from onnx import TensorProto, helper
 
 import knowledge_distillation_fastbert as script
 from common.backend import forget_models, inference_graph, set_seed, tf
@@ -25,7 +25,8 @@ from common.early_exit import (
 )
 from common.training import Run
 from data import berts, texts
-from export import exit_graph, onnx_graph
+from export import exit_graph
+from export.onnx_int8 import quantized
 from tests import tiny
 from tests.benchmarks.onnx_graph import session
 
@@ -151,24 +152,50 @@ def gains(case, depths=DEPTHS):
 
 
 def in_onnxruntime(depths=DEPTHS):
-    """Rows of strings, header first: as those of `gains`, of the student's ONNX graph and its teacher's, for each last exit."""
-    rows = [["last exit", "batch", "layers", "FLOPs x", "early exit x", "of the promise", "teacher, ms"]]
+    """Rows of strings, header first: as those of `gains`, of the student's ONNX graph and its teacher's.
+
+    For each last exit in float32 and in int8. What is promised counts what the graphs compute: see `onnx_flops`.
+    """
+    rows = [["last exit", "weights", "batch", "layers", "FLOPs x", "early exit x", "of the promise", "early exit, ms",
+             "teacher, ms"]]
     for head in ("branch", "dense"):
         case = prepare(count=64, head=head)
-        early, teach = session(script.onnx_graph(case.run, case.run.bert, case.fast)), session(whole_teacher(case))
-        answers = in_session(teach, case.batches[32][0]), in_session(early, case.batches[32][0], tf.constant(0.0))
-        np.testing.assert_allclose(*(found["probabilities"] for found in answers), atol=1e-5)
-        for size, batches in case.batches.items():
-            for depth in depths:
+        flops = partial(onnx_flops, case)
+        bert = case.run.bert if script.has_branch(case.run) else with_head(case.run.bert, case.fast.branches[-1])
+        graphs = (
+            exit_graph.teacher_graph(bert, case.fast.branches[-1].get_weights(), script.HEADS),
+            script.onnx_graph(case.run, case.run.bert, case.fast),
+        )
+        for weights, models in (("float32", graphs), ("int8", [*map(quantized, graphs)])):
+            teach, early = map(session, models)
+            answers = in_session(teach, case.batches[32][0]), in_session(early, case.batches[32][0], tf.constant(0.0))
+            tolerance = 1e-5 if weights == "float32" else 0.02  # int8: one scale for all texts of a call
+            np.testing.assert_allclose(*(found["probabilities"] for found in answers), atol=tolerance)
+            for size, depth in itertools.product(case.batches, depths):
                 speed = case.speed_for(size, depth)
                 ways = {"teacher": partial(in_session, teach), "early": partial(in_session, early, speed=speed)}
-                times = wall_clock(ways, batches, rounds=3 if size == 32 else 9)
-                promise = expected_speedup(batches, ways["early"], case.flops)
+                times = wall_clock(ways, case.batches[size], rounds=5 if size == 32 else 15)
+                promise = expected_speedup(case.batches[size], ways["early"], flops)
                 ours = times["teacher"].sum() / times["early"].sum()
                 cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"]
-                ms = 1000 * times["teacher"].mean()
-                rows.append([head, str(size), *(f"{cell:.2f}" for cell in cells), f"{ms:.1f}"])
+                ms = (f"{1000 * times[way].mean():.2f}" for way in ("early", "teacher"))
+                rows.append([head, weights, str(size), *(f"{cell:.2f}" for cell in cells), *ms])
     return rows
+
+
+def onnx_flops(case, tokens):
+    """What the ONNX graphs compute of a text, as `exit_flops` has it; a multiply-add counts as two.
+
+    In a branch, and in the last layer below a linear head, each head asks with one vector, of [CLS], which sees the tokens as
+    they are: no keys and values are made of them.
+    """
+    config, classes, width, heads = case.run.bert.config, len(case.run.corpus.classes), script.WIDTH, script.HEADS
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    branch = tokens * hidden * width + 2 * tokens * heads * width + 2 * heads * width * width + width * classes
+    last = 4 * hidden * hidden + 2 * tokens * config["num_attention_heads"] * hidden + 2 * hidden * inner + hidden * classes
+    layer = script.costs(case.run, tokens)["layer"]
+    head = 2 * branch if script.has_branch(case.run) else 2 * last - layer  # on top of as many whole layers
+    return exit_flops({"layer": layer, "branch": 2 * branch, "head": head}, case.run.bert.layers)
 
 
 def in_session(session, batch, speed=None):
@@ -177,22 +204,6 @@ def in_session(session, batch, speed=None):
     names = [[value.name for value in values] for values in (session.get_inputs(), session.get_outputs())]
     found = session.run(None, {name: np.asarray(array) for name, array in zip(names[0], inputs, strict=True)})
     return dict(zip(names[1], map(tf.constant, found), strict=True))
-
-
-def whole_teacher(case):
-    """The teacher alone, all layers and the last exit, as an onnx.ModelProto."""
-    bert, head = case.run.bert, case.fast.branches[-1]
-    if not script.has_branch(case.run):
-        return onnx_graph.text_graph(with_head(bert, head))
-    nodes, arrays = [], onnx_graph.arrays_of(bert) | exit_graph.branch_arrays("head", head.get_weights(), script.HEADS)
-    add = partial(onnx_graph.add_node, nodes)
-    padding, hidden = add("Equal", "token_ids", "pad_id"), onnx_graph.embeddings(add, bert)
-    for layer in onnx_graph.layers_of(bert):
-        hidden = onnx_graph.whole_layer(add, bert, layer, hidden, padding)
-    logits = exit_graph.branch_logits(add, "head", arrays, hidden, padding)
-    nodes.append(helper.make_node("Softmax", [logits], ["probabilities"], axis=-1))
-    outputs = [("probabilities", TensorProto.FLOAT, ("texts", head.output_shape[-1]))]
-    return onnx_graph.model_of(onnx_graph.graph_of(nodes, "teacher", onnx_graph.TEXTS, outputs, arrays))
 
 
 def pieces(case):

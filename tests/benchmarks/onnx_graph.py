@@ -12,7 +12,8 @@ from data import berts, texts
 from export import student as export
 from export.checks import TOLERANCE
 from export.onnx_files import convert
-from export.onnx_graph import quantized, text_graph
+from export.onnx_graph import text_graph
+from export.onnx_int8 import quantized
 from tests import tiny
 from tests.benchmarks.timing import medians
 

@@ -10,13 +10,15 @@ from scipy import stats
 from scipy.special import softmax
 
 from common import InputError
-from data.berts import without_classifier
+from data.berts import POOLER, without_classifier
 from tests.export.test_onnx_graph import classifier, examples
 from tests.numpy_bert import numpy_bert, numpy_branch, numpy_head
+from tests.tiny import CONFIG
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 exit_graph = pytest.importorskip("export.exit_graph")
+quantized = pytest.importorskip("export.onnx_int8").quantized
 
 CLASSES, WIDTH, HEADS = 5, 16, 2
 KINDS = (  # of last exits, depths, paddings and activations
@@ -146,7 +148,7 @@ def texts_computed(profile):
     found = {}
     for event in json.loads(Path(profile).read_text(encoding="utf-8")):
         layer, _, node = event["name"].partition("/")
-        if layer.startswith("layer_") and node.endswith("_kernel_time") and "SkipLayerNormalization" in node:
+        if layer.startswith("layer_") and node.endswith("_kernel_time") and "LayerNormalization" in node:
             (shape, *_), = (kind.values() for kind in event["args"]["input_type_shape"][:1])
             found.setdefault(int(layer.removeprefix("layer_")), set()).add(shape[0])
     assert all(len(texts) == 1 for texts in found.values())
@@ -198,10 +200,108 @@ def test_an_activation_that_no_bert_here_has():
         exit_graph.exit_graph(*fastbert("linear", hidden_act="swish"), HEADS)
 
 
-def test_it_holds_each_weight_once():
-    """None is packed twice, or left in that nothing reads."""
-    bert, branches = fastbert("pooler", layers=4)
+@pytest.mark.parametrize("last", ["branch", "pooler"])
+def test_it_holds_each_weight_once_where_it_is_read(last):
+    """None is packed twice, or left in that nothing reads; what a layer reads stands in its own graph, not in one around it."""
+    bert, branches = fastbert(last, layers=4)
+    graphs = [*graphs_within(exit_graph.exit_graph(bert, branches, HEADS).graph)]
+    weights = [array for graph in graphs for array in graph.initializer if len(array.dims) > 1]
+    narrow, mixing, logits = CONFIG["hidden_size"] * WIDTH, 2 * HEADS * WIDTH**2, WIDTH * CLASSES
+    of_bert = sum(weight.size for weight in bert.weights.values() if weight.ndim > 1)
+    assert sum(int(np.prod(array.dims)) for array in weights) == of_bert + len(branches) * (narrow + mixing + logits)
+    for graph in graphs:
+        held = {array.name for array in graph.initializer if len(array.dims) > 1}
+        assert held == {name for node in graph.node for name in node.input} & {array.name for array in weights}
+
+
+def graphs_within(graph):
+    """It, and all graphs that its nodes hold."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs_within(attribute.g)
+
+
+# The teacher
+
+
+@pytest.mark.parametrize("last", ["branch", "linear", "pooler"])
+def test_the_teacher_answers_as_the_last_exit_does(last):
+    bert, branches = fastbert(last, layers=4, pad_id=3)
+    model = exit_graph.teacher_graph(bert, branches[-1], HEADS)
+    onnx.checker.check_model(model, full_check=True)
+    inputs = examples(bert, count=9)
+    found, = session(model).run(None, dict(zip(("token_ids", "segment_ids"), inputs, strict=True)))
+    np.testing.assert_allclose(found, numpy_exits(bert, branches, *inputs)[:, -1], atol=1e-5)
+
+
+# int8
+
+
+@pytest.mark.parametrize(("top_k", "reduce_range"), [(0, False), (2, True)])
+@pytest.mark.parametrize("kind", [tuple(kind.items()) for kind in KINDS], ids=str)
+def test_int8_leaves_and_answers_nearly_as_float32(kind, top_k, reduce_range):
+    """Where no uncertainty is near the speed after the same layer; with nearly the probabilities of the layer it says."""
+    _, inputs, p, u = asked(kind, top_k)
+    assert min(np.abs(p[:, depth] - p[:, depth - 1]).mean() for depth in range(1, p.shape[1])) > 0.1
+    bert, branches = fastbert(**dict(kind))
+    asking = session(quantized(exit_graph.exit_graph(bert, branches, HEADS, top_k), reduce_range))
+    rows, depths = np.arange(len(u)), []
+    for speed in (0.0, *np.quantile(u, np.linspace(0.1, 0.9, 5)), 1.0, np.nan):
+        found = ask(asking, *inputs, speed)
+        used, leaving = found["layers_used"], u < speed
+        leaving[:, -1] = True
+        clear = ~(np.abs(u[:, :-1] - speed) < 0.2).any(axis=1)
+        assert (used == leaving.argmax(axis=1) + 1)[clear].all()
+        for name, of_exits in (("probabilities", p), ("uncertainty", u)):
+            off = np.abs(found[name] - of_exits[rows, used - 1])
+            assert off.max() < 0.2 and 1e-5 < off.mean() < 0.03
+        depths.append({*used[clear]})
+    assert depths[0] == depths[-1] == {p.shape[1]} and len(set.union(*depths)) > 1
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+@pytest.mark.parametrize("last", ["branch", "linear", "pooler"])
+def test_int8_reaches_the_graphs_within(last, reduce_range):
+    """Each layer's kernels are int8 in its own graph, embeddings uint8; of matrices only those of exits are float32."""
+    bert, branches = fastbert(last, layers=4)
+    small = quantized(exit_graph.exit_graph(bert, branches, HEADS), reduce_range)
+    onnx.checker.check_model(small)
+    held = [graph.initializer for graph in graphs_within(small.graph) if graph.initializer]
+    kinds = [{array.name: onnx.numpy_helper.to_array(array) for array in arrays if len(array.dims) > 1} for arrays in held]
+    dense = ("attention/output/dense/kernel", "intermediate/dense/kernel", "output/dense/kernel")
+    for depth, arrays in enumerate(kinds):
+        layer, own = f"bert/encoder/layer_{depth}", f"branch_{depth + 1}"
+        expected = {np.int8: {f"{layer}/{name}" for name in dense}, np.float32: set(), np.uint8: set()}
+        if depth == len(branches):
+            expected[np.int8] |= {f"{layer}/attention/self/query/kernel"}
+            expected[np.float32] |= {f"{layer}/attention/self/{name}" for name in ("keys", "values")} | {"classifier"}
+            expected[np.float32] |= {POOLER[0]} if last == "pooler" else set()
+        else:
+            expected[np.int8] |= {f"{layer}/attention/self/kernel", f"{own}/narrow/kernel"}
+            expected[np.float32] |= {f"{own}/{name}/kernel" for name in ("asks", "mixed", "logits")}
+        if depth == 0:
+            expected[np.uint8] |= {f"bert/embeddings/{name}_embeddings" for name in ("word", "position", "token_type")}
+        assert {kind: {name for name, array in arrays.items() if array.dtype == kind} for kind in expected} == expected
+        for name in expected[np.int8]:
+            assert np.abs(arrays[name].astype(int)).max() == (64 if reduce_range else 127)
+    assert len(kinds) == 4
+
+
+@pytest.mark.parametrize("last", ["branch", "linear"])
+def test_nobody_leaves_int8_by_an_exit_of_nan(last):
+    bert, branches = fastbert(last, layers=4)
+    broken = [[*branches[0][:-1], np.full(CLASSES, np.nan)], *branches[1:]]
+    for top_k in (0, 2):
+        asking = session(quantized(exit_graph.exit_graph(bert, broken, HEADS, top_k)))
+        for speed in (0.0, 0.5, 1.0):
+            found = ask(asking, *examples(bert, count=9), speed)
+            assert (found["layers_used"] > 1).all() and np.isfinite(found["probabilities"]).all()
+        assert (ask(asking, *examples(bert, count=9), np.nan)["layers_used"] == 4).all()
+
+
+def test_int8_is_a_third_in_size():
+    bert, branches = fastbert("branch", layers=4, vocab_size=2000, hidden_size=128, intermediate_size=512)
     model = exit_graph.exit_graph(bert, branches, HEADS)
-    held = sum(int(np.prod(array.dims)) for array in model.graph.initializer if len(array.dims) > 1)
-    matrices = [*bert.weights.values(), *(weight for branch in branches for weight in branch)]
-    assert held == sum(weight.size for weight in matrices if weight.ndim > 1)
+    assert quantized(model).ByteSize() * 3 < model.ByteSize()
