@@ -12,7 +12,8 @@ from common.backend import in_float32, tf
 from common.cost import classifier_flops, graph_flops, wall_clock
 from data.berts import OUTPUT, keep_layers
 from export.onnx_files import asking
-from export.onnx_graph import quantized, text_graph
+from export.onnx_graph import text_graph
+from export.onnx_int8 import quantized
 from export.timing import turns
 
 SIZES = (1, 32)  # examples that are asked together

@@ -17,7 +17,8 @@ from common.report.tables import difference_cells
 from data import berts, vocabulary
 from data.students import FLOAT32, INT8
 from export.onnx_files import choose_int8, decisions
-from export.onnx_graph import quantized, text_graph
+from export.onnx_graph import text_graph
+from export.onnx_int8 import quantized
 
 
 @dataclass(frozen=True)

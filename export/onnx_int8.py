@@ -18,9 +18,10 @@ TABLES = [f"bert/embeddings/{name}_embeddings" for name in ("word", "position", 
 def quantized(model, reduce_range=False):
     """A graph with embeddings in uint8, a scale a table, and kernels in int8, a scale a column.
 
-    Kernels stay as they are in heads, and elsewhere if they are small and see a single vector of each text: those of Gemm in a
-    branch, and those of three axes in `onnx_graph.attention_of_cls`. What an int8 kernel is multiplied with is rounded to
-    uint8 as it comes, with one scale for all texts asked together: so the answer to a text depends a little on which they are.
+    Kernels stay as they are in heads, and in a branch if they see a single vector of each text, those of Gemm. Those of three
+    axes, in `onnx_graph.attention_of_cls`, are int8 in the file, and onnxruntime makes floats of them when it loads it. What
+    any other int8 kernel is multiplied with is rounded to uint8 as it comes, with one scale for all texts asked together: so
+    the answer to a text depends a little on which they are.
 
     model: onnx.ModelProto in float32
     reduce_range: kernels of 7 bits, for CPUs without VNNI, whose sums of two products in 16 bits overflow with 8
@@ -36,7 +37,7 @@ def quantized(model, reduce_range=False):
 def _in_integers(graph, largest):
     """Change an onnx.GraphProto and the graphs within it. largest: absolute value of an int8"""
     arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
-    nodes = []
+    nodes = [node for name in [*arrays] if arrays[name].ndim == 3 for node in _into_floats(name, arrays)]
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
@@ -45,6 +46,19 @@ def _in_integers(graph, largest):
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+
+
+def _into_floats(name, arrays):
+    """The nodes that make the floats `name` of the int8 that `arrays` then has instead: none depends on an input.
+
+    name: of an array of three axes, which has a scale for each of the first and the last
+    arrays: {name: array} of its graph's
+    """
+    integers, scales, floats = (f"{name}/{part}" for part in ("integers", "scales", "floats"))
+    rounded = [signed(matrix, 127) for matrix in arrays.pop(name)]
+    arrays[integers], arrays[scales] = np.stack([matrix for matrix, _ in rounded]), np.stack([s[None] for _, s in rounded])
+    return [helper.make_node("Cast", [integers], [floats], floats, to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [floats, scales], [name], name)]
 
 
 def _of_integers(node, arrays, largest):

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, processors
 from common import InputError
 from data import berts, students
 from export.exit_graph import exit_graph
-from export.onnx_graph import quantized
+from export.onnx_int8 import quantized
 from tests import tiny
 from tests.export.test_exit_graph import CLASSES as EXIT_CLASSES
 from tests.export.test_exit_graph import HEADS, fastbert, numpy_exits, numpy_uncertainty

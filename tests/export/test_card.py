@@ -9,7 +9,7 @@ import pytest
 
 from common.report.tables import student_table
 from data.parts import Parts
-from export import card, onnx_graph
+from export import card, onnx_graph, onnx_int8
 from tests import tiny
 from tests.alone import ask_card
 from tests.taken import CLASSES, LINES
@@ -42,7 +42,7 @@ def test_the_lines_of_the_card_answer_as_the_trained_model(taken, carded, tmp_pa
     folder, run, write_card = carded
     for int8 in (False, True):
         if int8:
-            onnx.save(onnx_graph.quantized(onnx.load(folder / "model.onnx")), folder / "model.int8.onnx")
+            onnx.save(onnx_int8.quantized(onnx.load(folder / "model.onnx")), folder / "model.int8.onnx")
         write_card()
         for texts in (None, run.corpus.texts):
             asked, found, printed = ask_card(folder, tmp_path, texts)

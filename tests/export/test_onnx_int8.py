@@ -60,11 +60,18 @@ def test_which_arrays_are_integers(reduce_range):
     kinds = {kind: {name for name, array in found.items() if array.dtype == kind and array.ndim > 1}
              for kind in (np.float32, np.int8, np.uint8)}
     own = [f"bert/encoder/layer_{layer}" for layer in (0, 1)]
-    assert kinds[np.float32] == {"classifier", POOLER[0], f"{own[1]}/attention/self/keys", f"{own[1]}/attention/self/values"}
+    of_cls = [f"{own[1]}/attention/self/{name}" for name in ("keys", "values")]
+    assert kinds[np.float32] == {"classifier", POOLER[0], *(f"{name}/scales" for name in of_cls)}
     assert kinds[np.uint8] == {f"bert/embeddings/{name}_embeddings" for name in ("word", "position", "token_type")}
     kernels = ("attention/output/dense/kernel", "intermediate/dense/kernel", "output/dense/kernel")
     packed = {f"{own[0]}/attention/self/kernel", f"{own[1]}/attention/self/query/kernel"}
-    assert kinds[np.int8] == {f"{layer}/{kernel}" for layer in own for kernel in kernels} | packed
+    assert kinds[np.int8] == {f"{layer}/{kernel}" for layer in own for kernel in kernels} | packed | {
+        f"{name}/integers" for name in of_cls}
+    floats = {array.name: onnx.numpy_helper.to_array(array) for array in onnx_graph.text_graph(bert).graph.initializer}
+    for name in of_cls:  # which meet nothing in integers, and so keep 8 bits
+        again = found[f"{name}/integers"] * found[f"{name}/scales"]
+        assert (np.abs(again - floats[name]) <= 0.501 * np.abs(floats[name]).max(axis=1, keepdims=True) / 127).all()
+        kinds[np.int8].remove(f"{name}/integers")
     for name in kinds[np.int8]:
         assert np.abs(found[name].astype(int)).max() == (64 if reduce_range else 127)
     whole = bert.weights[f"{own[0]}/intermediate/dense/kernel"]
