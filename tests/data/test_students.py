@@ -197,7 +197,7 @@ DAMAGES = {
     "no [CLS]": (without_cls, "the tokenizer gives an empty text 0 tokens; expected [CLS], or a few, fewer than maxlen, 16"),
     "another vocabulary": (config_with(vocab_size=100), "ids go up to 119, the model has 100 embeddings; they are not of"),
     "another padding": (config_with(pad_token_id=120), "ids go up to 120, the model has 120 embeddings; they are not"),
-    "fewer embeddings": (wider, "input index out of range); it was asked [2, 3, 123], the last of which"),
+    "fewer embeddings": (wider, "within the inclusive range [-120,119]); it was asked [2, 3, 123], the last of which"),
     "an empty file": (model_of(b""), "model.onnx: not a graph that onnxruntime"),
     "no graph": (model_of(b"no graph at all"), "model.onnx: not a graph that onnxruntime"),
     "an unknown operator": (
