@@ -28,5 +28,5 @@ if __name__ == "__main__":
     print(aligned(rows))
     for name in sys.argv[1:]:  # a benchmark asked for by name may have more to tell
         if hasattr(BENCHMARKS[name], "detail"):
-            for table in BENCHMARKS[name].detail():
-                print(f"\n{aligned(table)}", flush=True)
+            for table in BENCHMARKS[name].detail():  # or a line about one
+                print(f"\n{table if isinstance(table, str) else aligned(table)}", flush=True)

@@ -28,7 +28,7 @@ from data import berts, texts
 from export import exit_graph
 from export.onnx_int8 import quantized
 from tests import tiny
-from tests.benchmarks.onnx_graph import session
+from tests.benchmarks.timing import session
 
 TITLE = "256 newswires, 64 tokens, leaving after 1.5 of 6 layers"
 DEPTHS = (1.0, 1.25, 1.5, 2.0, 3.0, 6.0)  # mean layers
