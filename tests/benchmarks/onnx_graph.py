@@ -77,7 +77,7 @@ def with_random_head(bert, corpus):
     return replace(bert, weights=bert.weights | head)
 
 
-def student_of(teacher, corpus):
+def student_of(teacher):
     """The `data.berts.Bert` that is taught by a teacher."""
     return berts.keep_layers(teacher, berts.layers_to_keep(teacher.layers, 3, spread=True))
 
@@ -109,7 +109,7 @@ def one_student(folder):
     """{name: Way} of one student in TensorFlow, by tf2onnx and by us. Returns (them, its `data.berts.Bert`, its corpus)."""
     forget_models()
     corpus = texts.load("20newsgroups")
-    bert = student_of(with_random_head(berts.load("minilm-l6"), corpus), corpus)
+    bert = student_of(with_random_head(berts.load("minilm-l6"), corpus))
     model = export.text_model(build_classifier(bert, len(corpus.classes), dropout=0.0))
     export.write_saved_model(folder, model.graph)
     ours = text_graph(model.bert)
@@ -185,7 +185,7 @@ def smaller_and_faster(folder):
     """Rows of strings, header first: what is gained by a student, and by its int8, over a teacher of six layers."""
     corpus = texts.load("20newsgroups")
     teacher = with_random_head(berts.load("minilm-l6"), corpus)
-    student = student_of(teacher, corpus)
+    student = student_of(teacher)
     graph = text_graph(student)
     ways = ways_of(teacher, corpus, DEMO_TOKENS, folder, {f"teacher, {teacher.layers} layers": text_graph(teacher)})
     ways |= ways_of(student, corpus, DEMO_TOKENS, folder, {

@@ -33,7 +33,7 @@ def write(folder, bert, classes):
     several of ONNX's; that of attention it finds only where the former exporter has written transformers' "eager" attention. So
     it gets this, and is as fast as it can be.
 
-    folder: Path, empty
+    folder: Path
     bert: a `data.berts.Bert` that is a classifier
     classes: names
 
