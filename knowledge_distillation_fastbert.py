@@ -375,10 +375,10 @@ def check_corpus(settings, wanted, corpus):
 
 
 def costs(run, tokens):
-    """FLOPs of one text of so many tokens, as `early_exit.exit_costs` has them."""
+    """FLOPs of one text of so many tokens, as `early_exit.exit_costs` has them; of a branch as `export.exit_graph` makes it."""
     hidden, classes = run.bert.config["hidden_size"], len(run.corpus.classes)
-    for_each_token = hidden * WIDTH + 2 * WIDTH * WIDTH + 2 * WIDTH  # narrow, key, value; [CLS] alone asks and gathers
-    branch = 2 * (tokens * for_each_token + 3 * WIDTH * WIDTH + WIDTH * classes)  # query, output, the second Dense, the last
+    for_each_token = hidden * WIDTH + 2 * HEADS * WIDTH  # narrow; [CLS] alone asks and gathers, once a head
+    branch = 2 * (tokens * for_each_token + 2 * HEADS * WIDTH * WIDTH + WIDTH * classes)
     return early_exit.exit_costs(run.bert, classes, tokens, branch, has_branch(run))
 
 

@@ -472,8 +472,8 @@ def test_flops_are_those_of_the_matrix_products(untrained):
     """Counted one product at a time: (rows, inner, columns), a multiply-add as two."""
     tokens, hidden, inner = 11, 32, 64
     layer = [(tokens, hidden, hidden)] * 4 + [(tokens, hidden, tokens)] * 2 + [(tokens, hidden, inner)] * 2
-    branch = [(tokens, hidden, 128), *[(tokens, 128, 128)] * 2, *[(1, 128, 128)] * 2, *[(1, 128, tokens)] * 2, (1, 128, 128),
-              (1, 128, 4)]
+    # Narrow; what each of 2 heads asks with, sees and gathers; from what they gathered to 128, and to the classes.
+    branch = [(tokens, hidden, 128), (1, 128, 2 * 128), (2, 128, tokens), (2, tokens, 128), (1, 2 * 128, 128), (1, 128, 4)]
 
     def flops(products):
         return sum(2 * a * b * c for a, b, c in products)

@@ -10,22 +10,13 @@ from functools import partial
 import numpy as np
 
 import knowledge_distillation_fastbert as script
-from common.backend import forget_models, inference_graph, set_seed, tf
-from common.bert import TEXT_SIGNATURE, with_head
+from common.backend import forget_models, inference_graph, keras, set_seed, tf
+from common.bert import TEXT_SIGNATURE, BertClassifier, inputs_and_mask
 from common.cost import wall_clock
-from common.early_exit import (
-    EXIT_SIGNATURE,
-    ExitModel,
-    all_exits,
-    early_exit_graph,
-    exit_flops,
-    exit_layers,
-    expected_speedup,
-    teacher_graph,
-)
+from common.early_exit import EXIT_SIGNATURE, ExitModel, all_exits, early_exit_graph, exit_flops, exit_layers
 from common.training import Run
 from data import berts, texts
-from export import exit_graph
+from export.exits import exit_model, expected_speedup, teacher_graph
 from export.onnx_int8 import quantized
 from tests import tiny
 from tests.benchmarks.timing import session
@@ -103,6 +94,21 @@ def masked(fast):
     return inference_graph(answer, *EXIT_SIGNATURE)
 
 
+def whole_teacher(fast):
+    """The teacher of an ExitModel in TensorFlow: all layers, no branch, (token ids, segment ids) -> logits (batch, classes)."""
+    inputs, mask = inputs_and_mask()
+    hidden = fast.embeddings(inputs)
+    for layer in fast.layers:
+        hidden = layer(hidden, mask=mask)
+    model = keras.Model(inputs, fast.branches[-1](hidden, mask=mask))
+    return inference_graph(lambda token_ids, segment_ids: model([token_ids, segment_ids], training=False), *TEXT_SIGNATURE)
+
+
+def layers_by(ask):
+    """What `expected_speedup` asks. ask: batch -> {"layers_used": tensor, …}"""
+    return lambda batch: [None, ask(batch)["layers_used"].numpy()]
+
+
 def measure():
     """(masked, early exit), seconds of all batches of 32 at a mean of 1.5 layers."""
     case = prepare()
@@ -112,7 +118,7 @@ def measure():
     for batch in case.batches[32]:
         both = (run(batch)["probabilities"] for run in runs.values())
         np.testing.assert_allclose(*both, atol=1e-4)
-    assert abs(expected_speedup(case.batches[32], runs["early"], case.flops)["mean_layers"] - 1.5) < 0.05
+    assert abs(expected_speedup(case.batches[32], layers_by(runs["early"]), case.flops)["mean_layers"] - 1.5) < 0.05
     times = wall_clock(runs, case.batches[32], rounds=3)
     return times["masked"].sum(), times["early"].sum()
 
@@ -133,7 +139,7 @@ def detail():
 
 def gains(case, depths=DEPTHS):
     """Rows of strings, header first: times as fast as the teacher, by FLOPs and by the clock, at mean depths."""
-    early, mask, teach = early_exit_graph(case.fast, script.uncertainty), masked(case.fast), teacher_graph(case.fast)
+    early, mask, teach = early_exit_graph(case.fast, script.uncertainty), masked(case.fast), whole_teacher(case.fast)
     rows = [["batch", "layers", "FLOPs x", "early exit x", "of the promise", "masked x"]]
     for size, batches in case.batches.items():
         for depth in depths:
@@ -144,7 +150,7 @@ def gains(case, depths=DEPTHS):
                 "masked": lambda batch, speed=speed: mask(*batch, speed),
             }
             times = wall_clock(ways, batches, rounds=3 if size == 32 else 9)
-            promise = expected_speedup(batches, ways["early"], case.flops)
+            promise = expected_speedup(batches, layers_by(ways["early"]), case.flops)
             ours, theirs = (times["teacher"].sum() / times[way].sum() for way in ("early", "masked"))
             cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"], theirs
             rows.append([str(size), *(f"{cell:.2f}" for cell in cells)])
@@ -154,18 +160,16 @@ def gains(case, depths=DEPTHS):
 def in_onnxruntime(depths=DEPTHS):
     """Rows of strings, header first: as those of `gains`, of the student's ONNX graph and its teacher's.
 
-    For each last exit in float32 and in int8. What is promised counts what the graphs compute: see `onnx_flops`.
+    For each last exit in float32 and in int8.
     """
     rows = [["last exit", "weights", "batch", "layers", "FLOPs x", "early exit x", "of the promise", "early exit, ms",
              "teacher, ms"]]
     for head in ("branch", "dense"):
         case = prepare(count=64, head=head)
-        flops = partial(onnx_flops, case)
-        bert = case.run.bert if script.has_branch(case.run) else with_head(case.run.bert, case.fast.branches[-1])
-        graphs = (
-            exit_graph.teacher_graph(bert, case.fast.branches[-1].get_weights(), script.HEADS),
-            script.onnx_graph(case.run, case.run.bert, case.fast),
-        )
+        heads, last = script.HEADS * case.fast.branch_headed, case.fast.branches[-1]
+        student = exit_model(case.fast, case.run.bert, script.uncertainty, 0, script.HEADS, 0.0)
+        teacher = BertClassifier(case.run.bert, case.fast.encoder, last, None)
+        graphs = teacher_graph(heads, teacher), student.onnx_graph(student.bert)
         for weights, models in (("float32", graphs), ("int8", [*map(quantized, graphs)])):
             teach, early = map(session, models)
             answers = in_session(teach, case.batches[32][0]), in_session(early, case.batches[32][0], tf.constant(0.0))
@@ -175,27 +179,12 @@ def in_onnxruntime(depths=DEPTHS):
                 speed = case.speed_for(size, depth)
                 ways = {"teacher": partial(in_session, teach), "early": partial(in_session, early, speed=speed)}
                 times = wall_clock(ways, case.batches[size], rounds=5 if size == 32 else 15)
-                promise = expected_speedup(case.batches[size], ways["early"], flops)
+                promise = expected_speedup(case.batches[size], layers_by(ways["early"]), case.flops)
                 ours = times["teacher"].sum() / times["early"].sum()
                 cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"]
                 ms = (f"{1000 * times[way].mean():.2f}" for way in ("early", "teacher"))
                 rows.append([head, weights, str(size), *(f"{cell:.2f}" for cell in cells), *ms])
     return rows
-
-
-def onnx_flops(case, tokens):
-    """What the ONNX graphs compute of a text, as `exit_flops` has it; a multiply-add counts as two.
-
-    In a branch, and in the last layer below a linear head, each head asks with one vector, of [CLS], which sees the tokens as
-    they are: no keys and values are made of them.
-    """
-    config, classes, width, heads = case.run.bert.config, len(case.run.corpus.classes), script.WIDTH, script.HEADS
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    branch = tokens * hidden * width + 2 * tokens * heads * width + 2 * heads * width * width + width * classes
-    last = 4 * hidden * hidden + 2 * tokens * config["num_attention_heads"] * hidden + 2 * hidden * inner + hidden * classes
-    layer = script.costs(case.run, tokens)["layer"]
-    head = 2 * branch if script.has_branch(case.run) else 2 * last - layer  # on top of as many whole layers
-    return exit_flops({"layer": layer, "branch": 2 * branch, "head": head}, case.run.bert.layers)
 
 
 def in_session(session, batch, speed=None):
@@ -228,7 +217,7 @@ def pieces(case):
     steps = {"a call that computes nothing": call, "and embeddings": embeddings, "and a layer": layer, "and its branch": branch}
     graphs = {name: inference_graph(step, *TEXT_SIGNATURE) for name, step in steps.items()}
     everyone = tf.constant(1.01)
-    early, teach = early_exit_graph(fast, script.uncertainty), teacher_graph(fast)
+    early, teach = early_exit_graph(fast, script.uncertainty), whole_teacher(fast)
     two = inference_graph(second_layer, *TEXT_SIGNATURE)
     ways = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
     ways |= {
