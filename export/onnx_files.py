@@ -104,8 +104,8 @@ def choose_int8(model, decide, labels, disagreement, texts):
     disagreement: per cent of them that it may class otherwise
     texts: what they are, in words
 
-    Returns (onnx.ModelProto or None, bits of its weights, in words how it answers). Raises InputError if onnxruntime cannot
-    make it or take it.
+    Returns (onnx.ModelProto or None, bits of its weights, in words how it answers). Raises InputError if it cannot be built, or
+    onnxruntime cannot take it.
     """
     with in_one_line(INT8):
         models = {bits: quantized(model, reduce_range=bits < 8) for bits in (8, 7)}

@@ -11,9 +11,9 @@ from data.texts import in_one_line
 SPEEDS_NOTE = (
     "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
     "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
-    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise; int8 x "
-    "is the clock of the model's int8 form at the same speed, held against the teacher in float32."
+    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
 )
+INT8_NOTE = " int8 x is the clock of the model's int8 form at the same speed, held against the teacher in float32."
 
 
 def branch_results(run, records, names, uncertainty):
@@ -47,7 +47,7 @@ def exit_sections(results, records, run, uncertainty):
               f"{record['chosen']}")
     for name, group in by_name(records):
         chosen = "; ".join(f"seed {record['seed']}: {record['speed']:g}, {record['chosen']}" for record in group)
-        note = f"Chosen on the {part} part: {chosen}. {SPEEDS_NOTE}"
+        note = f"Chosen on the {part} part: {chosen}. {SPEEDS_NOTE}{INT8_NOTE if in_int8(group) else ''}"
         sections.append(Section(f"{name}: speeds", speeds_table(group), note))
     sections.append(Section("Each branch by itself", branches_table(records, top_k), (
         f"A layer takes {count(costs['layer'])}FLOPs, a branch {count(costs['branch'])}FLOPs "
@@ -64,16 +64,20 @@ def exit_sections(results, records, run, uncertainty):
     return [*sections, Section(title, table, note)]
 
 
+def in_int8(group):
+    """Whether these records were timed in int8, too: those of older runs were not."""
+    return "int8_wall_speedup" in group[0]["exits"][0]
+
+
 def speeds_table(group):
     """What each speed costs and gives, over the seeds. group: records of a model that stops early."""
-    in_int8 = "int8_wall_speedup" in group[0]["exits"][0]
     rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32",
-             *(["int8 x @1", "int8 x @32"] if in_int8 else [])]]
+             *(["int8 x @1", "int8 x @32"] if in_int8(group) else [])]]
     for points in zip(*(record["exits"] for record in group), strict=True):  # of each seed at one speed
         wall = {size: np.array([point["wall_speedup"][size] for point in points]) for size in ("1", "32")}
         share = {size: wall[size] / [point["timed"][size]["flops_speedup"] for point in points] for size in wall}
         reached = [[point[key] for point in points] for key in ("mean_layers", "flops_speedup")]
-        int8 = [[point["int8_wall_speedup"][size] for point in points] for size in wall] if in_int8 else []
+        int8 = [[point["int8_wall_speedup"][size] for point in points] for size in wall] if in_int8(group) else []
         accuracy = mean_and_deviation([point["accuracy"] for point in points], 100)
         means = (f"{np.mean(values):.2f}" for values in (*reached, *wall.values(), *share.values(), *int8))
         rows.append([f"{points[0]['speed']:g}", accuracy, *means])
