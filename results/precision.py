@@ -5,7 +5,9 @@ from itertools import permutations
 from common.report.tables import difference_cells, mean_and_deviation
 from results.stored import compared, correct_of
 
-FREE = {"precision", "seeds", "experiments", "output", "download", "strategy", "export"}  # settings that may differ
+FREE = {  # settings that may differ
+    "precision", "seeds", "experiments", "output", "download", "strategy", "export", "vocabulary", "int8_disagreement",
+}
 
 
 def precision_table(runs):
