@@ -13,7 +13,7 @@ from common.command import as_dict
 from common.devices import barrier, is_chief
 from common.files import fingerprint, wait_for, write_json
 from common.training import Run
-from data import berts, fetching, images, soft_labels, teachers, texts
+from data import berts, fetching, images, soft_labels, teachers, texts, vocabulary
 from data.parts import check_parts, remarks, split
 from data.tokenizing import check_pairs
 
@@ -95,6 +95,7 @@ def open_text_runs(
     for bert in all_berts if corpus.pairs else ():
         check_pairs(bert, settings.maxlen)
     bert, *others = all_berts
+    vocabulary.is_trimmed(bert, settings.vocabulary)  # or whether it cannot be: better said now than after training
     if bert.layers < min_layers:
         flag = "--teacher" if given else "--bert"
         raise InputError(f"{flag} {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")

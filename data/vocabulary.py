@@ -40,13 +40,10 @@ def trim(bert, texts, size):
 
     Raises InputError for a tokenizer of another kind.
     """
-    if size == 0 or bert.config["vocab_size"] <= size:
+    if not is_trimmed(bert, size):
         return bert
     settings = json.loads(bert.tokenizer.to_str())
     model, mentions = settings["model"], _mentions(settings)
-    if model["type"] not in ("WordPiece", "Unigram"):
-        raise InputError(f"--vocabulary {size}: {bert.source} has a {model['type']} tokenizer, and only WordPiece and Unigram "
-                         "ones can be trimmed; --vocabulary 0 does without")
     tokens, ids = _vocabulary(model)
     known = set(tokens)
     outside = {entry["content"]: entry["id"] for entry in settings["added_tokens"] if entry["content"] not in known}
@@ -69,6 +66,17 @@ def trim(bert, texts, size):
     tokenizer = Tokenizer.from_str(json.dumps(settings, ensure_ascii=False))
     weights = bert.weights | {EMBEDDINGS: bert.weights[EMBEDDINGS][rows]}
     return replace(bert, config=config, weights=weights, tokenizer=tokenizer, pad_id=new_ids[bert.pad_id])
+
+
+def is_trimmed(bert, size):
+    """Whether `trim` has anything to do. Raises InputError for a tokenizer that it would have to refuse."""
+    if size == 0 or bert.config["vocab_size"] <= size:
+        return False
+    kind = json.loads(bert.tokenizer.to_str())["model"]["type"]
+    if kind not in ("WordPiece", "Unigram"):
+        raise InputError(f"--vocabulary {size}: {bert.source} has a {kind} tokenizer, and only WordPiece and Unigram ones can "
+                         "be trimmed; --vocabulary 0 does without")
+    return True
 
 
 def count_tokens(texts, tokenizer):

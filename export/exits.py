@@ -82,8 +82,8 @@ def time_exits(run, plain, stopping, flops):
     stopping: {name: onnx.ModelProto} of models that take a speed
     """
     speeds = [np.array(speed, np.float32) for speed in run.settings.speeds]
-    graphs = {(name, key): make(graph) for name, graph in (plain | stopping).items() for key, make in LATENCIES.items()}
-    starts = {name: asking(graph) for name, graph in graphs.items()}
+    graphs = plain | stopping
+    starts = {(name, key): asking(make(graph)) for name, graph in graphs.items() for key, make in LATENCIES.items()}
     makers = {(name, key, None): start for (name, key), start in starts.items() if name in plain}
     for (name, key), start in starts.items():
         if name in stopping:

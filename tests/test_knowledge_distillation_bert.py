@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
+from tokenizers import Tokenizer, models, processors
 
 import knowledge_distillation_bert as script
 from common import soft_labels
@@ -164,6 +165,17 @@ def test_bad_settings_end_in_one_line(bert_folder, data_folder, tmp_path, words,
     sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--train-examples", 64, "--unlabelled-examples", 16]
     sane += ["--validation-examples", 16, "--test-examples", 0]
     assert message in refused(script, tmp_path / "run", sane, words)
+
+
+def test_a_tokenizer_that_cannot_be_trimmed_is_refused_before_training(bert_folder, data_folder, tmp_path):
+    folder = shutil.copytree(bert_folder, tmp_path / "bert")
+    (folder / "vocab.txt").unlink()
+    tokenizer = Tokenizer(models.WordLevel({"[CLS]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A", special_tokens=[("[CLS]", 0)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    words = ["--data", data_folder, "--bert", folder, "--maxlen", 16]
+    message = "has a WordLevel tokenizer, and only WordPiece and Unigram ones can be trimmed; --vocabulary 0 does without"
+    assert message in refused(script, tmp_path / "run", words, ["--vocabulary", 80])
 
 
 def test_original_says_what_to_fetch_and_what_to_give_instead():

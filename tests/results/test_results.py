@@ -20,6 +20,7 @@ from results.pages import build, training_seconds
 from results.precision import precision_table
 from results.published import Published
 from results.stored import read_all, take_in
+from results.students import students_table
 from tests.starting import ROOT
 
 TEST = 40  # examples
@@ -373,6 +374,26 @@ def generated(folder):
     """{path: text} of the Markdown that `build` writes, below a folder."""
     pages = [folder / "RESULTS.md", *folder.glob("*/comparison.md"), *folder.glob("*/runs/*/README.md")]
     return {path.relative_to(folder).as_posix(): path.read_text() for path in pages}
+
+
+def test_the_student_to_take_away_stands_beside_its_teacher():
+    models = {"teacher": (0.9, 6, 20.0), "alone": (0.8, 3, 10.0)}
+    cost = {"difference": -0.002, "ci95": [-0.006, 0.002], "p_value": 0.3}
+    files = [{"name": name, "bytes": size, "parameters": 9, "accuracy": 0.8, "latency_ms": {"1": ms, "32": 8 * ms}}
+             for name, size, ms in (("model.onnx", 9000, 10.0), ("model.int8.onnx", 2000, 4.0))]
+    taken = {"name": "alone", "seed": 1, "tokens": 8000, "files": files, "costs": {"model.onnx": cost, "model.int8.onnx": cost}}
+    whole = run("knowledge_distillation_bert", models, student=taken)
+    only = run("knowledge_distillation_bert", models, student=taken | {"files": files[:1], "costs": {"model.onnx": cost}})
+    older = run("knowledge_distillation_bert", models)
+    images = run("knowledge_distillation_from_scratch", models, student={"name": "alone", "seed": 0, "files": []})
+    none = run("knowledge_distillation_bert", {"alone": (0.8, 3, 10.0)}, student=taken)
+    runs = {"whole": whole, "only": only, "older": older, "images": images, "no-teacher": none}
+    header, first, second = students_table(runs)
+    points = "-0.20 (-0.60 to +0.20)"
+    assert first == ["whole", "alone", "8,000", "0.002", "12.0", "5.0", "6.2", "2", points, points]
+    assert second == ["only", "alone", "8,000", "0.009", "2.7", "2.0", "2.5", "2", points, "not written"]
+    assert len(header) == len(first)
+
 
 
 def test_the_committed_pages_are_what_their_runs_say(tmp_path):
