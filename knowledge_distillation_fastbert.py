@@ -29,12 +29,12 @@ from common.early_exit import ExitModel, all_exits, branches_alone
 from common.linear import LINEAR, linear_records
 from common.report.document import results_of, show_stages, write_report
 from common.report.exits import branch_results, exit_sections, plot_exits
-from common.runs import open_text_runs
+from common.runs import EXTENSIBLE, open_text_runs
 from data import texts
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
-from export.exits import exit_model, exit_times, teacher_graph
+from export.exits import exit_model, exit_times, teacher_onnx
 from export.student import text_writer, write_student, write_teacher
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -126,9 +126,8 @@ EXPERIMENTS = {  # what of the settings is another in each
     "fastbert-shuffled": {"shuffle_sentences": True},
     JOINT: {},
 }
-EXTENSIBLE = (  # settings that change no finished stage: they may differ in a later start
-    "experiments", "seeds", "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget",
-    "timed_examples", "linear", "vocabulary", "int8_disagreement", "export",
+MAY_DIFFER = (  # settings that change no finished stage: in a later start they may be others
+    *EXTENSIBLE, "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget", "timed_examples",
 )
 
 
@@ -329,7 +328,7 @@ def main(preset, settings):
     settings = replace(settings, speeds=tuple(sorted(map(float, settings.speeds))))
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
-        depths=("teacher_layers", "student_layers"), min_layers=2, extensible=EXTENSIBLE,
+        depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER,
         check_corpus=partial(check_corpus, settings, wanted),
     )
     linear = show_stages(linear_records(runs))
@@ -385,7 +384,7 @@ def costs(run, tokens):
 def measure(run, names):
     """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT with its exits."""
     depths = depths_of(run)
-    plain = {name: lambda name=name: teacher_graph(HEADS * has_branch(run), trained_teacher(run, name)) for name in depths}
+    plain = {name: lambda name=name: teacher_onnx(HEADS * has_branch(run), trained_teacher(run, name)) for name in depths}
     stopping = {name: partial(student_model, run, {"name": name, "speed": 0.0}) for name in names}
     times = exit_times(run, plain, stopping, lambda tokens: early_exit.exit_flops(costs(run, tokens), depths["teacher"]))
     records = early_exit.exit_records(run, depths, names, uncertainty, partial(costs, run), times)
@@ -402,7 +401,7 @@ def report(preset, settings, runs, names, linear):
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs)
     results |= branch_results(run, records, names, uncertainty) | {"costs": costs(run, settings.maxlen)}
     sections = exit_sections(results, [record for record in records if record["name"] in names], run, uncertainty)
-    write_teacher(runs, records, "teacher", trained_teacher, partial(teacher_graph, HEADS) if has_branch(run) else None)
+    write_teacher(runs, records, "teacher", trained_teacher, partial(teacher_onnx, HEADS) if has_branch(run) else None)
     student, section, told = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
     example = (f"one text of {settings.maxlen} tokens (timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on "

@@ -46,7 +46,7 @@ with _start_up_notices_hidden():
     from bert4keras.models import build_transformer_model
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-K.where = tf.where  # bert4keras's own broadcasts by hand, in operations that ONNX does not have; TensorFlow's does too
+K.where = tf.where  # bert4keras's broadcasts by hand, in operations that tf2onnx cannot convert; TensorFlow's does too
 
 __all__ = [
     "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "drawn_by_step", "forget_models",

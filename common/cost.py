@@ -82,4 +82,4 @@ def wall_clock(functions, batches, rounds):
             start = time.perf_counter()
             tf.nest.map_structure(np.asarray, function(batch))  # all of it is there
             seconds[name][turn, place] = time.perf_counter() - start
-    return {name: np.median(rounds[2:], axis=0) for name, rounds in seconds.items()}
+    return {name: np.median(taken[2:], axis=0) for name, taken in seconds.items()}

@@ -12,6 +12,7 @@ from common.bert import TEXT_SIGNATURE, build_encoder, embeddings_of, inputs_and
 from common.cost import cls_layer_flops, encoder_flops, head_flops
 from common.evaluation import pack_bits, scores
 from common.files import write_array
+from data.berts import keep_layers
 
 EXIT_SIGNATURE = (*TEXT_SIGNATURE, tf.TensorSpec((), tf.float32, name="speed"))
 
@@ -45,7 +46,7 @@ def branches_alone(pieces):
 
 def with_embeddings(pieces, bert):
     """The ExitModel with the embeddings of a `data.berts.Bert`, which may have other tokens; the layers stay."""
-    return replace(pieces, embeddings=embeddings_of(build_encoder(bert, dropout=0.0)))
+    return replace(pieces, embeddings=embeddings_of(build_encoder(keep_layers(bert, [0]), dropout=0.0)))
 
 
 # The graph -------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from data.tokenizing import check_pairs
 GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
 OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
                 "validation texts of the other seeds")
-EXTENSIBLE = (  # settings of a finished run that may differ in a later start
+EXTENSIBLE = (  # settings of a finished run that may differ in a later start; export is one of older versions
     "experiments", "seeds", "linear", "vocabulary", "int8_disagreement", "export",
 )
 
@@ -95,7 +95,7 @@ def open_text_runs(
     for bert in all_berts if corpus.pairs else ():
         check_pairs(bert, settings.maxlen)
     bert, *others = all_berts
-    vocabulary.is_trimmed(bert, settings.vocabulary)  # or whether it cannot be: better said now than after training
+    vocabulary.check_trimmable(bert, settings.vocabulary)
     if bert.layers < min_layers:
         flag = "--teacher" if given else "--bert"
         raise InputError(f"{flag} {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")

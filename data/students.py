@@ -21,7 +21,7 @@ from data.tokenizing import check_pairs, padded, tokenize
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 MISSING = {  # what is to be said where one of them is
     FLOAT32: ": older versions wrote a SavedModel alone; start the script of its run again, which writes student/ anew",
-    INT8: ": its kind has none, or validation did not allow it; ask without --int8",
+    INT8: ": validation did not allow it, or it is a teacher's folder; ask without --int8",
 }
 INPUTS = dict.fromkeys(("token_ids", "segment_ids"), ("tensor(int32)", 2))  # type and how many axes
 OUTPUTS = {"probabilities": ("tensor(float)", 2)}

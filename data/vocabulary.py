@@ -40,7 +40,8 @@ def trim(bert, texts, size):
 
     Raises InputError for a tokenizer of another kind.
     """
-    if not is_trimmed(bert, size):
+    check_trimmable(bert, size)
+    if _fits(bert, size):
         return bert
     settings = json.loads(bert.tokenizer.to_str())
     model, mentions = settings["model"], _mentions(settings)
@@ -68,15 +69,16 @@ def trim(bert, texts, size):
     return replace(bert, config=config, weights=weights, tokenizer=tokenizer, pad_id=new_ids[bert.pad_id])
 
 
-def is_trimmed(bert, size):
-    """Whether `trim` has anything to do. Raises InputError for a tokenizer that it would have to refuse."""
-    if size == 0 or bert.config["vocab_size"] <= size:
-        return False
+def _fits(bert, size):
+    return size == 0 or bert.config["vocab_size"] <= size
+
+
+def check_trimmable(bert, size):
+    """Raise InputError if `trim` would have to refuse the tokenizer of a `berts.Bert`."""
     kind = json.loads(bert.tokenizer.to_str())["model"]["type"]
-    if kind not in ("WordPiece", "Unigram"):
+    if not _fits(bert, size) and kind not in ("WordPiece", "Unigram"):
         raise InputError(f"--vocabulary {size}: {bert.source} has a {kind} tokenizer, and only WordPiece and Unigram ones can "
                          "be trimmed; --vocabulary 0 does without")
-    return True
 
 
 def count_tokens(texts, tokenizer):
@@ -113,6 +115,15 @@ def lost(before, after, texts, maxlen):
     """The share of these texts' tokens that a trimmed BERT no longer has, as a fraction. For the parameters see `changed`."""
     ids, _, _ = tokenize(texts, _uncut(before.tokenizer), maxlen)
     return float((_new_ids(before, after)[ids] < 0).mean())
+
+
+def original_ids(before, after):
+    """The id before trimming of each token, by its id after: (tokens,) int; -1 for what is no token. See `changed`."""
+    new_ids = _new_ids(before, after)
+    kept, ids = np.flatnonzero(new_ids >= 0), np.full(after.config["vocab_size"], -1)
+    ids[new_ids[kept]] = kept
+    ids[after.pad_id] = before.pad_id  # which need not be a token
+    return ids
 
 
 def _new_ids(before, after):

@@ -7,13 +7,13 @@ from data.sources import SOURCES
 from data.students import FLOAT32, INT8
 
 
-def model_card(story, run, best, bert, table, folder):
+def model_card(story, run, best, pad_id, table, folder):
     """README.md of a student of texts, in Markdown.
 
     story: the script's docstring, whose first two paragraphs say what was done
     run: of the student's seed
     best: its record
-    bert: `data.berts.Bert` that it is
+    pad_id: of its tokenizer
     table: rows of `student_table`
     folder: the student's, with its ONNX files
     """
@@ -25,7 +25,7 @@ def model_card(story, run, best, bert, table, folder):
     if run.corpus.pairs:
         kind, asked, segments = "pairs of texts", '{"text": "a text", "text_pair": "another"}', "type_ids"
     code = ['answer = tf.saved_model.load("saved_model").signatures["serving_default"]',
-            f"answer(token_ids=ids, segment_ids={segments}{speed})  # int32 ({kind}, tokens), padding {bert.pad_id}"]
+            f"answer(token_ids=ids, segment_ids={segments}{speed})  # int32 ({kind}, tokens), padding {pad_id}"]
     if not speed:
         code = [f'transformers.pipeline("text-classification", ".", truncation=True)({asked})', *code]
     front = ["---", "pipeline_tag: text-classification", "tags: [knowledge-distillation, bert]",
@@ -41,13 +41,13 @@ def model_card(story, run, best, bert, table, folder):
         "licence is that of the model it was made from.",
         f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
         markdown(table),
-        onnx_section(run, best, bert, folder),
+        onnx_section(run, best, pad_id, folder),
         "With TensorFlow:" if speed else "With transformers, or with TensorFlow:",
         "```python\n" + "\n".join(code) + "\n```",
     ]) + "\n"
 
 
-def onnx_section(run, best, bert, folder):
+def onnx_section(run, best, pad_id, folder):
     """How the smallest ONNX file in `folder` is asked with onnxruntime, tokenizers and numpy alone. See `model_card`."""
     there = [name for name in (INT8, FLOAT32) if (folder / name).is_file()]
     texts, segments = '["a text", "another, which is longer"]', "np.zeros_like(token_ids)"
@@ -65,7 +65,7 @@ texts = {texts}
 names = json.load(open("config.json", encoding="utf-8"))["id2label"]
 tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_truncation({run.settings.maxlen})
-tokenizer.enable_padding(pad_id={bert.pad_id})
+tokenizer.enable_padding(pad_id={pad_id})
 encodings = tokenizer.encode_batch(texts)
 token_ids = np.array([encoding.ids for encoding in encodings], np.int32)
 inputs = {{"token_ids": token_ids, "segment_ids": {segments}{speed}}}

@@ -33,8 +33,14 @@ class TextModel:
 
 def text_model(classifier):
     """The TextModel of a `bert.BertClassifier`."""
-    classes = classifier.model.output_shape[-1]
-    return TextModel(classifier.bert, lambda bert: classifier_graph(build_classifier(bert, classes, dropout=0.0)))
+    whole, classes = classifier.bert, classifier.model.output_shape[-1]
+    return TextModel(whole, lambda bert: classifier_graph(
+        classifier if bert is whole else build_classifier(bert, classes, dropout=0.0)))
+
+
+def whole_graph(model):
+    """The onnx.ModelProto of a TextModel with all its tokens."""
+    return model.onnx_graph(model.bert)
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,19 @@ class Deployed:
     words: str  # how int8 answers the validation part
 
 
-def deploy(run, model, bits=0):
+def deploy(run, model, like=None):
     """A TextModel of a run as `Deployed`.
 
     run: `training.Run` of its seed
     model: the TextModel
-    bits: of int8's weights, 8 or 7; 0 lets the validation part say which, and whether int8 is allowed at all
+    like: another seed's, which is to have the same files; without it the validation part says whether int8 is allowed
     """
     parts, settings = run.parts, run.settings
-    bert = vocabulary.trim(model.bert, texts_of(run, np.concatenate([parts.train, parts.unlabelled])), settings.vocabulary)
+    bert = vocabulary.trim(model.bert, run_texts(run, np.concatenate([parts.train, parts.unlabelled])), settings.vocabulary)
     graph = model.onnx_graph(bert)
-    if bits:
-        return Deployed(model, bert, {FLOAT32: graph, INT8: quantized(graph, reduce_range=bits < 8)}, bits, "")
+    if like:
+        int8 = {INT8: quantized(graph, reduce_range=like.bits < 8)} if INT8 in like.graphs else {}
+        return Deployed(model, bert, {FLOAT32: graph} | int8, like.bits, "")
     decide = partial(decisions, examples=examples_of(run, bert, parts.validation), pad_id=bert.pad_id, speed=speed_of(model))
     texts = f"{'test' if parts.validation is parts.test else 'validation'} {'pairs' if run.corpus.pairs else 'texts'}"
     labels = run.corpus.labels[parts.validation]
@@ -72,14 +79,14 @@ def speed_of(model):
     return model.config.get("speed")
 
 
-def texts_of(run, indices):
+def run_texts(run, indices):
     """The texts of a run with these numbers, strings or pairs."""
     return [run.corpus.texts[index] for index in indices]
 
 
 def examples_of(run, bert, indices):
     """The same as the tokenizer of `bert` has them, TokenizedTexts."""
-    return TokenizedTexts.of(texts_of(run, indices), bert, run.settings.maxlen)
+    return TokenizedTexts.of(run_texts(run, indices), bert, run.settings.maxlen)
 
 
 def right_on_test(run, deployed):
@@ -90,41 +97,46 @@ def right_on_test(run, deployed):
             for name, graph in deployed.graphs.items()}
 
 
-def figures(seeds, deployed, build):
-    """What trimming and int8 cost on the test part, over all seeds of a model.
+def deployment_figures(seeds, deployed, build):
+    """What trimming and int8 change on the test part, over all seeds of a model.
 
     seeds: [(`training.Run`, its record)] of the model, those of `deployed` first
     deployed: the `Deployed` of the first
     build: (run, record) -> TextModel of another
 
     Returns {"tokens", "all_tokens", "tokenized_otherwise" and "lost_tokens", fractions of the test texts and of their tokens,
-    "accuracy": {name of a file: as a fraction}, "costs": {name: `evaluation.compare` of the file's graph with the model as
-    trained, of int8 with float32}}; all but the last are of the first seed.
+    "accuracy": {name of a file: as a fraction}, "differences": {name: `evaluation.compare` of the file's graph with the model
+    as trained, of int8 with float32}}; all but the last are of the first seed.
     """
     (run, record), *others = seeds
     right = {name: [correct] for name, correct in right_on_test(run, deployed).items()}
     trained = [correct_answers(run, record["name"])]
     for run_of_other, its_record in others:
-        other = deploy(run_of_other, build(run_of_other, its_record), deployed.bits)
+        other = deploy(run_of_other, build(run_of_other, its_record), deployed)
         answers = right_on_test(run_of_other, other)
         for name in right:
             right[name].append(answers[name])
         trained.append(correct_answers(run_of_other, record["name"]))
     whole = deployed.model.bert
-    trimmed = whole, deployed.bert, texts_of(run, run.parts.test), run.settings.maxlen
+    trimmed = whole, deployed.bert, run_texts(run, run.parts.test), run.settings.maxlen
     beside = {FLOAT32: trained, INT8: right[FLOAT32]}
     return {
         "tokens": deployed.bert.config["vocab_size"], "all_tokens": whole.config["vocab_size"],
         "tokenized_otherwise": float(vocabulary.changed(*trimmed).mean()), "lost_tokens": vocabulary.lost(*trimmed),
         "accuracy": {name: float(of_seeds[0].mean()) for name, of_seeds in right.items()},
-        "costs": {name: compare(np.stack(of_seeds), np.stack(beside[name])) for name, of_seeds in right.items()},
+        "differences": {name: compare(np.stack(of_seeds), np.stack(beside[name])) for name, of_seeds in right.items()},
     }
 
 
 def remark_on(figures, deployed, size):
-    """What trimming and int8 cost, in words. size: bytes of model.int8.onnx, or None if it is not written"""
+    """What trimming and int8 cost, in words.
+
+    figures: of `deployment_figures`
+    deployed: the same
+    size: bytes of model.int8.onnx, or None if it is not written
+    """
     def points(name):
-        cells = difference_cells(figures["costs"][name])
+        cells = difference_cells(figures["differences"][name])
         return f"{cells[0]} points ({cells[1]})"
 
     said = []

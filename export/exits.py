@@ -8,11 +8,11 @@ from common.early_exit import early_exit_graph, with_embeddings
 from common.files import fingerprint, load_or_compute
 from export import exit_graph, onnx_graph, onnx_int8
 from export.costs import SIZES
-from export.deployed import TextModel
+from export.deployed import TextModel, whole_graph
 from export.onnx_files import asking
 from export.timing import turns
 
-LATENCIES = {"latency_ms": lambda graph: graph, "int8_latency_ms": onnx_int8.quantized}  # what is timed under each name
+FORMS = {"latency_ms": lambda graph: graph, "int8_latency_ms": onnx_int8.quantized}  # of a graph, timed under these names
 
 
 def exit_model(pieces, start, uncertainty, top_k, heads, speed):
@@ -25,20 +25,24 @@ def exit_model(pieces, start, uncertainty, top_k, heads, speed):
     heads: of a branch's self-attention
     speed: from 0 to 1, unless it is asked at another
     """
-    *branches, head = pieces.branches
+    whole = read_encoder(pieces.encoder, start)
 
     def graph(bert):
-        return early_exit_graph(with_embeddings(pieces, bert), uncertainty, pad_id=bert.pad_id)
+        own = pieces if bert is whole else with_embeddings(pieces, bert)
+        return early_exit_graph(own, uncertainty, pad_id=bert.pad_id)
 
     def onnx_of(bert):
-        bert = bert if pieces.branch_headed else with_head(bert, head)
-        weights = [branch.get_weights() for branch in (pieces.branches if pieces.branch_headed else branches)]
+        branches = pieces.branches
+        if not pieces.branch_headed:
+            *branches, head = branches
+            bert = with_head(bert, head)
+        weights = [branch.get_weights() for branch in branches]
         return exit_graph.exit_graph(bert, weights, heads, top_k)
 
-    return TextModel(read_encoder(pieces.encoder, start), graph, onnx_of, config={"speed": speed})
+    return TextModel(whole, graph, onnx_of, config={"speed": speed})
 
 
-def teacher_graph(heads, classifier, bert=None):
+def teacher_onnx(heads, classifier, bert=None):
     """A BertClassifier whose head is a branch, or linear, as an onnx.ModelProto that computes all its layers.
 
     heads: of the branch's self-attention; 0 says that the head is linear
@@ -67,8 +71,8 @@ def exit_times(run, plain, stopping, flops):
     def measure():
         with in_float32(settings.precision):
             graphs = {name: build() for name, build in plain.items()}
-            models = {name: build() for name, build in stopping.items()}
-        return time_exits(run, graphs, {name: model.onnx_graph(model.bert) for name, model in models.items()}, flops)
+            early = {name: whole_graph(build()) for name, build in stopping.items()}
+        return time_exits(run, graphs, early, flops)
 
     settings = run.settings
     of = fingerprint(settings.speeds, settings.uncertainty_top_k, settings.timed_examples, sorted(plain), sorted(stopping))
@@ -81,35 +85,26 @@ def time_exits(run, plain, stopping, flops):
     plain: {name: onnx.ModelProto} of models that compute all their layers
     stopping: {name: onnx.ModelProto} of models that take a speed
     """
-    speeds = [np.array(speed, np.float32) for speed in run.settings.speeds]
-    graphs = plain | stopping
-    starts = {(name, key): asking(make(graph)) for name, graph in graphs.items() for key, make in LATENCIES.items()}
-    makers = {(name, key, None): start for (name, key), start in starts.items() if name in plain}
-    for (name, key), start in starts.items():
-        if name in stopping:
-            makers |= {(name, key, place): _at(start, speed) for place, speed in enumerate(speeds)}
-    indices = np.random.default_rng(run.seed).permutation(run.parts.test)[: run.settings.timed_examples]
-    times = {name: {key: {} for key in LATENCIES} for name in plain}
-    times |= {name: [{key: {} for key in LATENCIES} for _ in speeds] for name in stopping}
+    speeds, settings = [np.array(speed, np.float32) for speed in run.settings.speeds], run.settings
+    makers = {(name, key): asking(form(graph)) for name, graph in (plain | stopping).items() for key, form in FORMS.items()}
+    indices = np.random.default_rng(run.seed).permutation(run.parts.test)[: settings.timed_examples]
+    times = {name: {key: {} for key in FORMS} for name in plain}
+    times |= {name: [{key: {} for key in FORMS} for _ in speeds] for name in stopping}
     for size in SIZES:
         some = indices[: -(-len(indices) // 4)] if size == 1 else np.resize(indices, -(-len(indices) // size) * size)
         batches = [_inputs(run, some[i : i + size]) for i in range(0, len(some), size)]
-        for (name, key, place), seconds in turns(makers, batches, rounds=3).items():
-            ms = 1000 * float(seconds.mean())
-            if place is None:
-                times[name][key][str(size)] = ms
-            else:
-                times[name][place][key][str(size)] = {"ms": ms} | expected_speedup(batches, makers[name, key, place](), flops)
+        at_speeds = [(*batch, speed) for speed in speeds for batch in batches]
+        asked = {(name, key): batches if name in plain else at_speeds for name, key in makers}
+        for (name, key), seconds in turns(makers, asked, rounds=3).items():
+            ms = 1000 * seconds.reshape(-1, len(batches)).mean(axis=1)  # at each speed
+            if name in plain:
+                times[name][key][str(size)] = float(ms[0])
+                continue
+            ask = makers[name, key]()
+            for place, speed in enumerate(speeds):
+                expected = expected_speedup(batches, lambda batch, ask=ask, speed=speed: ask((*batch, speed)), flops)
+                times[name][place][key][str(size)] = {"ms": float(ms[place])} | expected
     return times | {"tokens": float(run.examples.lengths(indices).mean())}
-
-
-def _at(start, speed):
-    """() -> function of a batch without a speed."""
-    def start_at():
-        ask = start()
-        return lambda batch: ask((*batch, speed))
-
-    return start_at
 
 
 def _inputs(run, indices):

@@ -3,8 +3,6 @@
 Graphs of texts are made by `onnx_graph` and `exit_graph`, those of images by tf2onnx; here they are written, asked and judged.
 """
 
-import contextlib
-
 import numpy as np
 import onnx
 
@@ -13,21 +11,12 @@ from common.backend import tf
 from common.bert import swap_pad_id
 from common.evaluation import compare
 from data.bucketing import by_length
-from data.students import FLOAT32, INT8, session_of
+from data.students import FLOAT32, session_of
 from export.checks import TOLERANCE, check_equal
 from export.onnx_int8 import quantized
 
 MAX_LOSS = 0.5  # points of accuracy on the validation part that int8 may cost
 CHANCE = 0.05  # below this p-value two ways to make int8 differ in how often they answer as float32
-
-
-@contextlib.contextmanager
-def in_one_line(name):
-    """A block that makes or asks the ONNX file `name`; what fails in it becomes an InputError."""
-    try:
-        yield
-    except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
-        raise InputError(f"student/: {name} cannot be made or not be asked ({reason(error)})") from None
 
 
 def asking(model):
@@ -55,7 +44,7 @@ def convert(graph, signature):
 
 
 def write_onnx(folder, build, graph, examples):
-    """Write a model as `folder`/model.onnx, and check that onnxruntime answers as TensorFlow does. Returns the onnx.ModelProto.
+    """Write a model as `folder`/model.onnx, and check that onnxruntime answers as TensorFlow does.
 
     folder: Path
     build: () -> onnx.ModelProto
@@ -65,16 +54,16 @@ def write_onnx(folder, build, graph, examples):
     Raises InputError if it cannot be built, or onnxruntime cannot take it.
     """
     path = folder / FLOAT32
-    with in_one_line(FLOAT32):
-        model = build()
-        onnx.save(model, path)
+    try:
+        onnx.save(build(), path)
         session = session_of(path.read_bytes(), path)
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
+    except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
+        raise InputError(f"student/: {FLOAT32} cannot be made or not be asked ({reason(error)})") from None
     expected = {name: value.numpy() for name, value in graph(*map(tf.constant, examples.values())).items()}
     compared = ~on_the_edge(answers, expected, examples["speed"]) if "speed" in examples else slice(None)
     for name, answer in answers.items():
-        check_equal(f"{path}, {name}", answer[compared], expected[name][compared])
-    return model
+        check_equal(f"{folder.name}/{FLOAT32}, {name}", answer[compared], expected[name][compared])
 
 
 def on_the_edge(answers, others, speed):
@@ -104,15 +93,16 @@ def choose_int8(model, decide, labels, disagreement, texts):
     disagreement: per cent of them that it may class otherwise
     texts: what they are, in words
 
-    Returns (onnx.ModelProto or None, bits of its weights, in words how it answers). Raises InputError if it cannot be built, or
-    onnxruntime cannot take it.
+    Returns (onnx.ModelProto or None, bits of its weights, in words how it answers or why it does not).
     """
-    with in_one_line(INT8):
-        models = {bits: quantized(model, reduce_range=bits < 8) for bits in (8, 7)}
-        expected, found = decide(model), {bits: decide(models[bits]) for bits in models}
+    expected = decide(model)
+    try:
+        found = {bits: decide(quantized(model, reduce_range=bits < 8)) for bits in (8, 7)}
+    except InputError as error:  # of onnxruntime, which may not have such operators here; float32 it has
+        return None, 8, str(error)
     bits = bits_of_weights(expected, found)
     allowed, words = judge(labels, expected, found[bits], disagreement, texts)
-    return models[bits] if allowed else None, bits, words
+    return quantized(model, reduce_range=bits < 8) if allowed else None, bits, words
 
 
 def decisions(model, examples, pad_id, speed=None):

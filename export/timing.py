@@ -16,15 +16,16 @@ def turns(makers, batches, rounds=5, count=3):
 
     makers: {name: () -> function of a batch, which returns when the answer is there, as an array}; what it holds is released
         with it
-    batches: list of what they take
+    batches: list of what they take; or {name: such a list}, if they differ
     rounds: of all batches that count, in a turn; two before them do not: memory is claimed, and threads wake
     count: of turns
     """
     names, order = [*makers], np.random.default_rng(0)
+    batches = batches if isinstance(batches, dict) else dict.fromkeys(names, batches)
     seconds = {name: [] for name in names}
     for _ in range(count):
         for name in map(names.__getitem__, order.permutation(len(names))):
-            seconds[name] += _one_turn(makers[name], batches, rounds)
+            seconds[name] += _one_turn(makers[name], batches[name], rounds)
     return {name: np.median(taken, axis=0) for name, taken in seconds.items()}
 
 

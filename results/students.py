@@ -21,7 +21,7 @@ def students_table(runs):
         faster = (f"{teacher['latency_ms'][size] / file['latency_ms'][size]:.1f}" for size in ("1", "32"))
         points = []
         for each in (FLOAT32, INT8):
-            difference, interval, _ = difference_cells(student["costs"].get(each))
+            difference, interval, _ = difference_cells(student["differences"].get(each))
             points.append(f"{difference} ({interval})" if difference else "not written")
         rows.append([
             name, student["name"], f"{student['tokens']:,}", f"{file['bytes'] / 1e6:.3g}",

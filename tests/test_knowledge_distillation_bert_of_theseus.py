@@ -372,7 +372,7 @@ def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again_alik
 def test_smoke_paper(tmp_path, monkeypatch):
     """Up to the report, on a BERT in Google's layout: its stages, and that the epochs and weights kept are the best ones."""
     records = []
-    monkeypatch.setattr(script, "report", lambda *words: records.extend(words[3]))
+    monkeypatch.setattr(script, "report_texts", lambda *words: records.extend(words[4]))
     tiny.write_data(tmp_path / "data", train=120, test=60)
     google_folder = write_bert(tmp_path / "google", layout="google")
     words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,

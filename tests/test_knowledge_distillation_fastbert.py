@@ -23,7 +23,7 @@ from common.evaluation import predict
 from common.training import Run
 from data import berts, students, teachers, texts
 from data.parts import UNLABELLED, split
-from export.exits import teacher_graph
+from export.exits import teacher_onnx
 from export.onnx_files import asking
 from export.predict import predict as ask
 from tests import tiny
@@ -251,7 +251,7 @@ def test_each_answer_is_that_of_its_exit_branch(run, answers, plain, speed, batc
 
 @pytest.mark.slow
 def test_the_teacher_that_is_timed_is_the_last_exit(run, plain):
-    ask = asking(teacher_graph(script.HEADS, script.trained_teacher(run, "teacher")))()
+    ask = asking(teacher_onnx(script.HEADS, script.trained_teacher(run, "teacher")))()
     found, = ask(run.examples.inputs(run.parts.test[:20]))
     np.testing.assert_allclose(found, softmax(plain[:20, -1], axis=-1), atol=1e-5)
 

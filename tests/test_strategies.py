@@ -70,6 +70,7 @@ def test_two_devices_learn_what_one_learns(tmp_path, devices, on_texts, case, ca
     if script is not scratch:
         config = tiny.CONFIG | {"num_hidden_layers": 2 if script is fastbert else 1}
         flags = on_texts | {"bert": str(tiny.write_bert(tmp_path / "bert", config=config))} | flags
+    name = "report_texts" if hasattr(script, "report_texts") else "report"
     report = script.report if script is scratch else lambda *words: print("The student to take away")
 
     def on_one_device(*words):
@@ -77,7 +78,7 @@ def test_two_devices_learn_what_one_learns(tmp_path, devices, on_texts, case, ca
         report(*words)
 
     settings = replace(script.PRESETS["demo"], **flags)
-    monkeypatch.setattr(script, "report", on_one_device)
+    monkeypatch.setattr(script, name, on_one_device)
     for strategy in ("none", "mirrored"):
         devices(strategy, settings.batch_size)
         script.main("demo", replace(settings, strategy=strategy, output=str(tmp_path / strategy)))

@@ -20,7 +20,7 @@ from common.report.tables import aligned, comparisons_table, difference_cells, m
 from common.training import ADVICE
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers", "onnxruntime")
-RUNTIMES = {True: "of model.onnx in onnxruntime, in float32 and in int8.", False: "of the SavedModel, in float32."}
+RUNTIMES = {True: "of model.onnx in onnxruntime, in float32 and in int8.", False: "in TensorFlow, in float32."}
 
 
 @dataclass(frozen=True)

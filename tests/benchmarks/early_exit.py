@@ -3,9 +3,7 @@
 In TensorFlow, and for the student's ONNX graph in onnxruntime.
 """
 
-import itertools
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -16,10 +14,11 @@ from common.cost import wall_clock
 from common.early_exit import EXIT_SIGNATURE, ExitModel, all_exits, early_exit_graph, exit_flops, exit_layers
 from common.training import Run
 from data import berts, texts
-from export.exits import exit_model, expected_speedup, teacher_graph
+from export.exits import exit_model, expected_speedup, teacher_onnx
+from export.onnx_files import asking
 from export.onnx_int8 import quantized
+from export.timing import turns
 from tests import tiny
-from tests.benchmarks.timing import session
 
 TITLE = "256 newswires, 64 tokens, leaving after 1.5 of 6 layers"
 DEPTHS = (1.0, 1.25, 1.5, 2.0, 3.0, 6.0)  # mean layers
@@ -169,30 +168,27 @@ def in_onnxruntime(depths=DEPTHS):
         heads, last = script.HEADS * case.fast.branch_headed, case.fast.branches[-1]
         student = exit_model(case.fast, case.run.bert, script.uncertainty, 0, script.HEADS, 0.0)
         teacher = BertClassifier(case.run.bert, case.fast.encoder, last, None)
-        graphs = teacher_graph(heads, teacher), student.onnx_graph(student.bert)
+        graphs = teacher_onnx(heads, teacher), student.onnx_graph(student.bert)
         for weights, models in (("float32", graphs), ("int8", [*map(quantized, graphs)])):
-            teach, early = map(session, models)
-            answers = in_session(teach, case.batches[32][0]), in_session(early, case.batches[32][0], tf.constant(0.0))
+            start_teacher, start = map(asking, models)
+            zero, (token_ids, segment_ids) = np.float32(0), map(np.asarray, case.batches[32][0])
+            found = start_teacher()((token_ids, segment_ids))[0], start()((token_ids, segment_ids, zero))[0]
             tolerance = 1e-5 if weights == "float32" else 0.02  # int8: one scale for all texts of a call
-            np.testing.assert_allclose(*(found["probabilities"] for found in answers), atol=tolerance)
-            for size, depth in itertools.product(case.batches, depths):
-                speed = case.speed_for(size, depth)
-                ways = {"teacher": partial(in_session, teach), "early": partial(in_session, early, speed=speed)}
-                times = wall_clock(ways, case.batches[size], rounds=5 if size == 32 else 15)
-                promise = expected_speedup(case.batches[size], layers_by(ways["early"]), case.flops)
-                ours = times["teacher"].sum() / times["early"].sum()
-                cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"]
-                ms = (f"{1000 * times[way].mean():.2f}" for way in ("early", "teacher"))
-                rows.append([head, weights, str(size), *(f"{cell:.2f}" for cell in cells), *ms])
+            np.testing.assert_allclose(*found, atol=tolerance)
+            for size, some in case.batches.items():
+                batches = [tuple(map(np.asarray, batch)) for batch in some]
+                speeds = [case.speed_for(size, depth).numpy() for depth in depths]
+                at_speeds = [(*batch, speed) for speed in speeds for batch in batches]
+                seconds = turns({"teacher": start_teacher, "early": start}, {"teacher": batches, "early": at_speeds})
+                ms, teacher_ms = (1000 * seconds[way].reshape(-1, len(batches)).mean(axis=1) for way in ("early", "teacher"))
+                ask = start()
+                for speed, taken in zip(speeds, ms, strict=True):
+                    promise = expected_speedup(batches, lambda batch, ask=ask, speed=speed: ask((*batch, speed)), case.flops)
+                    ours = teacher_ms[0] / taken
+                    cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"]
+                    cells = *cells, taken, teacher_ms[0]
+                    rows.append([head, weights, str(size), *(f"{cell:.2f}" for cell in cells)])
     return rows
-
-
-def in_session(session, batch, speed=None):
-    """{name: tensor} of what an onnxruntime session answers to a batch. speed: a constant, if it takes one"""
-    inputs = batch if speed is None else (*batch, speed)
-    names = [[value.name for value in values] for values in (session.get_inputs(), session.get_outputs())]
-    found = session.run(None, {name: np.asarray(array) for name, array in zip(names[0], inputs, strict=True)})
-    return dict(zip(names[1], map(tf.constant, found), strict=True))
 
 
 def pieces(case):

@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from statistics import median
 
-import onnxruntime
-
 
 def medians(*runs, rounds=5):
     """Median seconds of each of the functions `runs`, called in turn; one round before the clock counts."""
@@ -23,14 +21,3 @@ def peak_memory(process="self"):
     """The most memory that a process has held until now, in MB. Not `ru_maxrss`, which starts at its parent's."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-
-
-def session(model):
-    """An onnxruntime session of an onnx.ModelProto that can take turns at each call: its threads sleep between calls.
-
-    Unless told so they go on spinning for a while, ready for the next call, and take the cores from whoever has his turn then:
-    see `export.timing.turns`.
-    """
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

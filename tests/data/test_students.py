@@ -92,7 +92,7 @@ def test_a_fastbert_stops_at_its_own_speed_or_another(stopping):
 def test_int8_is_asked_where_it_is_wanted(taken, tmp_path):
     """It answers nearly as float32 does."""
     folder = shutil.copytree(taken.folder, tmp_path / "student")
-    with pytest.raises(InputError, match="int8.onnx is missing: its kind has none, or validation did not allow it; "):
+    with pytest.raises(InputError, match="int8.onnx is missing: validation did not allow it, or it is a teacher.s folder; "):
         students.load(folder, int8=True)
     (folder / "model.int8.onnx").write_bytes(quantized(onnx.load(folder / "model.onnx"), True).SerializeToString())
     found, expected = students.ask(students.load(folder, int8=True), LINES)["probabilities"], taken.probabilities(LINES)

@@ -75,6 +75,7 @@ def check_trimmed(before, after):
     assert rows.dtype == np.float32 and after.weights.keys() == before.weights.keys()
     assert all(after.weights[name] is before.weights[name] for name in before.weights if name != vocabulary.EMBEDDINGS)
     assert tokens[after.pad_id] == before.tokenizer.id_to_token(before.pad_id)
+    assert vocabulary.original_ids(before, after).tolist() == [old[token] for token in tokens]
     described = json.loads(after.tokenizer.to_str())
     assert {entry["content"]: entry["id"] for entry in described["added_tokens"]}.items() <= after.tokenizer.get_vocab().items()
 

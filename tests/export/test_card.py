@@ -30,7 +30,7 @@ def carded(request, taken, tmp_path_factory):
     table = student_table(None, best, [])
 
     def write_card():
-        text = card.model_card("One.\n\nTwo.", run, best, taken.bert, table, folder)
+        text = card.model_card("One.\n\nTwo.", run, best, taken.bert.pad_id, table, folder)
         (folder / "README.md").write_text(text, encoding="utf-8")
 
     return folder, run, write_card
@@ -57,9 +57,9 @@ def test_the_lines_of_the_card_answer_as_the_trained_model(taken, carded, tmp_pa
 def test_a_card_says_only_what_is_there(carded, tmp_path):
     folder, run, _ = carded
     shutil.copy(folder / "model.onnx", tmp_path)
-    section = card.onnx_section(run, {"speed": 0.3}, run.bert, tmp_path)
+    section = card.onnx_section(run, {"speed": 0.3}, 0, tmp_path)
     assert '"speed": np.array(0.3, np.float32)}' in section and ("type_ids" in section) == run.corpus.pairs
-    assert section.startswith("By `model.onnx`:") and "speed" not in card.onnx_section(run, {}, run.bert, tmp_path)
+    assert section.startswith("By `model.onnx`:") and "speed" not in card.onnx_section(run, {}, 0, tmp_path)
     (tmp_path / "model.int8.onnx").write_bytes(b"")
-    section = card.onnx_section(run, {}, run.bert, tmp_path)
+    section = card.onnx_section(run, {}, 0, tmp_path)
     assert section.startswith("By `model.int8.onnx`; `model.onnx` is the same in float32")

@@ -14,7 +14,7 @@ from data import berts
 from data.parts import Parts
 from data.students import FLOAT32
 from export import deployed as deploying
-from export.deployed import Deployed, deploy, figures, remark_on, text_model
+from export.deployed import Deployed, deploy, deployment_figures, remark_on, text_model
 from export.student import write_files
 from tests import tiny
 
@@ -44,7 +44,7 @@ def classifier_of(bert, seed=0):
 
 
 def test_files_of_fewer_tokens_answer_as_the_trained_model(spelled, tmp_path):
-    """write_files itself holds them against it; texts of w9x are read in pieces and may be answered otherwise."""
+    """write_files itself holds them against it, token for token; texts of w9x are read in pieces."""
     run, model = spelled
     trimmed = deploy(run, model)
     assert trimmed.bert.config["vocab_size"] == 60 and model.bert.config["vocab_size"] == 120
@@ -56,13 +56,23 @@ def test_files_of_fewer_tokens_answer_as_the_trained_model(spelled, tmp_path):
     assert again.config["vocab_size"] == 60 and again.tokenizer.encode("w98").tokens == ["[CLS]", "w", "##9", "##8", "[SEP]"]
 
 
+def test_files_are_held_against_it_where_every_text_is_read_in_pieces(spelled, tmp_path):
+    run, model = spelled
+    texts = [*run.corpus.texts[:40], *(f"w9{i % 9} w9{i % 7} w20" for i in range(20))]
+    run = replace(run, corpus=SimpleNamespace(**vars(run.corpus) | {"texts": texts}))
+    trimmed = deploy(run, model)
+    assert deploying.vocabulary.changed(model.bert, trimmed.bert, texts[40:], 16).all()
+    write_files(tmp_path, run, trimmed)
+
+
 def test_another_model_in_the_files_is_noticed(spelled, tmp_path):
     """The trained model has another head than the files; the ONNX graph is of another model than the SavedModel."""
     run, model = spelled
     right = deploy(run, model)
     other = text_model(classifier_of(run.bert, seed=1))
     with pytest.raises(RuntimeError, match="saved_model differs"):
-        trained = replace(model, graph=lambda bert: other.graph(other.bert) if bert is model.bert else model.graph(bert))
+        trained = replace(model, graph=lambda bert: (other if bert is model.bert else model).graph(
+            other.bert if bert is model.bert else bert))
         write_files(tmp_path, run, Deployed(trained, right.bert, right.graphs, 8, ""))
     with pytest.raises(RuntimeError, match="model.onnx, probabilities differs"):
         graphs = {FLOAT32: other.onnx_graph(other.bert)}
@@ -103,21 +113,23 @@ def test_what_it_costs_is_measured_over_all_seeds(spelled, monkeypatch):
     wrong = iter([1, 2, 0, 1])
     made = Deployed(model, model.bert, {"model.onnx": "32", "model.int8.onnx": "8"}, 7, "")
     asked = []
-    monkeypatch.setattr(deploying, "deploy", lambda run, model, bits: asked.append((run.seed, model, bits)) or made)
+    monkeypatch.setattr(deploying, "deploy", lambda run, model, like: asked.append((run.seed, model, like)) or made)
     monkeypatch.setattr(deploying, "decisions", lambda *_: (labels + (np.arange(20) < next(wrong))) % 3)
     record = {"name": "alone"}
-    found = figures([(each, record) for each in runs], made, lambda run, record: (run.seed, record["name"]))
-    assert asked == [(0, (0, "alone"), 7)]
+    found = deployment_figures(
+        [(each, record) for each in runs], made, lambda run, record: (run.seed, record["name"]))
+    assert asked == [(0, (0, "alone"), made)]
     assert found["tokens"] == found["all_tokens"] == 120 and found["tokenized_otherwise"] == found["lost_tokens"] == 0
     assert found["accuracy"] == {"model.onnx": 0.95, "model.int8.onnx": 0.9}
     float32, int8 = (np.array([np.arange(20) >= n for n in counts]) for counts in ((1, 0), (2, 1)))
-    assert found["costs"] == {"model.onnx": compare(float32, np.ones((2, 20), bool)), "model.int8.onnx": compare(int8, float32)}
+    expected = {"model.onnx": compare(float32, np.ones((2, 20), bool)), "model.int8.onnx": compare(int8, float32)}
+    assert found["differences"] == expected
 
 
 def test_what_is_said_of_it():
     cost = {"difference": -0.0012, "ci95": [-0.004, 0.0016], "p_value": 0.4}
     measured = {"tokens": 8000, "all_tokens": 30522, "tokenized_otherwise": 0.674, "lost_tokens": 0.0372,
-                "costs": {"model.onnx": cost, "model.int8.onnx": cost}}
+                "differences": {"model.onnx": cost, "model.int8.onnx": cost}}
     made = Deployed(None, None, {}, 8, "answers as float32 on 99.75 % of the validation texts, +0.00 points there")
     assert remark_on(measured, made, 8_912_000) == (
         "Vocabulary: 8,000 of 30,522 tokens. Of the test texts' tokens 3.7% are read in pieces, in 67% of the texts one or "

@@ -50,11 +50,12 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
     seen = []
 
     def turns(makers, batches, rounds):
-        seen.append(batches)
-        return {name: np.full(len(batches), 0.001 * len(batches[0][0])) for name in makers}
+        seen.append(batches["teacher", "latency_ms"])
+        assert batches["fast", "latency_ms"] == [(*batch, speed) for speed in (0.0, 1.0) for batch in seen[-1]]
+        return {name: np.full(len(batches[name]), 0.001 * len(seen[-1][0][0])) for name in makers}
 
     monkeypatch.setattr("export.exits.turns", turns)
-    monkeypatch.setattr("export.exits.LATENCIES", {"latency_ms": lambda made: made, "int8_latency_ms": lambda made: made})
+    monkeypatch.setattr("export.exits.FORMS", {"latency_ms": lambda made: made, "int8_latency_ms": lambda made: made})
     examples = TokenizedTexts(np.arange(1, 241, dtype=np.int32), np.arange(0, 241, 6))
     run = SimpleNamespace(
         seed=0, examples=examples, bert=SimpleNamespace(pad_id=3), parts=SimpleNamespace(test=np.arange(1, 40)),

@@ -64,8 +64,20 @@ def test_what_cannot_be_made_ends_in_one_line(tmp_path):
     with pytest.raises(InputError, match="student/: model.onnx cannot be made or not be asked") as error:
         onnx_files.write_onnx(tmp_path, lambda: 1 / 0, None, {})
     assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="student/: model.int8.onnx cannot be made or not be asked"):
-        onnx_files.choose_int8(onnx.ModelProto(), lambda graph: 1 / 0, np.zeros(2, int), 5.0, "texts")
+
+
+def test_int8_that_onnxruntime_does_not_have_is_left_out_and_said(monkeypatch, taken):
+    def elsewhere(graph, reduce_range):
+        other = onnx.ModelProto()
+        other.CopyFrom(graph)
+        other.graph.node[0].domain = "ai.elsewhere"
+        return other
+
+    monkeypatch.setattr(onnx_files, "quantized", elsewhere)
+    decide = partial(onnx_files.decisions, examples=tiny.tokenized(LINES, taken.bert), pad_id=0)
+    graph = onnx_graph.text_graph(taken.classifier.bert)
+    int8, bits, words = onnx_files.choose_int8(graph, decide, np.zeros(len(LINES), int), 5.0, "texts")
+    assert int8 is None and bits == 8 and "not a graph that onnxruntime" in words
 
 
 # int8: whether it may be written

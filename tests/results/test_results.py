@@ -381,9 +381,10 @@ def test_the_student_to_take_away_stands_beside_its_teacher():
     cost = {"difference": -0.002, "ci95": [-0.006, 0.002], "p_value": 0.3}
     files = [{"name": name, "bytes": size, "parameters": 9, "accuracy": 0.8, "latency_ms": {"1": ms, "32": 8 * ms}}
              for name, size, ms in (("model.onnx", 9000, 10.0), ("model.int8.onnx", 2000, 4.0))]
-    taken = {"name": "alone", "seed": 1, "tokens": 8000, "files": files, "costs": {"model.onnx": cost, "model.int8.onnx": cost}}
+    costs = {"model.onnx": cost, "model.int8.onnx": cost}
+    taken = {"name": "alone", "seed": 1, "tokens": 8000, "files": files, "differences": costs}
     whole = run("knowledge_distillation_bert", models, student=taken)
-    only = run("knowledge_distillation_bert", models, student=taken | {"files": files[:1], "costs": {"model.onnx": cost}})
+    only = run("knowledge_distillation_bert", models, student=taken | {"files": files[:1], "differences": {"model.onnx": cost}})
     older = run("knowledge_distillation_bert", models)
     images = run("knowledge_distillation_from_scratch", models, student={"name": "alone", "seed": 0, "files": []})
     none = run("knowledge_distillation_bert", {"alone": (0.8, 3, 10.0)}, student=taken)
