@@ -33,7 +33,7 @@ def ask_alone(saved_model, folder, **inputs):
         return {name: found[name] for name in found.files}
 
 
-_BLOCK = """
+BLOCK = """
 import sys
 names = ["tensorflow", "keras", "tf_keras", "bert4keras", "common", "data", "export"]
 sys.modules |= dict.fromkeys(names)  # none of these can be imported
@@ -59,7 +59,7 @@ def ask_card(student, folder, texts=None):
     if texts is not None:
         lines, changed = re.subn(r"^texts = .*$", lambda _: f"texts = {texts!r}", lines, flags=re.MULTILINE)
         assert changed == 1
-    words = [sys.executable, "-c", _BLOCK + lines + _KEEP, folder / "found.npy", folder / "texts.json"]
+    words = [sys.executable, "-c", BLOCK + lines + _KEEP, folder / "found.npy", folder / "texts.json"]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=student)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     asked = json.loads((folder / "texts.json").read_text(encoding="utf-8"))

@@ -1,6 +1,8 @@
 """export.card: the lines on a student's card answer as the trained model does, where nothing of this project is."""
 
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +13,8 @@ from common.report.tables import student_table
 from data.parts import Parts
 from export import card, onnx_graph, onnx_int8
 from tests import tiny
-from tests.alone import ask_card
+from tests.alone import BLOCK, ask_card
+from tests.starting import ROOT
 from tests.taken import CLASSES, LINES
 
 
@@ -52,6 +55,16 @@ def test_the_lines_of_the_card_answer_as_the_trained_model(taken, carded, tmp_pa
             assert 1e-5 < error < 0.05 if int8 else error < 1e-5
             for text, p, line in zip(asked, found, printed, strict=True):
                 assert line == f"{p.max():.1%} {CLASSES[p.argmax()]}: {text}"
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_lines_of_the_readme_answer_where_nothing_but_onnxruntime_is(taken, tmp_path, readme):
+    folder = shutil.copytree(taken.folder, tmp_path / "student")
+    onnx.save(onnx_int8.quantized(onnx.load(folder / "model.onnx")), folder / "model.int8.onnx")
+    lines = next(block for block in (ROOT / readme).read_text("utf-8").split("```python\n") if "onnxruntime" in block)
+    done = subprocess.run([sys.executable, "-c", BLOCK + lines.split("```")[0]], capture_output=True, text=True, cwd=tmp_path)
+    expected = taken.probabilities(["a text", "another, which is longer"]).argmax(-1)
+    assert (done.stdout, done.stderr) == (f"{[CLASSES[best] for best in expected]}\n", "")
 
 
 def test_a_card_says_only_what_is_there(carded, tmp_path):
