@@ -6,6 +6,7 @@ from common.report.tables import aligned
 from tests.benchmarks import (
     bucketing,
     early_exit,
+    onnx_exits,
     onnx_graph,
     predicting,
     reading,
@@ -17,7 +18,8 @@ from tests.benchmarks import (
 
 BENCHMARKS = {
     "reading": reading, "tokenizing": tokenizing, "bucketing": bucketing, "soft-labels": soft_labels, "replacing": replacing,
-    "early-exit": early_exit, "predicting": predicting, "onnx-graph": onnx_graph, "training": training,
+    "early-exit": early_exit, "predicting": predicting, "onnx-graph": onnx_graph, "onnx-exits": onnx_exits,
+    "training": training,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Texts that leave early, against a teacher that computes all layers, and against the original's way: compute all and mask.
 
-In TensorFlow, and for the student's ONNX graph in onnxruntime.
+In TensorFlow, by the SavedModel; of ONNX see `onnx_exits`.
 """
 
 from dataclasses import dataclass, replace
@@ -9,22 +9,17 @@ import numpy as np
 
 import knowledge_distillation_fastbert as script
 from common.backend import forget_models, inference_graph, keras, set_seed, tf
-from common.bert import TEXT_SIGNATURE, BertClassifier, inputs_and_mask
+from common.bert import TEXT_SIGNATURE, inputs_and_mask
 from common.cost import wall_clock
 from common.early_exit import EXIT_SIGNATURE, ExitModel, all_exits, early_exit_graph, exit_flops, exit_layers
 from common.training import Run
 from data import berts, texts
-from export.exits import exit_model, expected_speedup, teacher_onnx
-from export.onnx_files import asking
-from export.onnx_int8 import quantized
-from export.timing import turns
+from export.exits import expected_speedup
 from tests import tiny
 
 TITLE = "256 newswires, 64 tokens, leaving after 1.5 of 6 layers"
+TOKENS = 64
 DEPTHS = (1.0, 1.25, 1.5, 2.0, 3.0, 6.0)  # mean layers
-BASE = {  # of the size of BERT-base, cut to six layers
-    "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 6,
-}
 
 
 @dataclass(frozen=True)
@@ -48,22 +43,18 @@ class Case:
         return tf.constant(candidates[np.abs(depths - depth).argmin()], tf.float32)
 
 
-def prepare(tokens=64, size=None, count=256, head="branch"):
+def prepare(count=256, head="branch"):
     """A Case of `count` newswires (an eighth of them for batches of 1).
 
-    size: entries of another config, weights random
     head: the last exit, "branch" or "dense"
     """
     forget_models()
     set_seed(0)
     settings = replace(script.PRESETS["demo"], teacher_head=head)
     bert, corpus = berts.load(settings.bert), texts.load(settings.data)
-    if size:
-        config = bert.config | size
-        bert = replace(bert, config=config, weights=tiny.weights(config))
-    examples = tiny.tokenized([corpus.texts[index] for index in corpus.pool], bert, tokens)
-    full = np.flatnonzero(examples.lengths(np.arange(len(corpus.pool))) == tokens)[:count]
-    assert len(full) == count, f"{len(full)} newswires have {tokens} tokens, {count} are needed"
+    examples = tiny.tokenized([corpus.texts[index] for index in corpus.pool], bert, TOKENS)
+    full = np.flatnonzero(examples.lengths(np.arange(len(corpus.pool))) == TOKENS)[:count]
+    assert len(full) == count, f"{len(full)} newswires have {TOKENS} tokens, {count} are needed"
     run = Run(settings, 0, corpus, examples, parts=None, folder=None, bert=bert)
     fast = script.build_fastbert(run, joint=True)  # which needs no teacher that has been trained
     batches = {
@@ -123,17 +114,10 @@ def measure():
 
 
 def detail():
-    """Tables: what early exit gains at mean depths, by FLOPs and by the clock; at other sizes; and where the time goes."""
+    """Tables: what early exit gains at mean depths, by FLOPs and by the clock; and where the time goes."""
     case = prepare()
     yield gains(case)
     yield pieces(case)
-    del case
-    yield in_onnxruntime()
-    rows = [["6 layers of", "tokens", "batch", "layers", "FLOPs x", "early exit x", "of the promise"]]
-    for title, size, tokens in (("384", None, 128), ("768", BASE, 64), ("768", BASE, 128)):
-        for row in gains(prepare(tokens, size, count=64), depths=(1.25, 2.0))[1:]:
-            rows.append([title, str(tokens), *row[:-1]])
-    yield rows
 
 
 def gains(case, depths=DEPTHS):
@@ -153,41 +137,6 @@ def gains(case, depths=DEPTHS):
             ours, theirs = (times["teacher"].sum() / times[way].sum() for way in ("early", "masked"))
             cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"], theirs
             rows.append([str(size), *(f"{cell:.2f}" for cell in cells)])
-    return rows
-
-
-def in_onnxruntime(depths=DEPTHS):
-    """Rows of strings, header first: as those of `gains`, of the student's ONNX graph and its teacher's.
-
-    For each last exit in float32 and in int8.
-    """
-    rows = [["last exit", "weights", "batch", "layers", "FLOPs x", "early exit x", "of the promise", "early exit, ms",
-             "teacher, ms"]]
-    for head in ("branch", "dense"):
-        case = prepare(count=64, head=head)
-        heads, last = script.HEADS * case.fast.branch_headed, case.fast.branches[-1]
-        student = exit_model(case.fast, case.run.bert, script.uncertainty, 0, script.HEADS, 0.0)
-        teacher = BertClassifier(case.run.bert, case.fast.encoder, last, None)
-        graphs = teacher_onnx(heads, teacher), student.onnx_graph(student.bert)
-        for weights, models in (("float32", graphs), ("int8", [*map(quantized, graphs)])):
-            start_teacher, start = map(asking, models)
-            zero, (token_ids, segment_ids) = np.float32(0), map(np.asarray, case.batches[32][0])
-            found = start_teacher()((token_ids, segment_ids))[0], start()((token_ids, segment_ids, zero))[0]
-            tolerance = 1e-5 if weights == "float32" else 0.02  # int8: one scale for all texts of a call
-            np.testing.assert_allclose(*found, atol=tolerance)
-            for size, some in case.batches.items():
-                batches = [tuple(map(np.asarray, batch)) for batch in some]
-                speeds = [case.speed_for(size, depth).numpy() for depth in depths]
-                at_speeds = [(*batch, speed) for speed in speeds for batch in batches]
-                seconds = turns({"teacher": start_teacher, "early": start}, {"teacher": batches, "early": at_speeds})
-                ms, teacher_ms = (1000 * seconds[way].reshape(-1, len(batches)).mean(axis=1) for way in ("early", "teacher"))
-                ask = start()
-                for speed, taken in zip(speeds, ms, strict=True):
-                    promise = expected_speedup(batches, lambda batch, ask=ask, speed=speed: ask((*batch, speed)), case.flops)
-                    ours = teacher_ms[0] / taken
-                    cells = promise["mean_layers"], promise["flops_speedup"], ours, ours / promise["flops_speedup"]
-                    cells = *cells, taken, teacher_ms[0]
-                    rows.append([head, weights, str(size), *(f"{cell:.2f}" for cell in cells)])
     return rows
 
 
