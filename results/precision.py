@@ -28,5 +28,6 @@ def precision_table(runs):
 
 
 def _but_for_free(results):
-    settings = {key: value for key, value in results["settings"].items() if key not in FREE}
+    # What is off is left out, too: a run of an older version does not have the settings that came after it.
+    settings = {key: value for key, value in results["settings"].items() if value and key not in FREE}
     return results["script"], results["data"]["test_fingerprint"], settings
