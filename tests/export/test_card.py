@@ -61,7 +61,7 @@ def test_the_lines_of_the_card_answer_as_the_trained_model(taken, carded, tmp_pa
 def test_the_lines_of_the_readme_answer_where_nothing_but_onnxruntime_is(taken, tmp_path, readme):
     folder = shutil.copytree(taken.folder, tmp_path / "student")
     onnx.save(onnx_int8.quantized(onnx.load(folder / "model.onnx")), folder / "model.int8.onnx")
-    lines = next(block for block in (ROOT / readme).read_text("utf-8").split("```python\n") if "onnxruntime" in block)
+    lines = next(block for block in (ROOT / readme).read_text("utf-8").split("```python\n")[1:] if "onnxruntime" in block)
     done = subprocess.run([sys.executable, "-c", BLOCK + lines.split("```")[0]], capture_output=True, text=True, cwd=tmp_path)
     expected = taken.probabilities(["a text", "another, which is longer"]).argmax(-1)
     assert (done.stdout, done.stderr) == (f"{[CLASSES[best] for best in expected]}\n", "")
