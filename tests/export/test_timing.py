@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import weakref
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def test_one_model_is_alive_and_asked_everything_in_each_turn(ways, batches, rou
 
         return make
 
-    found = turns({name: maker(name) for name in range(ways)}, [*range(batches)], rounds, count)
+    with mock.patch("export.timing.gc.collect"):  # which takes long beside all that other tests have loaded
+        found = turns({name: maker(name) for name in range(ways)}, [*range(batches)], rounds, count)
     assert not len(alive)
     assert {name: values.shape for name, values in found.items()} == dict.fromkeys(range(ways), (batches,))
     rows = [[*range(ways)]] * count
