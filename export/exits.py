@@ -6,7 +6,7 @@ from common.backend import in_float32
 from common.bert import read_encoder, swap_pad_id, with_head
 from common.early_exit import early_exit_graph, with_embeddings
 from common.files import fingerprint, load_or_compute
-from export import exit_graph, onnx_graph, onnx_int8
+from export import exit_graph, onnx_int8
 from export.costs import SIZES
 from export.deployed import TextModel, whole_graph
 from export.onnx_files import asking
@@ -50,9 +50,9 @@ def teacher_onnx(heads, classifier, bert=None):
     bert: its encoder, if not just as it is
     """
     bert = bert or read_encoder(classifier.encoder, classifier.start)
-    if heads:
-        return exit_graph.teacher_graph(bert, classifier.head.get_weights(), heads)
-    return onnx_graph.text_graph(with_head(bert, classifier.head))
+    if not heads:
+        bert = with_head(bert, classifier.head)
+    return exit_graph.teacher_graph(bert, classifier.head.get_weights(), heads)
 
 
 def exit_times(run, plain, stopping, flops):

@@ -64,17 +64,17 @@ def write_student(runs, records, names, teacher, write, story=""):
     ranked = sorted(students[chosen], key=lambda record: -record["validation_accuracy"])
     seeds = [(run_of_seed(runs, record), record) for record in ranked]
     (run, best), beside = seeds[0], {record["name"]: record for record in records if record["seed"] == ranked[0]["seed"]}
+    table = partial(student_table, beside.get(teacher), best, linear=beside.get(LINEAR))  # of its files
     with in_float32(run.settings.precision), atomic_folder(run.folder / "student") as folder:
-        written = write(folder, seeds, partial(student_table, beside.get(teacher), best, linear=beside.get(LINEAR)), story)
+        written = write(folder, seeds, table, story)
     words = f"{chosen}, seed {best['seed']}" + (f", speed {best['speed']:g}" if "speed" in best else "")
     note = ("Of one seed; MB of what is not yet a file are 4 bytes a parameter, times are those with all tokens. `student/` "
             f"was read back and asked 32 test texts or images: its probabilities are the trained model's to {TOLERANCE:.0e}.")
     if choice["best"] != chosen:
         note += (f" On the validation part {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
                  f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
-    table = student_table(beside.get(teacher), best, written.files, beside.get(LINEAR))
     told = {"student": {"name": chosen, "seed": best["seed"], "files": written.files} | written.figures}
-    return words, [Section("The student to take away", table, note, written.remark)], told
+    return words, [Section("The student to take away", table(written.files), note, written.remark)], told
 
 
 def run_of_seed(runs, record):
@@ -119,9 +119,10 @@ def write_files(folder, run, deployed):
     speed = [] if speed_of(model) is None else [np.array(speed_of(model), np.float32)]
     inputs = [np.array(swap_pad_id(token_ids, bert.pad_id)), segment_ids, *speed]
     named = dict(zip(("token_ids", "segment_ids", "speed"), inputs, strict=False))
-    expected = answers_as_trained(deployed, inputs)
+    graph = model.graph(bert)
+    expected = answers_as_trained(deployed, inputs, graph)
     berts.save(folder, bert, run.corpus.classes, **reads(run), **model.config)
-    written, graph = berts.load(str(folder)), model.graph(bert)
+    written = berts.load(str(folder))
     check_weights(written, {name: bert.weights[name] for name in berts.expected_shapes(bert.config)})
     write_saved_model(folder, graph)
     answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
@@ -137,15 +138,17 @@ def write_files(folder, run, deployed):
         (folder / INT8).write_bytes(deployed.graphs[INT8].SerializeToString())
 
 
-def answers_as_trained(deployed, inputs):
+def answers_as_trained(deployed, inputs, graph):
     """What the trained model, with all its tokens, answers to the tokens that the trimmed one has: {name: array}.
 
     deployed: the Deployed
     inputs: token ids as its tokenizer makes them, segment ids, and speed if it takes one
+    graph: `backend.inference_graph` of the trimmed one, which may have all tokens
     """
     model = deployed.model
+    whole = graph if deployed.bert is model.bert else model.graph(model.bert)
     token_ids = vocabulary.original_ids(model.bert, deployed.bert)[inputs[0]]
-    return {name: value.numpy() for name, value in model.graph(model.bert)(token_ids.astype(np.int32), *inputs[1:]).items()}
+    return {name: value.numpy() for name, value in whole(token_ids.astype(np.int32), *inputs[1:]).items()}
 
 
 def write_teacher(runs, records, name, build, branch_graph=None):
