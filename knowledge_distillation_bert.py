@@ -46,7 +46,7 @@ class Settings:
     data: str = "reuters-r8"  # a named data set, or your own file or folder
     download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
-    unlabelled_examples: Count = 1800  # further texts at most, labels unseen, for `distilled-unlabelled`
+    unlabelled_examples: Count | None = 1800  # further texts at most, labels unseen; 0: all there are; None: none
     validation_examples: Count | None = None  # for epochs: None: the dev part, or 400 held out; 0: test part
     test_examples: Count = 2000  # of the test part at most, read once at the end; 0 takes all
 
@@ -71,7 +71,7 @@ class Settings:
     patience: Count = 5  # epochs without a gain on the validation part that end a stage; 0: all epochs
     teacher_epochs: PositiveInt = 15  # of the teacher, and of `teacher-self-distilled`
     student_epochs: PositiveInt = 25  # of every student but the next
-    unlabelled_epochs: PositiveInt = 5  # of `distilled-unlabelled`, whose epochs are longer
+    unlabelled_steps: PositiveInt = 320  # of what learns from texts without labels, however many; measured at every tenth
     teacher_learning_rate: LearningRate = 2e-4  # of Adam, for the deep models
     student_learning_rate: LearningRate = 5e-4  # of Adam, for the shallow ones
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
@@ -90,7 +90,7 @@ class Settings:
 PRESETS = {
     "demo": Settings(),
     "original": Settings(
-        data="iflytek", train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
+        data="iflytek", train_examples=0, unlabelled_examples=None, validation_examples=0, test_examples=0,
         bert="chinese-bert-base", maxlen=128, student_layers=3, student_init="first",
         experiments=("teacher", "alone", "distilled", "alone-self-distilled", "teacher-self-distilled", "noise"),
         temperature=3.0, hard_weight=1.0, soft_weight=1.0,
@@ -104,25 +104,30 @@ STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned tea
 }
 
 
+DEEP, SHALLOW = "the whole BERT", "its first layers"
+CHECKS = 10  # how often a model that learns from texts without labels is measured on validation
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """A row of the original's table: how deep the model is, whose soft labels it learns, and on which texts."""
+    """A row: which model, whose soft labels it learns, and on which texts."""
 
-    deep: bool
-    soft_labels: str | None  # of another experiment's model, several teachers, noise, or None: hard labels alone
-    unlabelled: bool = False
+    model: str
+    soft_labels: str | None = None  # of another experiment's model, several teachers, noise, or None: hard labels alone
+    further: tuple[str, ...] = ()  # texts beside the labelled ones: "unlabelled"
 
 
 EXPERIMENTS = {
-    "teacher": Experiment(deep=True, soft_labels=None),
-    "alone": Experiment(deep=False, soft_labels=None),
-    "distilled": Experiment(deep=False, soft_labels="teacher"),
-    "distilled-ensemble": Experiment(deep=False, soft_labels="ensemble"),
-    "distilled-unlabelled": Experiment(deep=False, soft_labels="teacher", unlabelled=True),
-    "alone-self-distilled": Experiment(deep=False, soft_labels="alone"),
-    "teacher-self-distilled": Experiment(deep=True, soft_labels="teacher"),
-    "noise": Experiment(deep=False, soft_labels="noise"),
+    "teacher": Experiment(DEEP),
+    "alone": Experiment(SHALLOW),
+    "distilled": Experiment(SHALLOW, "teacher"),
+    "distilled-ensemble": Experiment(SHALLOW, "ensemble"),
+    "distilled-unlabelled": Experiment(SHALLOW, "teacher", further=("unlabelled",)),
+    "alone-self-distilled": Experiment(SHALLOW, "alone"),
+    "teacher-self-distilled": Experiment(DEEP, "teacher"),
+    "noise": Experiment(SHALLOW, "noise"),
 }
+STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model != DEEP]
 COMPARISONS = (
     *((name, LINEAR) for name in DEFAULT),
     ("distilled", "alone"), ("distilled-ensemble", "alone"), ("distilled-ensemble", "distilled"),
@@ -134,17 +139,29 @@ COMPARISONS = (
 # Models ----------------------------------------------------------------------------------------------------------------
 
 
+def shape_of(run, name):
+    """The BERT that has the shape of an experiment's model: all layers of the run's BERT, or those a student starts from."""
+    if EXPERIMENTS[name].model == DEEP:
+        return run.bert
+    return shallow(run.settings, run.bert)
+
+
+def shallow(settings, bert):
+    """The layers of `bert` that a student starts from."""
+    spread, _ = STARTS[settings.student_init]
+    return keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
+
+
 def build(run, name):
     """The BertClassifier of an experiment, not trained yet."""
     settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
-    if EXPERIMENTS[name].deep:
+    if EXPERIMENTS[name].model == DEEP:
         return build_classifier(bert, classes, settings.teacher_dropout)
-    spread, fine_tuned = STARTS[settings.student_init]
-    layers = layers_to_keep(bert.layers, settings.student_layers, spread)
+    _, fine_tuned = STARTS[settings.student_init]
     start = trained(run, "teacher", build).bert if fine_tuned else bert
     if not bert.is_classifier:  # a teacher that is given hands its classifier on, one that is trained here does not
         start = without_classifier(start)
-    return build_classifier(keep_layers(start, layers), classes, settings.student_dropout)
+    return build_classifier(shallow(settings, start), classes, settings.student_dropout)
 
 
 # Training: the loss is `distillation.distillation_loss` ------------------------------------------------------------------
@@ -167,29 +184,33 @@ def train(run, name):
     if record := run.record(name):
         return record
     settings, experiment = run.settings, EXPERIMENTS[name]
-    epochs = settings.teacher_epochs if experiment.deep else settings.student_epochs
-    rate = settings.teacher_learning_rate if experiment.deep else settings.student_learning_rate
-    if not experiment.soft_labels:
-        with fresh_session(run.seed):
-            if name == "teacher" and settings.teacher:
-                return measure_given(run, name, build(run, name).model)
-            return fine_tune(run, name, build(run, name).model, epochs, rate)
-    return distil(run, name, settings.unlabelled_epochs if experiment.unlabelled else epochs, rate)
+    deep = experiment.model == DEEP
+    epochs = settings.teacher_epochs if deep else settings.student_epochs
+    rate = settings.teacher_learning_rate if deep else settings.student_learning_rate
+    if experiment.soft_labels:
+        return distil(run, name, epochs, rate)
+    with fresh_session(run.seed):
+        if name == "teacher" and settings.teacher:
+            return measure_given(run, name, build(run, name).model)
+        return fine_tune(run, name, build(run, name).model, epochs, rate)
 
 
 def distil(run, name, epochs, learning_rate):
     """Train a model on hard and soft labels together. Returns the record of the stage."""
     settings, experiment, parts = run.settings, EXPERIMENTS[name], run.parts
-    indices = np.concatenate([parts.train, parts.unlabelled]) if experiment.unlabelled else parts.train
-    labels = np.where(np.isin(indices, parts.unlabelled), UNLABELLED, run.corpus.labels[indices])
+    indices = np.concatenate([parts.train, *(getattr(parts, further) for further in experiment.further)])
+    labels = np.where(np.isin(indices, parts.train), run.corpus.labels[indices], UNLABELLED)
+    steps = run.steps(indices)
+    if experiment.further:
+        epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
     soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
     right = (soft_labels.argmax(-1) == labels)[labels != UNLABELLED]
     with fresh_session(run.seed):
         classifier = build(run, name).model
         loss = distillation_loss(settings.temperature, settings.hard_weight, settings.soft_weight)
-        optimizer = adam(learning_rate, run.steps(indices) * epochs, settings.schedule)
+        optimizer = adam(learning_rate, steps * epochs, settings.schedule)
         return train_stage(
-            run, name, classifier, loss, optimizer, indices, distillation_targets(labels, soft_labels), epochs,
+            run, name, classifier, loss, optimizer, indices, distillation_targets(labels, soft_labels), epochs, steps,
             metrics=distillation_metrics(settings.temperature), soft_label_accuracy=float(right.mean()),
         )
 
@@ -200,17 +221,16 @@ def distil(run, name, epochs, learning_rate):
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
-    unlabelled = settings.unlabelled_examples if "distilled-unlabelled" in wanted else 0
-    runs = open_text_runs(SCRIPT, preset, settings, unlabelled)
+    further = {texts for name in wanted for texts in EXPERIMENTS[name].further}
+    runs = open_text_runs(SCRIPT, preset, settings, settings.unlabelled_examples if "unlabelled" in further else None)
     linear = show_stages(linear_records(runs))
     for run in runs if settings.ensemble else ():
         train(run, "teacher")  # all of them, before the first student learns from all
     records = show_stages(train(run, name) for run in runs for name in wanted)
     exit_unless_chief()
-    students = [name for name, experiment in EXPERIMENTS.items() if not experiment.deep]
-    depths = dict.fromkeys(EXPERIMENTS, runs[0].bert.layers) | dict.fromkeys(students, settings.student_layers)
+    shapes = {name: shape_of(runs[0], name) for name in EXPERIMENTS}
     report_texts(
-        SCRIPT, preset, PRESETS[preset], runs, records, linear, depths, COMPARISONS, "teacher", students, build, __doc__,
+        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "teacher", STUDENTS, build, __doc__,
     )
 
 
@@ -218,9 +238,10 @@ def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
     command.check_loss_weights(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
-    if "distilled-unlabelled" in settings.experiments and not settings.unlabelled_examples:
-        raise InputError("--experiments distilled-unlabelled needs --unlabelled-examples above 0")
-    deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].deep]
+    for name in settings.experiments:
+        if "unlabelled" in EXPERIMENTS[name].further and settings.unlabelled_examples is None:
+            raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
+    deep = [name for name in EXPERIMENTS if name not in STUDENTS]
     several = check_teachers(settings, deep, from_teacher=STARTS[settings.student_init][1])
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}

@@ -196,13 +196,17 @@ def mix(predecessor, successor, head, settings, rate):
     return keras.Model(inputs, head(cls(hidden)))
 
 
+def start_of(run, name):
+    """The layers that the model of an experiment has, as they are in the pretrained BERT."""
+    depths = {"predecessor": run.bert.layers, "middle": run.settings.middle_layers}
+    return keep_layers(run.bert, range(depths.get(name, run.settings.student_layers)))
+
+
 def build(run, name):
     """The BertClassifier of an experiment, not trained yet."""
-    settings, classes = run.settings, len(run.corpus.classes)
-    if name == "predecessor":
-        return build_classifier(run.bert, classes, settings.predecessor_dropout)
-    depth = settings.middle_layers if name == "middle" else settings.student_layers
-    return build_classifier(keep_layers(run.bert, range(depth)), classes, settings.successor_dropout)
+    settings = run.settings
+    dropout = settings.predecessor_dropout if name == "predecessor" else settings.successor_dropout
+    return build_classifier(start_of(run, name), len(run.corpus.classes), dropout)
 
 
 def successor_start(run, predecessor):
@@ -297,13 +301,12 @@ def main(preset, settings):
     records = [joined(show_stages(train(run, name))) for run in runs for name in wanted]
     exit_unless_chief()
     students, plots = ("successor", *FROM_PREDECESSOR), []
-    depths = dict.fromkeys(students, settings.student_layers)
-    depths |= {"predecessor": runs[0].bert.layers, "middle": settings.middle_layers}
+    shapes = {name: start_of(runs[0], name) for name in EXPERIMENTS}
     if any(record["name"] in THESEUS for record in records):
         plots = ["replacing.png"]
         plot_replacing(runs[0].folder / plots[0], [record for record in records if record["name"] in students], THESEUS)
     report_texts(
-        SCRIPT, preset, PRESETS[preset], runs, records, linear, depths, COMPARISONS, "predecessor", students, build, __doc__,
+        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "predecessor", students, build, __doc__,
         plots,
     )
 

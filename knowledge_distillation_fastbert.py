@@ -49,7 +49,7 @@ class Settings:
     data: str = "reuters-r8"  # a named data set, or your own file or folder
     download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
-    unlabelled_examples: Count = 2800  # further texts at most, labels unseen, that branches learn from
+    unlabelled_examples: Count | None = 2800  # further texts at most, labels unseen, for branches; 0: all there are; None: none
     validation_examples: Count | None = None  # for epochs and speed: None: the dev part, or 400 held out; 0: test part
     test_examples: Count = 0  # of the test part at most, read once at the end; 0 takes all
 
@@ -99,7 +99,7 @@ class Settings:
 
 
 ORIGINAL = Settings(
-    data="iflytek", train_examples=0, unlabelled_examples=0, validation_examples=0, test_examples=0,
+    data="iflytek", train_examples=0, unlabelled_examples=None, validation_examples=0, test_examples=0,
     bert="chinese-bert-base", maxlen=128, teacher_layers=6, teacher_head="dense", student_layers=(),
     direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True,
     speeds=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), accuracy_drop=0.5,
@@ -110,7 +110,7 @@ PRESETS = {
     "demo": Settings(),
     "original": ORIGINAL,
     "paper": replace(
-        ORIGINAL, validation_examples=1000, unlabelled_examples=1_000_000,  # if there is a file of them
+        ORIGINAL, validation_examples=1000, unlabelled_examples=0,  # if there is a file of them
         teacher_layers=0, teacher_head="branch", direction="student-teacher", hard_weight=0.0,
         shuffle_sentences=False, teacher_epochs=3, branch_epochs=5, branch_learning_rate=2e-4, schedule="linear",
     ),

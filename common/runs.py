@@ -62,7 +62,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 
 def open_text_runs(
-    script, preset, settings, unlabelled=0, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
+    script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
     extensible=EXTENSIBLE, check_corpus=lambda corpus: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
@@ -72,7 +72,7 @@ def open_text_runs(
     script: its name, of which the default folder is made
     preset: the same
     settings: the script's
-    unlabelled: texts without labels wanted beside the training texts
+    unlabelled: texts without labels wanted beside the training texts; 0: all there are, None: none
     unlabelled_needed: refuse if none is left for them
     depths: names of the settings that say how many layers of the BERT a model is to have
     min_layers: how many the BERT must have
@@ -113,7 +113,7 @@ def open_text_runs(
     def check(parts):
         for path, logits in zip(answered, answers, strict=True):
             soft_labels.check_complete(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
-        if unlabelled and unlabelled_needed and not len(parts.unlabelled):
+        if unlabelled is not None and unlabelled_needed and not len(parts.unlabelled):
             raise InputError(
                 f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
                 "--train-examples, add a file of unlabelled texts, or leave their experiment out of --experiments"
@@ -152,7 +152,7 @@ def open_image_runs(script, preset, settings, check, extensible):
     corpus = images.load(settings.data, settings.download)
     inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
     kind, check = f"images of {corpus.size}", partial(check, settings, corpus)
-    all_parts, folder = _open(script, preset, settings, corpus, 0, check, inputs, kind, extensible)
+    all_parts, folder = _open(script, preset, settings, corpus, None, check, inputs, kind, extensible)
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 

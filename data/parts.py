@@ -20,13 +20,13 @@ class Parts:
     test: np.ndarray
 
 
-def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
+def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0):
     """Draw the Parts of one run. Counts are upper bounds: a small data set gives what it has.
 
     corpus: `texts.Corpus` or `images.Images`
     seed: of the draws; the test part is the same for every seed
     train: labelled training examples; 0 takes all there are
-    unlabelled: examples drawn from what training leaves over, labels ignored
+    unlabelled: examples drawn from what training leaves over, labels ignored; 0 takes all there are, None takes none
     validation: examples of the corpus's own dev part, or else of the training pool, of which it takes a fifth at most; None
         takes all of the dev part, or without one HELD_OUT; 0 takes all of the dev part, or without one the test part, as the
         original programs did
@@ -45,7 +45,8 @@ def split(corpus, seed, train=0, unlabelled=0, validation=0, test=0):
     spare = np.concatenate([np.random.default_rng(seed).permutation(indices) for indices in (without_label, rest)])
     tested = stratified_sample(corpus.test, labels, test or len(corpus.test), seed=0)[1]
     tested = np.sort(tested)  # in the order of the file
-    return Parts(chosen, spare[:unlabelled], held_out if validation or len(corpus.dev) else tested, tested)
+    spare = spare[: 0 if unlabelled is None else unlabelled or len(spare)]
+    return Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested)
 
 
 def stratified_sample(indices, labels, count, seed):

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.backend import in_float32, tf
 from common.cost import classifier_flops, graph_flops, wall_clock
-from data.berts import OUTPUT, keep_layers
+from data.berts import OUTPUT
 from export.onnx_files import asking
 from export.onnx_graph import text_graph
 from export.onnx_int8 import quantized
@@ -20,23 +20,22 @@ SIZES = (1, 32)  # examples that are asked together
 ONES = 15  # calls of one text for each of 32: what they find in the caches is then mostly what one text leaves there
 
 
-def text_costs(run, depths):
-    """What classifiers of texts cost: {str(depth): {"layers", "flops", "latency_ms", "int8_latency_ms"}}.
+def text_costs(run, berts):
+    """What classifiers of texts cost: {name: {"layers", "flops", "latency_ms", "int8_latency_ms"}}.
 
     Each latency is {"1": ms, "32": ms}, of one text of full length and of 32.
 
     run: `training.Run` on texts
-    depths: numbers of layers
+    berts: {name: `data.berts.Bert` of the model's shape}; one without a classifier is given one
     """
     classes, tokens, costs, makers = len(run.corpus.classes), run.settings.maxlen, {}, {}
-    for depth in map(str, depths):
-        bert = keep_layers(run.bert, range(int(depth)))
-        costs[depth] = {"layers": bert.layers, "flops": classifier_flops(bert, classes, tokens)}
+    for name, bert in berts.items():
+        costs[name] = {"layers": bert.layers, "flops": classifier_flops(bert, classes, tokens)}
         graph = text_graph(_as_classifier(bert, classes))
-        makers |= {(depth, "latency_ms"): asking(graph), (depth, "int8_latency_ms"): asking(quantized(graph))}
+        makers |= {(name, "latency_ms"): asking(graph), (name, "int8_latency_ms"): asking(quantized(graph))}
     one, many = [(np.full((size, tokens), run.bert.pad_id + 1, np.int32), np.zeros((size, tokens), np.int32)) for size in SIZES]
-    for (depth, key), seconds in turns(makers, [one] * ONES + [many], rounds=5).items():
-        costs[depth][key] = by_size([seconds[:ONES].mean(), seconds[ONES]])
+    for (name, key), seconds in turns(makers, [one] * ONES + [many], rounds=5).items():
+        costs[name][key] = by_size([seconds[:ONES].mean(), seconds[ONES]])
     return costs
 
 

@@ -10,7 +10,7 @@ from export.deployed import text_model
 from export.student import text_writer, write_student, write_teacher
 
 
-def report_texts(script, preset, default, runs, records, linear, depths, pairs, teacher, students, build, story, plots=()):
+def report_texts(script, preset, default, runs, records, linear, shapes, pairs, teacher, students, build, story, plots=()):
     """Write teacher/, student/ and the report of classifiers of texts that compute all their layers; print the tables.
 
     script: its name
@@ -19,7 +19,7 @@ def report_texts(script, preset, default, runs, records, linear, depths, pairs, 
     runs: of all seeds
     records: of the finished stages
     linear: those of the linear models
-    depths: {name of a model: its layers}, of all that have a record
+    shapes: {name of a model: `data.berts.Bert` of its shape}, of all that have a record
     pairs: [(A, B)], names of the models to compare
     teacher: its name
     students: names of those that may be taken away, the plainest first
@@ -27,12 +27,19 @@ def report_texts(script, preset, default, runs, records, linear, depths, pairs, 
     story: the script's docstring
     plots: names of further plots in the run's folder, already there
     """
-    run, layers = runs[0], sorted({depths[record["name"]] for record in records}, reverse=True)
-    costs = load_or_compute(run.folder / f"costs-{'-'.join(map(str, layers))}.json", lambda: text_costs(run, layers))
-    records = [record | costs[str(depths[record["name"]])] for record in records] + linear
+    run, sizes = runs[0], {name: size_of(bert, runs[0].bert) for name, bert in shapes.items()}
+    different = {sizes[record["name"]]: shapes[record["name"]] for record in records}  # models of one size cost the same
+    costs = load_or_compute(run.folder / f"costs-{'-'.join(different)}.json", lambda: text_costs(run, different))
+    records = [record | costs[sizes[record["name"]]] for record in records] + linear
     results = results_of(run, script, preset, default, records, pairs)
     write_teacher(runs, records, teacher, partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     student, sections, told = write_student(runs, records, students, teacher, write, story)
     example = f"one text of {run.settings.maxlen} tokens"
     write_report(run.folder, results | told, records, example, student, sections=sections, plots=plots)
+
+
+def size_of(bert, whole):
+    """A name of a model's size: its layers, and its width if that is not the whole BERT's: "3", "3x192"."""
+    layers, hidden = str(bert.layers), bert.config["hidden_size"]
+    return layers if hidden == whole.config["hidden_size"] else f"{layers}x{hidden}"

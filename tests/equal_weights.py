@@ -18,11 +18,11 @@ TEXTS = "--maxlen 16 --train-examples 96 --validation-examples 16"
 RUNS = {  # name of a run: (script, words)
     "bert": ("knowledge_distillation_bert", f"""{TEXTS} --unlabelled-examples 32
         --student-layers 2 --teacher-epochs 2 --student-epochs 2
-        --unlabelled-epochs 2 --student-dropout 0.1 --seeds 0 1 --experiments teacher alone distilled distilled-unlabelled
+        --unlabelled-steps 20 --student-dropout 0.1 --seeds 0 1 --experiments teacher alone distilled distilled-unlabelled
         alone-self-distilled teacher-self-distilled noise"""),
     "bert-narrow": ("knowledge_distillation_bert", f"""{TEXTS} --unlabelled-examples 32
         --student-layers 2 --teacher-epochs 1 --student-epochs 1
-        --unlabelled-epochs 1 --student-init teacher-spread --precision mixed_bfloat16 --schedule constant"""),
+        --unlabelled-steps 10 --student-init teacher-spread --precision mixed_bfloat16 --schedule constant"""),
     "theseus": ("knowledge_distillation_bert_of_theseus", f"""{TEXTS} --student-layers 2 --middle-layers 3
         --predecessor-epochs 2 --mixed-epochs 2 --direct-epochs 2 --successor-epochs 1 --successor-dropout 0.1 --experiments
         predecessor middle successor unmixed theseus theseus-additive theseus-random theseus-random-linear"""),

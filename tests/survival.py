@@ -24,7 +24,7 @@ TIMINGS = {
 }
 STAGES = {
     "knowledge_distillation_bert": [
-        "--student-layers", 2, "--teacher-epochs", 3, "--student-epochs", 3, "--unlabelled-epochs", 2, "--train-examples", 96,
+        "--student-layers", 2, "--teacher-epochs", 3, "--student-epochs", 3, "--unlabelled-steps", 9, "--train-examples", 96,
         "--unlabelled-examples", 16, "--validation-examples", 16, "--student-dropout", 0.1,
     ],
     "knowledge_distillation_bert_of_theseus": [

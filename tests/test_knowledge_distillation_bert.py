@@ -154,7 +154,7 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
         (["--maxlen", "2"], "--maxlen 2: must be 3 or more"),
         (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training examples are fewer than a batch"),
         (["--train-examples", "1000"], "leaves none without labels; lower --train-examples, add"),
-        (["--unlabelled-examples", "0"], "distilled-unlabelled needs --unlabelled-examples above 0"),
+        (["--unlabelled-examples", "None"], "distilled-unlabelled needs --unlabelled-examples; 0 takes all there are"),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
         (["paper"], "'paper' is not a preset; expected demo or original or 20newsgroups or "),
         (["original", "--bert", "minilm-l6", "--data", "iflytek"], "iflytek is not here"),
@@ -215,7 +215,7 @@ def finished(tmp_path_factory):
     words = [
         "--data", folder / "data", "--bert", folder / "bert", "--output", folder / "run", "--experiments", *ALL, "--maxlen", 16,
         "--train-examples", 256, "--unlabelled-examples", 64, "--validation-examples", 64, "--test-examples", 0,
-        "--student-layers", 1, "--teacher-epochs", 6, "--student-epochs", 6, "--unlabelled-epochs", 5,
+        "--student-layers", 1, "--teacher-epochs", 6, "--student-epochs", 6, "--unlabelled-steps", 50,
         "--teacher-learning-rate", 2e-3, "--student-learning-rate", 2e-3,
     ]
     done = run_script(script.__name__, *words)
@@ -242,7 +242,7 @@ def test_smoke_results(finished):
     for name in ALL:
         model, deep = models[name], name.startswith("teacher")
         assert model["layers"] == (2 if deep else 1)
-        assert model["epochs"] == (5 if name == "distilled-unlabelled" else 6)
+        assert model["epochs"] == (10 if name == "distilled-unlabelled" else 6)
     assert models["teacher"]["flops"] > 1.9 * models["alone"]["flops"]
     assert models["teacher"]["parameters"] > models["alone"]["parameters"]
     assert models["noise"]["soft_label_accuracy"] == 1.0 and 0.5 < models["distilled"]["soft_label_accuracy"] <= 1
@@ -270,7 +270,7 @@ def test_smoke_output(finished):
     assert len(list((folder / "tensorboard").rglob("events.out*"))) >= len(ALL)
     with open(folder / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
-    assert len(log) == 6 * 6 + 5 and float(log[0]["loss"]) > 0
+    assert len(log) == 6 * 6 + 10 and float(log[0]["loss"]) > 0
 
 
 @pytest.mark.slow

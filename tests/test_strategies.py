@@ -49,7 +49,7 @@ CASES = {
         "experiments": ("distilled",), "train_examples_sweep": (), "seeds": (0,), "batch_size": 32,
     }),
     "bert": (bert, {
-        "experiments": ("distilled-unlabelled",), "unlabelled_examples": 17, "teacher_epochs": 1, "unlabelled_epochs": 1,
+        "experiments": ("distilled-unlabelled",), "unlabelled_examples": 17, "teacher_epochs": 1, "unlabelled_steps": 10,
         "teacher_dropout": 0.0,
     }),
     "theseus": (theseus, {

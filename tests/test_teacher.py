@@ -130,7 +130,7 @@ def test_soft_labels_of_a_file_need_no_teacher(tmp_path, bert_folder):
             for j, (text, _) in enumerate(tiny.texts(160, seed=1))]
     (tmp_path / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     words = ["--bert", bert_folder, "--data", data, *SANE, "--soft-labels", tmp_path / "answers.jsonl", "--hard-weight", 0,
-             "--unlabelled-examples", 64, "--unlabelled-epochs", 25, "--patience", 0, "--student-learning-rate", "3e-3",
+             "--unlabelled-examples", 64, "--unlabelled-steps", 80, "--patience", 0, "--student-learning-rate", "3e-3",
              "--student-epochs", 1, "--experiments", "alone", "distilled-unlabelled", "--output", tmp_path / "run"]
     done = start(knowledge_distillation_bert, *words)
     assert done.returncode == 0, done.stderr

@@ -213,7 +213,7 @@ def precision_table(epochs=6):
 
 DEMOS = {  # with an epoch of each stage, which need as much memory as many
     "knowledge_distillation_from_scratch": ["--teacher-epochs", "1", "--student-epochs", "1", "--seeds", "0"],
-    "knowledge_distillation_bert": ["--teacher-epochs", "1", "--student-epochs", "1", "--unlabelled-epochs", "1"],
+    "knowledge_distillation_bert": ["--teacher-epochs", "1", "--student-epochs", "1", "--unlabelled-steps", "40"],
     "knowledge_distillation_bert_of_theseus": [
         "--predecessor-epochs", "1", "--mixed-epochs", "1", "--successor-epochs", "1", "--direct-epochs", "1",
     ],

@@ -9,14 +9,17 @@ from data.parts import HELD_OUT, split
 from tests import tiny
 
 
-@given(st.integers(0, 3), st.integers(20, 60), st.integers(0, 30), st.integers(1, 20), st.integers(0, 20))
+@given(
+    st.integers(0, 3), st.integers(20, 60), st.one_of(st.none(), st.integers(0, 30)), st.integers(1, 20), st.integers(0, 20),
+)
 def test_parts_are_disjoint_and_as_large_as_asked(seed, train, unlabelled, validation, test):
     labels = np.arange(160, dtype=np.int32) % 5
     corpus = texts.Corpus("", [""] * 160, labels, list("abcde"), {}, np.arange(120), np.arange(0), np.arange(120, 160), [])
     parts = split(corpus, seed, train, unlabelled, validation, test)
     indices = np.concatenate([parts.train, parts.unlabelled, parts.validation, parts.test])
     assert len(set(indices.tolist())) == len(indices)
-    assert (len(parts.train), len(parts.unlabelled), len(parts.validation)) == (train, unlabelled, validation)
+    spare = {None: 0, 0: 120 - train - validation}.get(unlabelled, unlabelled)
+    assert (len(parts.train), len(parts.unlabelled), len(parts.validation)) == (train, spare, validation)
     assert len(parts.test) == (test or 40)
     sizes = np.bincount(labels[parts.train], minlength=5)
     assert sizes.max() - sizes.min() <= 2  # each class in its share
