@@ -14,16 +14,18 @@ same student trained alone, self-distilled, distilled from noise, and distilled 
     python knowledge_distillation_bert.py original        # IFLYTEK and Chinese BERT-base, as the original script
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 
 from common import InputError, command
+from common.backend import tf
 from common.bert import build_classifier
-from common.command import Count, Dropout, LearningRate, NonNegative, PositiveInt, Temperature, at_least
+from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, Temperature, at_least
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
+from common.layer_distillation import with_layer_loss
 from common.linear import LINEAR, linear_records
 from common.report.document import show_stages
 from common.runs import open_text_runs
@@ -65,6 +67,14 @@ class Settings:
     temperature: Temperature = 6.0  # T
     hard_weight: NonNegative = 1.0  # of the cross-entropy with the labels
     soft_weight: NonNegative = 1.0  # of T² · KL(teacher || student)
+
+    # The teacher's layers, for `distilled-layers`
+    layer_mapping: tuple[PositiveInt, ...] = ()  # the layer that each of the student's learns, from 1; (): spread evenly
+    layer_share: Fraction = 0.5  # of the steps, in which layers are learnt, before the labels
+    joint: bool = False  # layers and labels together, all the time
+    hidden_loss: Literal["mse", "cls", "cosine"] = "mse"  # of hidden states, as in TinyBERT, PKD or DistilBERT
+    hidden_weight: NonNegative = 1.0  # of it, in the embeddings too
+    attention_weight: NonNegative = 1.0  # of the attention scores' mean squared error
 
     # Training
     batch_size: PositiveInt = 32  # texts a step
@@ -115,6 +125,7 @@ class Experiment:
     model: str
     soft_labels: str | None = None  # of another experiment's model, several teachers, noise, or None: hard labels alone
     further: tuple[str, ...] = ()  # texts beside the labelled ones: "unlabelled"
+    layers: bool = False  # whether it learns its teacher's hidden states and attention, too
 
 
 EXPERIMENTS = {
@@ -123,6 +134,7 @@ EXPERIMENTS = {
     "distilled": Experiment(SHALLOW, "teacher"),
     "distilled-ensemble": Experiment(SHALLOW, "ensemble"),
     "distilled-unlabelled": Experiment(SHALLOW, "teacher", further=("unlabelled",)),
+    "distilled-layers": Experiment(SHALLOW, "teacher", further=("unlabelled",), layers=True),
     "alone-self-distilled": Experiment(SHALLOW, "alone"),
     "teacher-self-distilled": Experiment(DEEP, "teacher"),
     "noise": Experiment(SHALLOW, "noise"),
@@ -205,14 +217,40 @@ def distil(run, name, epochs, learning_rate):
         epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
     soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
     right = (soft_labels.argmax(-1) == labels)[labels != UNLABELLED]
+    targets, accuracy = distillation_targets(labels, soft_labels), float(right.mean())
     with fresh_session(run.seed):
-        classifier = build(run, name).model
+        student = build(run, name)
         loss = distillation_loss(settings.temperature, settings.hard_weight, settings.soft_weight)
+        metrics = distillation_metrics(settings.temperature)
         optimizer = adam(learning_rate, steps * epochs, settings.schedule)
+        if experiment.layers:
+            end = tf.constant(round(settings.layer_share * steps * epochs), tf.int64)
+            model = with_layers(run, student, lambda: optimizer.iterations < end)
+
+            def both(targets, outputs):
+                rest = loss(targets, outputs[:, 1:])
+                return outputs[:, 0] + (rest if settings.joint else tf.where(optimizer.iterations < end, 0.0, rest))
+
+            if not settings.joint:
+                run = replace(run, settings=replace(settings, patience=0))
+            return train_stage(
+                run, name, student.model, both, optimizer, indices, targets, epochs, steps, model=model,
+                soft_label_accuracy=accuracy,
+            )
         return train_stage(
-            run, name, classifier, loss, optimizer, indices, distillation_targets(labels, soft_labels), epochs, steps,
-            metrics=distillation_metrics(settings.temperature), soft_label_accuracy=float(right.mean()),
+            run, name, student.model, loss, optimizer, indices, targets, epochs, steps, metrics=metrics,
+            soft_label_accuracy=accuracy,
         )
+
+
+def with_layers(run, student, active):
+    """A student as a model of its layer loss and its logits side by side, (batch, 1 + classes)."""
+    settings = run.settings
+    mapping = settings.layer_mapping or [g + 1 for g in layers_to_keep(run.bert.layers, settings.student_layers, True)]
+    return with_layer_loss(
+        trained(run, "teacher", build), student, mapping, hidden=settings.hidden_loss, hidden_weight=settings.hidden_weight,
+        attention_weight=settings.attention_weight, active=active,
+    )
 
 
 # What came out ---------------------------------------------------------------------------------------------------------

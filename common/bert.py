@@ -5,7 +5,7 @@ Reading one from disk is the work of `data.berts`.
 
 from dataclasses import dataclass, replace
 
-from common.backend import Lambda, LayerNormalization, build_transformer_model, inference_graph, keras, tf
+from common.backend import K, Lambda, LayerNormalization, build_transformer_model, inference_graph, keras, tf
 from data.berts import ACTIVATIONS, CONFIG_KEYS, OUTPUT, POOLER, Bert
 
 TEXT_SIGNATURE = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
@@ -74,6 +74,33 @@ def layers_of(transformer, numbers):
     for number in numbers:
         states = transformer.apply_main_layers(states, number)
     return keras.Model(hidden, states)
+
+
+def states_of(transformer):
+    """What the layers of a built transformer compute, as tensors of its `.model`: (hidden states, attention scores).
+
+    hidden states: H^0 after the embeddings and H^l after each layer l, (batch, tokens, hidden) each
+    attention scores: A^l = Q Kᵀ / √d of each layer before the softmax, (batch, heads, tokens, tokens) each
+    """
+    numbers = range(transformer.num_hidden_layers)
+    attentions = [transformer.layers[f"Transformer-{number}-MultiHeadSelfAttention"] for number in numbers]
+    hidden = [attention.get_input_at(0)[0] for attention in attentions]  # of the first call, which made the model
+    scores = [Scores(attention)(states) for attention, states in zip(attentions, hidden, strict=True)]
+    return [*hidden, transformer.model.output], scores
+
+
+class Scores(keras.layers.Layer):
+    """The scores of a bert4keras attention before the softmax, A = Q Kᵀ / √d, which it computes but does not give away."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention  # whose weights these are
+
+    def call(self, states):
+        """Hidden states (batch, tokens, hidden) -> A (batch, heads, tokens, tokens)."""
+        heads, size = self.attention.heads, self.attention.key_size
+        q, k = (K.reshape(dense(states), (heads, size), -1) for dense in (self.attention.q_dense, self.attention.k_dense))
+        return tf.einsum("bjhd,bkhd->bhjk", q, k) / size**0.5
 
 
 def inputs_and_mask():

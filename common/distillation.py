@@ -81,6 +81,61 @@ def distillation_loss(temperature, hard_weight, soft_weight):
     return loss
 
 
+def attention_loss(teacher, student, mask):
+    """L_attn = 1/h Σ_i MSE(A_i^S, A_i^T) over the heads' scores before the softmax, per text  (TinyBERT, 1909.10351, eq. 7).
+
+    Scores with padding, on either side, are left out.
+
+    teacher, student: A, (batch, heads, tokens, tokens), any float
+    mask: (batch, tokens) bool, True where there is a token
+
+    Returns (batch,) float32.
+    """
+    seen = tf.cast(mask[:, None, :, None] & mask[:, None, None, :], tf.float32)
+    squares = tf.reduce_mean(_squares(teacher, student), axis=1, keepdims=True)
+    return tf.reduce_sum(seen * squares, axis=[1, 2, 3]) / tf.reduce_sum(seen, axis=[1, 2, 3])
+
+
+def hidden_loss(teacher, student, mask):
+    """L_hidn = MSE(H^S W, H^T) over a text's tokens, per text; of the embeddings it is L_embd  (TinyBERT, eqs. 8 and 9).
+
+    teacher: H^T, (batch, tokens, hidden), any float
+    student: H^S W, the same shape
+    mask: (batch, tokens) bool, True where there is a token
+
+    Returns (batch,) float32.
+    """
+    return _mean_of_tokens(tf.reduce_mean(_squares(teacher, student), axis=-1), mask)
+
+
+def cosine_loss(teacher, student, mask):
+    """1 - cos(H^S W, H^T) over a text's tokens, per text  (DistilBERT, 1910.01108, section 2). See `hidden_loss`."""
+    cosines = tf.reduce_sum(_unit(teacher) * _unit(student), axis=-1)
+    return _mean_of_tokens(1 - cosines, mask)
+
+
+def cls_loss(teacher, student, mask):
+    """|h^S/|h^S| - h^T/|h^T||² of [CLS], per text  (Patient Knowledge Distillation, 1908.09355, eq. 7). See `hidden_loss`."""
+    del mask  # the first token is never padding
+    return tf.reduce_sum(_squares(_unit(teacher[:, 0]), _unit(student[:, 0])), axis=-1)
+
+
+def _squares(a, b):
+    return tf.math.squared_difference(tf.cast(a, tf.float32), tf.cast(b, tf.float32))
+
+
+def _unit(states):
+    return tf.math.l2_normalize(tf.cast(states, tf.float32), axis=-1)
+
+
+def _mean_of_tokens(losses, mask):
+    mask = tf.cast(mask, tf.float32)
+    return tf.reduce_sum(mask * losses, axis=-1) / tf.reduce_sum(mask, axis=-1)
+
+
+HIDDEN_LOSSES = {"mse": hidden_loss, "cls": cls_loss, "cosine": cosine_loss}
+
+
 def distillation_metrics(temperature):
     """Hard and soft loss by themselves, unweighted, for the log: what `distillation_loss` takes -> (batch,) float32 each."""
     def hard(targets, logits):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.backend import keras
-from common.bert import build_encoder, read_encoder, swap_pad_id
+from common.bert import build_encoder, read_encoder, states_of, swap_pad_id
 from data import berts
 from tests import tiny
 from tests.numpy_bert import numpy_bert
@@ -60,6 +60,26 @@ def test_minilm_has_the_activations_of_pytorch():
     for where, index in (("embeddings", 0), ("first_layer", 1), ("last_hidden_state", -1)):
         for row, token, values in reference[where]:
             np.testing.assert_allclose(states[index][row, token, : len(values)], values, atol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0, 0.1])
+def test_states_are_what_the_layers_compute(bert_folder, dropout):
+    """Hidden states of the embeddings and every layer, and the scores of every head, against numpy."""
+    bert = berts.load(str(bert_folder))
+    token_ids, encoder = some_ids(bert.config), build_encoder(bert, dropout)
+    model = keras.Model(encoder.model.inputs, states_of(encoder))
+    hidden, scores = model([token_ids, np.zeros_like(token_ids)], training=False)
+    expected, seen = numpy_bert(bert.weights, bert.config, token_ids), token_ids > 0
+    assert len(hidden) == bert.layers + 1 and len(scores) == bert.layers
+    for found, wanted in zip(hidden, expected, strict=True):
+        np.testing.assert_allclose(found.numpy()[seen], wanted[seen], atol=1e-5)
+    for layer, found in enumerate(scores):
+        own = f"bert/encoder/layer_{layer}/attention/self"
+        dense = [(bert.weights[f"{own}/{part}/kernel"], bert.weights[f"{own}/{part}/bias"]) for part in ("query", "key")]
+        q, k = ((expected[layer] @ kernel + bias).reshape(4, 16, 4, 8) for kernel, bias in dense)
+        wanted = np.einsum("bqhd,bkhd->bhqk", q, k) / 8**0.5
+        pairs = np.broadcast_to(seen[:, None, :, None] & seen[:, None, None, :], wanted.shape)
+        np.testing.assert_allclose(found.numpy()[pairs], wanted[pairs], atol=1e-5)
 
 
 def test_layer_norm_epsilon_of_the_config(tmp_path):

@@ -9,6 +9,8 @@ from scipy.special import log_softmax, rel_entr
 
 from common.backend import keras, set_seed, tf
 from common.distillation import (
+    HIDDEN_LOSSES,
+    attention_loss,
     distillation_loss,
     distillation_metrics,
     distillation_targets,
@@ -215,3 +217,60 @@ def test_it_trains_as_two_weighted_outputs_do(batch, temperature, hard_weight, s
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max(), err_msg=kernel.name)
     for found, expected in zip(model.get_weights(), before.get_weights(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # after the step
+
+
+# Layers
+
+
+TOKENS = np.array([5, 1, 3])  # of three texts, of which the longest fills its row
+MASK = np.arange(5) < TOKENS[:, None]
+
+
+def states(seed, dtype="float32", width=4):
+    return tf.cast(np.random.default_rng(seed).normal(0, 2, (3, 5, width)), dtype)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_losses_of_hidden_states_are_those_of_the_papers(dtype):
+    """Text by text, with its own tokens alone: TinyBERT's equation 8, PKD's equation 7 and DistilBERT's cosine."""
+    teacher, student = states(0, dtype), states(1, dtype)
+    for name, of_one in {
+        "mse": lambda t, s: ((t - s) ** 2).mean(),
+        "cls": lambda t, s: ((unit(t[0]) - unit(s[0])) ** 2).sum(),
+        "cosine": lambda t, s: 1 - (unit(t) * unit(s)).sum(axis=-1).mean(),
+    }.items():
+        found = HIDDEN_LOSSES[name](teacher, student, MASK)
+        assert found.dtype == tf.float32
+        pairs = zip(teacher.numpy().astype(np.float64), student.numpy().astype(np.float64), TOKENS, strict=True)
+        np.testing.assert_allclose(found, [of_one(t[:count], s[:count]) for t, s, count in pairs], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loss_of_attention_scores_is_equation_7_of_tinybert(dtype):
+    teacher, student = (tf.cast(np.random.default_rng(seed).normal(0, 3, (3, 2, 5, 5)), dtype) for seed in (0, 1))
+    found = attention_loss(teacher, student, tf.constant(MASK))
+    expected = []
+    for t, s, count in zip(teacher.numpy().astype(np.float64), student.numpy().astype(np.float64), TOKENS, strict=True):
+        heads = [((t[head, :count, :count] - s[head, :count, :count]) ** 2).mean() for head in range(2)]
+        expected.append(np.mean(heads))
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", HIDDEN_LOSSES)
+def test_a_student_with_its_teachers_states_has_nothing_to_learn(name):
+    """And where it has, the loss falls along its gradient, which is finite for a state of nothing but 0, too."""
+    teacher = states(0)
+    np.testing.assert_allclose(HIDDEN_LOSSES[name](teacher, teacher, MASK), 0, atol=1e-6)
+    student = tf.Variable(np.concatenate([states(1)[:2], np.zeros((1, 5, 4), np.float32)]))
+    with tf.GradientTape() as tape:
+        before = tf.reduce_sum(HIDDEN_LOSSES[name](teacher, student, MASK))
+    gradient = tape.gradient(before, student)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+    assert not np.asarray(gradient)[~MASK].any()  # padding is nobody's business
+    student[:2].assign(student[:2] - 1e-3 * gradient[:2])
+    assert tf.reduce_sum(HIDDEN_LOSSES[name](teacher, student, MASK)) < before

@@ -1,0 +1,66 @@
+"""A student that learns its teacher's layers: hidden states and attention scores, which the teacher computes in every step.
+
+The losses of two layers are equations of `common.distillation`; here is which layer learns from which, and the model of it.
+"""
+
+from common.backend import Lambda, keras, tf
+from common.bert import states_of
+from common.distillation import HIDDEN_LOSSES, attention_loss, hidden_loss
+
+
+class LayerLoss(keras.layers.Layer):
+    """L_layers = hidden_weight · (L_embd + Σ_m L_hidn(m)) + attention_weight · Σ_m L_attn(m), per text: (batch, 1) float32.
+
+    Layer m of the student learns layer g(m) of the teacher (TinyBERT, 1909.10351, equations 6 to 9 and 11). Where the teacher
+    is wider, its states are compared with H^S W; W, one for the embeddings and one for all layers, is learnt with the student.
+    """
+
+    def __init__(self, teacher, student, mapping, hidden="mse", hidden_weight=1.0, attention_weight=1.0, active=lambda: True):
+        """Put the teacher, which learns nothing, beside its student.
+
+        teacher: bert4keras transformer
+        student: the same, with as many heads if attention_weight is above 0
+        mapping: g(1), g(2), …, counted from 1
+        hidden: name of the loss of hidden states in `distillation.HIDDEN_LOSSES`; embeddings are always compared by "mse"
+        hidden_weight: of hidden states and embeddings
+        attention_weight: of attention scores; 0 does not compute them
+        active: () -> bool scalar, whether layers are learnt in this step; if not, the teacher rests, and the loss is 0
+        """
+        super().__init__(name="layer_loss", autocast=False)  # narrow floats cannot hold all token ids
+        self.teacher = keras.Model(teacher.model.inputs, states_of(teacher), name="teacher")
+        self.teacher.trainable = False
+        self.mapping, self.compare, self.active = mapping, HIDDEN_LOSSES[hidden], active
+        self.hidden_weight, self.attention_weight = hidden_weight, attention_weight
+        wide, narrow = teacher.hidden_size, student.hidden_size
+        of_both = [keras.layers.Dense(wide, use_bias=False) if narrow != wide else tf.identity for _ in range(2)]
+        self.of_embeddings, self.of_layers = of_both
+
+    def call(self, inputs):
+        """inputs: ([token ids, segment ids], mask (batch, tokens), the student's hidden states, its scores): `states_of`."""
+        texts, mask, hidden, scores = inputs
+
+        def loss():
+            taught, attended = tf.nest.map_structure(tf.stop_gradient, self.teacher(texts, training=False))
+            of_hidden = hidden_loss(taught[0], self.of_embeddings(hidden[0]), mask)
+            of_scores = tf.zeros_like(of_hidden)
+            for g, states, attention in zip(self.mapping, hidden[1:], scores, strict=True):
+                of_hidden += self.compare(taught[g], self.of_layers(states), mask)
+                if self.attention_weight:
+                    of_scores += attention_loss(attended[g - 1], attention, mask)
+            return self.hidden_weight * of_hidden + self.attention_weight * of_scores
+
+        losses = tf.cond(tf.convert_to_tensor(self.active()), loss, lambda: tf.zeros(tf.shape(mask)[:1]))
+        return losses[:, None]
+
+
+def with_layer_loss(teacher, student, mapping, **settings):
+    """A student as a model of (token ids, segment ids) -> [layer loss | logits], (batch, 1 + classes) float32.
+
+    teacher, student: `bert.BertClassifier`
+    mapping, settings: see `LayerLoss`
+    """
+    inputs, logits = student.model.inputs, student.model.output
+    mask = Lambda(lambda ids: tf.not_equal(ids, 0), name="tokens")(inputs[0])
+    layer_loss = LayerLoss(teacher.encoder, student.encoder, mapping, **settings)
+    losses = layer_loss((inputs, mask, *states_of(student.encoder)))
+    return keras.Model(inputs, keras.layers.Concatenate(dtype="float32")([losses, logits]))
