@@ -1,9 +1,9 @@
 """The row `linear`: TF-IDF and a linear support vector machine, fitted in seconds: whether a task needs a BERT at all.
 
-A BERT that is not above it on the same texts has not learned enough, or the texts are answered by their words alone.
+A BERT that is not above it on the same texts has not learned enough, or the texts are answered by their words alone. Fitted to
+what a teacher says of texts without labels, it is a student too: the one without a network.
 """
 
-import re
 import time
 import warnings
 
@@ -16,6 +16,7 @@ from common.cost import wall_clock
 from common.devices import is_chief
 from common.evaluation import scores
 from common.files import write_array, write_json
+from data.texts import is_chinese
 
 LINEAR = "linear"  # the row's name
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of the machine, the inverse of its regularization, chosen on validation
@@ -25,11 +26,10 @@ MOST_TERMS = 200_000  # the most frequent are taken: with 100 classes they are 2
 def terms_of(texts):
     """What a text is counted as: a TfidfVectorizer, not fitted yet; words and pairs of words, or in Chinese 1 to 3 characters.
 
-    texts: list of strings; Chinese if at least half of their letters are
+    texts: list of strings; see `texts.is_chinese`
     """
-    joined = "".join(texts)
-    chinese = len(re.findall("[\u3400-\u9fff]", joined)) >= 0.5 * sum(map(str.isalpha, joined)) > 0
-    kind = {"analyzer": "char", "ngram_range": (1, 3)} if chinese else {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"}
+    words = {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"}
+    kind = {"analyzer": "char", "ngram_range": (1, 3)} if is_chinese(texts) else words
     return TfidfVectorizer(sublinear_tf=True, max_features=MOST_TERMS, dtype=np.float32, **kind)
 
 
@@ -38,8 +38,8 @@ def linear_records(runs):
     return [fit_linear(run) for run in runs if run.settings.linear]
 
 
-def fit_linear(run):
-    """Fit the linear model of a run to the whole texts of its training part. Returns its record, as other stages have one.
+def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
+    """Fit a linear model to whole texts, those of the training part unless told otherwise. Returns its record, as of a stage.
 
     A pair of texts is counted as one, the two joined.
 
@@ -47,25 +47,32 @@ def fit_linear(run):
     part of the model.
 
     run: `training.Run` on texts
+    name: of the stage
+    indices: (texts,) int, which texts to learn; None: those of the training part
+    classes: (texts,) int, what to learn of them; None: their labels
+    metadata: more for the record
     """
-    if record := run.record(LINEAR):
+    if record := run.record(name):
         return record
-    start, parts, labels, classes = time.perf_counter(), run.parts, run.corpus.labels, len(run.corpus.classes)
+    start, parts, labels = time.perf_counter(), run.parts, run.corpus.labels
+    indices = parts.train if indices is None else indices
+    classes = labels[indices] if classes is None else classes
     whole = [*map(" ".join, run.corpus.texts)] if run.corpus.pairs else run.corpus.texts
-    texts = {part: [whole[i] for i in getattr(parts, part)] for part in ("train", "validation", "test")}
-    terms = terms_of(texts["train"])
+    taught, validation, test = ([whole[i] for i in of_part] for of_part in (indices, parts.validation, parts.test))
+    terms = terms_of(taught)
     try:
-        counted = terms.fit_transform(texts["train"])
+        counted = terms.fit_transform(taught)
     except ValueError:  # of scikit-learn, about an empty vocabulary
-        raise InputError(f"{run.corpus.name}: no words in the training texts; --no-linear does without counting them") from None
-    if len(set(labels[parts.train])) == 1:
+        without = "--no-linear" if name == LINEAR else f"--experiments without {name}"
+        raise InputError(f"{run.corpus.name}: no words in the training texts; {without} does without counting them") from None
+    if len(set(classes)) == 1:
         raise InputError(f"{run.corpus.name}: all training texts are of one class; raise --train-examples")
 
     def answers(machine, texts):
         """Distances from each class's border, (texts, classes) float32; of a class without a training text -inf."""
         distances = machine.decision_function(terms.transform(texts))
         distances = distances if distances.ndim > 1 else np.stack([-distances, distances], axis=1)
-        logits = np.full((len(texts), classes), -np.inf, np.float32)
+        logits = np.full((len(texts), len(run.corpus.classes)), -np.inf, np.float32)
         logits[:, machine.classes_] = distances
         return logits
 
@@ -73,27 +80,27 @@ def fit_linear(run):
     for tried in STRENGTHS:
         with warnings.catch_warnings():  # of scikit-learn, where classes are many and texts few
             warnings.simplefilter("ignore")
-            candidate = LinearSVC(C=tried, random_state=run.seed).fit(counted, labels[parts.train])
-        its_logits = answers(candidate, texts["validation"])
+            candidate = LinearSVC(C=tried, random_state=run.seed).fit(counted, classes)
+        its_logits = answers(candidate, validation)
         accuracy = scores(labels[parts.validation], its_logits)["accuracy"]
         if accuracy > reached:  # of equals the one that is held tightest
             reached, strength, machine, validation_logits = accuracy, tried, candidate, its_logits
-    seconds, logits = time.perf_counter() - start, answers(machine, texts["test"])
-    asked = {LINEAR: lambda texts: answers(machine, texts)}
-    one = wall_clock(asked, [[text] for text in texts["test"][:32]], rounds=5)[LINEAR].mean()
-    together = wall_clock(asked, [(texts["test"] * 32)[:32]], rounds=15)[LINEAR][0]
+    seconds, logits = time.perf_counter() - start, answers(machine, test)
+    asked = {name: lambda texts: answers(machine, texts)}
+    one = wall_clock(asked, [[text] for text in test[:32]], rounds=5)[name].mean()
+    together = wall_clock(asked, [(test * 32)[:32]], rounds=15)[name][0]
     weights = machine.coef_.size + machine.intercept_.size
     record = {
-        "name": LINEAR, "seed": run.seed, "layers": 0, "parameters": weights,
+        "name": name, "seed": run.seed, "layers": 0, "parameters": weights,
         "bytes": 4 * (weights + counted.shape[1]) + sum(len(term.encode()) for term in terms.vocabulary_),  # and idf, terms
-        "flops": 2 * len(machine.coef_) * terms.transform(texts["test"]).nnz / len(texts["test"]),
+        "flops": 2 * len(machine.coef_) * terms.transform(test).nnz / len(test),
         "latency_ms": {"1": 1000 * float(one), "32": 1000 * float(together)},
         **scores(labels[parts.test], logits), "validation_accuracy": reached, "train_seconds": seconds,
         "epochs": 0, "strength": strength, "terms": "characters" if terms.analyzer == "char" else "words",
-        "history": [],
+        **metadata, "history": [],
     }
     if is_chief():
-        write_array(run.stage(LINEAR) / "validation_logits.npy", validation_logits)
-        write_array(run.stage(LINEAR) / "test_logits.npy", logits)
-        write_json(run.stage(LINEAR) / "record.json", record)
+        write_array(run.stage(name) / "validation_logits.npy", validation_logits)
+        write_array(run.stage(name) / "test_logits.npy", logits)
+        write_json(run.stage(name) / "record.json", record)
     return record

@@ -29,6 +29,7 @@ DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
 UNPACKED = 100  # times its own size that a .gz may unpack to
 MEMORY = 50  # bytes that reading takes at most for each byte of the unpacked files; tests/data/test_texts.py tries to exceed it
+CHINESE = "\u3400-\u9fff"  # characters, as a regular expression has them within brackets
 SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
 
 
@@ -363,7 +364,13 @@ def in_one_line(text, width=60):
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-# Sentences -------------------------------------------------------------------------------------------------------------
+# Characters and sentences ----------------------------------------------------------------------------------------------
+
+
+def is_chinese(texts):
+    """Whether at least half of the letters of these strings are Chinese characters."""
+    joined = "".join(texts)
+    return len(re.findall(f"[{CHINESE}]", joined)) >= 0.5 * sum(map(str.isalpha, joined)) > 0
 
 
 def shuffled_copies(texts, indices, seed):

@@ -92,6 +92,24 @@ def test_it_sees_the_labels_of_the_training_part_only(tmp_path):
     np.testing.assert_array_equal(*(np.load(each.stage("linear") / "test_logits.npy") for each in (run, hidden)))
 
 
+def test_a_student_learns_the_classes_it_is_told_of_further_texts(tmp_path):
+    """With the labels of a training part that is larger by these texts it is the row `linear` of that."""
+    pairs, parts = tiny.texts(300, seed=5), (range(100, 160), range(160, 300))
+    run = run_of(tmp_path / "few", pairs, range(40), *parts)
+    told = np.where(np.arange(100) % 10, run.corpus.labels[:100], 0)
+    found = fit_linear(run, "taught", np.arange(100), told, soft_label_accuracy=0.5)
+    wrong = [(text, f"class {label}") for (text, _), label in zip(pairs, told, strict=False)] + pairs[100:]
+    expected = fit_linear(run_of(tmp_path / "many", wrong, range(100), *parts))
+    for key in ("accuracy", "validation_accuracy", "parameters", "bytes", "strength", "terms", "layers", "epochs"):
+        assert found[key] == expected[key]
+    assert (found["name"], found["soft_label_accuracy"]) == ("taught", 0.5)
+    assert json.loads((run.stage("taught") / "record.json").read_text()) == found and not run.stage("linear").exists()
+    for part in ("validation", "test"):
+        np.testing.assert_array_equal(*(np.load(tmp_path / name / f"{part}_logits.npy")
+                                        for name in ("few/seed-3/taught", "many/seed-3/linear")))
+    assert fit_linear(run)["parameters"] < found["parameters"]  # the row itself is another
+
+
 @pytest.mark.parametrize(
     ("texts", "analyzer"),
     [
@@ -138,3 +156,9 @@ def test_what_cannot_be_fitted_is_said(tmp_path, pairs, message):
     with pytest.raises(InputError, match=message):
         fit_linear(run_of(tmp_path, pairs, range(4), range(4, 6), range(4, 8)))
     assert not (tmp_path / "seed-3" / "linear" / "record.json").exists()
+
+
+def test_what_a_student_cannot_be_fitted_to_is_said(tmp_path):
+    run = run_of(tmp_path, [("!", "a"), ("?", "b")] * 4, range(4), range(4, 6), range(4, 8))
+    with pytest.raises(InputError, match="no words in the training texts; --experiments without taught does without"):
+        fit_linear(run, "taught", np.arange(4), np.array([0, 1, 0, 1]))
