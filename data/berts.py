@@ -21,6 +21,7 @@ from common.files import write_atomic, write_json, write_text
 from data import fetching
 from data.downloading import check_sha256
 from data.sources import SOURCES
+from data.tokenizing import MASKS
 
 POOLER_SCALE = 2.0**-12  # a power of two, so that dividing by it loses nothing; narrow floats can still hold both factors
 OUTPUT = ("output_weights", "output_bias")  # of a classifier: (classes, hidden) and (classes,)
@@ -160,7 +161,7 @@ def _write_tokenizer(folder, bert, maxlen):
     model, empty = json.loads(tokenizer.to_str())["model"], tokenizer.encode("").tokens
     unknown = model.get("unk_token") or (tokenizer.id_to_token(model["unk_id"]) if model.get("unk_id") is not None else None)
     named = {"cls_token": empty[0], "sep_token": empty[-1], "pad_token": tokenizer.id_to_token(bert.pad_id),
-             "unk_token": unknown, "mask_token": next(filter(tokenizer.token_to_id, ("[MASK]", "<mask>")), None)}
+             "unk_token": unknown, "mask_token": next(filter(tokenizer.token_to_id, MASKS), None)}
     write_json(folder / "tokenizer_config.json", {
         "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": maxlen,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],

@@ -1,6 +1,6 @@
 """Drawing the parts of a data set that a run uses: training, unlabelled, validation, test. Texts and images alike."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Parts:
     unlabelled: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    augmented: np.ndarray = field(default_factory=lambda: np.arange(0))  # made of `train`, see `data.augmentation`
 
 
 def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0):

@@ -6,6 +6,8 @@ import numpy as np
 
 from common import InputError
 
+MASKS = ("[MASK]", "<mask>")  # as WordPiece and SentencePiece tokenizers call the token of a word that is not shown
+
 
 def tokenize(texts, tokenizer, maxlen, pad_id=0):
     """Tokenize texts once: (ids (tokens of all texts,) int32, offsets (texts + 1,), first_segments (texts,) int32 or None).
@@ -88,6 +90,14 @@ def padded(ids, offsets, first_segments, indices, pad_id=0, multiple=1):
         return token_ids, np.zeros_like(token_ids)
     places = np.arange(token_ids.shape[1])
     return token_ids, ((places >= first_segments[indices][:, None]) & (places < lengths[:, None])).astype(np.int32)
+
+
+def mask_token(tokenizer):
+    """What stands in a text for a word that is not shown, as one token; "" if the tokenizer has no such token."""
+    def is_one(mask):
+        return tokenizer.encode(mask, add_special_tokens=False).ids == [tokenizer.token_to_id(mask)]
+
+    return next(filter(is_one, MASKS), "")
 
 
 def check_pairs(bert, maxlen):

@@ -7,13 +7,13 @@ import pytest
 from bert4keras.tokenizers import Tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import processors
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from common import InputError
 from data import berts
-from data.tokenizing import check_pairs, tokenize
+from data.tokenizing import check_pairs, mask_token, tokenize
 from tests import tiny
 
 # Single texts
@@ -49,6 +49,24 @@ def test_another_padding_id_changes_places_with_0(tmp_path):
     words = ["w0", "[PAD]", "[UNK]", "[CLS]", "[SEP]", "w1"]
     tokenizer = BertWordPieceTokenizer({word: i for i, word in enumerate(words)})._tokenizer
     assert tokenize(["w0 w1", "[PAD]"], tokenizer, maxlen=8, pad_id=1)[0].tolist() == [3, 1, 5, 4, 3, 0, 4]
+
+
+def test_a_mask_in_a_text_is_one_token(tokenizer):
+    assert mask_token(tokenizer) == "[MASK]"
+    ids = tokenized(["w1 [MASK] w2[MASK]"], tokenizer, maxlen=12)[0]
+    assert ids == [2, tokenizer.token_to_id("w1"), 4, tokenizer.token_to_id("w2"), 4, 3]
+
+
+def test_which_mask_a_tokenizer_has():
+    pieces = [("<unk>", 0.0), ("▁", -1.0), ("a", -2.0), ("[MASK]", -3.0)]
+    unigram = FastTokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    assert mask_token(unigram) == ""  # a piece that is read after others is no token by itself
+    unigram.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    assert mask_token(unigram) == "<mask>"
+    assert unigram.encode("a <mask> a<mask>").ids.count(unigram.token_to_id("<mask>")) == 2
+    words = BertWordPieceTokenizer({word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "mask"])})
+    assert mask_token(words._tokenizer) == ""
 
 
 # Pairs
