@@ -2,10 +2,12 @@
 
 A teacher (all layers) is fine-tuned; its logits over the training texts, computed once, become soft labels at temperature T;
 a student (3 layers) learns the labels and the soft labels together. Beside it stands what it must be measured against: the
-same student trained alone, self-distilled, distilled from noise, and distilled with further texts that have no label.
+same student trained alone, self-distilled, distilled from noise, and distilled with further texts that have no label, found or
+made of the training texts; and a linear model that learns from the teacher.
 
     Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531
     Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks, 2019, arXiv 1903.12136
+        (section 3.2: texts made of the training texts)
     Turc et al.: Well-Read Students Learn Better, 2019, arXiv 1908.08962 (soft labels on unlabelled texts)
 
     python knowledge_distillation_bert.py                 # bundled model and data, minutes on two cores
@@ -21,19 +23,22 @@ import numpy as np
 
 from common import InputError, command
 from common.backend import tf
+from common.batches import TokenizedTexts
 from common.bert import build_classifier
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, Temperature, at_least
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
 from common.layer_distillation import with_layer_loss
-from common.linear import LINEAR, linear_records
+from common.linear import LINEAR, fit_linear, linear_records
 from common.report.document import show_stages
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
 from common.training import adam, fine_tune, measure_given, train_stage, trained
+from data.augmentation import with_augmented
 from data.berts import keep_layers, layers_to_keep, without_classifier
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
+from data.texts import in_one_line
 from export.reporting import report_texts
 
 # Settings --------------------------------------------------------------------------------------------------------------
@@ -49,6 +54,7 @@ class Settings:
     download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
     unlabelled_examples: Count | None = 1800  # further texts at most, labels unseen; 0: all there are; None: none
+    augmentations: PositiveInt = 20  # texts made of each training text, for distilled-augmented, at most
     validation_examples: Count | None = None  # for epochs: None: the dev part, or 400 held out; 0: test part
     test_examples: Count = 2000  # of the test part at most, read once at the end; 0 takes all
 
@@ -114,7 +120,7 @@ STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned tea
 }
 
 
-DEEP, SHALLOW = "the whole BERT", "its first layers"
+DEEP, SHALLOW = "the whole BERT", "its first layers"  # and LINEAR
 CHECKS = 10  # how often a model that learns from texts without labels is measured on validation
 
 
@@ -124,7 +130,7 @@ class Experiment:
 
     model: str
     soft_labels: str | None = None  # of another experiment's model, several teachers, noise, or None: hard labels alone
-    further: tuple[str, ...] = ()  # texts beside the labelled ones: "unlabelled"
+    further: tuple[str, ...] = ()  # texts beside the labelled ones: "unlabelled", "augmented"
     layers: bool = False  # whether it learns its teacher's hidden states and attention, too
 
 
@@ -135,15 +141,19 @@ EXPERIMENTS = {
     "distilled-ensemble": Experiment(SHALLOW, "ensemble"),
     "distilled-unlabelled": Experiment(SHALLOW, "teacher", further=("unlabelled",)),
     "distilled-layers": Experiment(SHALLOW, "teacher", further=("unlabelled",), layers=True),
+    "distilled-augmented": Experiment(SHALLOW, "teacher", further=("augmented",)),
+    "linear-distilled": Experiment(LINEAR, "teacher", further=("unlabelled",)),
     "alone-self-distilled": Experiment(SHALLOW, "alone"),
     "teacher-self-distilled": Experiment(DEEP, "teacher"),
     "noise": Experiment(SHALLOW, "noise"),
 }
-STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model != DEEP]
+STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model not in (DEEP, LINEAR)]
 COMPARISONS = (
     *((name, LINEAR) for name in DEFAULT),
     ("distilled", "alone"), ("distilled-ensemble", "alone"), ("distilled-ensemble", "distilled"),
     ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
+    ("distilled-augmented", "alone"), ("distilled-augmented", "distilled"), ("distilled-unlabelled", "distilled-augmented"),
+    ("linear-distilled", LINEAR), ("linear-distilled", "alone"), ("distilled-unlabelled", "linear-distilled"),
     ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
 )
 
@@ -217,6 +227,9 @@ def distil(run, name, epochs, learning_rate):
         epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
     soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
     right = (soft_labels.argmax(-1) == labels)[labels != UNLABELLED]
+    if experiment.model == LINEAR:  # learns classes: where there is no label, the teacher's most probable one
+        classes = np.where(labels == UNLABELLED, soft_labels.argmax(-1), labels)
+        return fit_linear(run, name, indices, classes, soft_label_accuracy=float(right.mean()))
     targets, accuracy = distillation_targets(labels, soft_labels), float(right.mean())
     with fresh_session(run.seed):
         student = build(run, name)
@@ -261,15 +274,27 @@ def main(preset, settings):
     wanted = check(settings)
     further = {texts for name in wanted for texts in EXPERIMENTS[name].further}
     runs = open_text_runs(SCRIPT, preset, settings, settings.unlabelled_examples if "unlabelled" in further else None)
+    if "augmented" in further:
+        runs = [augmented(run) for run in runs]
     linear = show_stages(linear_records(runs))
     for run in runs if settings.ensemble else ():
         train(run, "teacher")  # all of them, before the first student learns from all
     records = show_stages(train(run, name) for run in runs for name in wanted)
     exit_unless_chief()
-    shapes = {name: shape_of(runs[0], name) for name in EXPERIMENTS}
+    linear += [record for record in records if EXPERIMENTS[record["name"]].model == LINEAR]
+    records = [record for record in records if EXPERIMENTS[record["name"]].model != LINEAR]
+    shapes = {name: shape_of(runs[0], name) for name in EXPERIMENTS if EXPERIMENTS[name].model != LINEAR}
     report_texts(
         SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "teacher", STUDENTS, build, __doc__,
     )
+
+
+def augmented(run):
+    """The run with texts made of its training texts, as `parts.augmented`; says how many there are."""
+    corpus, parts, made = with_augmented(run.corpus, run.parts, run.settings.augmentations, run.bert.tokenizer, run.seed)
+    print(f"seed {run.seed}: {corpus.notes[-1]}, such as {in_one_line(made[0])!r}")
+    examples = run.examples.joined(TokenizedTexts.of(made, run.bert, run.settings.maxlen))
+    return replace(run, corpus=corpus, parts=parts, examples=examples)
 
 
 def check(settings):
@@ -279,7 +304,9 @@ def check(settings):
     for name in settings.experiments:
         if "unlabelled" in EXPERIMENTS[name].further and settings.unlabelled_examples is None:
             raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
-    deep = [name for name in EXPERIMENTS if name not in STUDENTS]
+        if "augmented" in EXPERIMENTS[name].further and settings.soft_labels:
+            raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")
+    deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].model == DEEP]
     several = check_teachers(settings, deep, from_teacher=STARTS[settings.student_init][1])
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}

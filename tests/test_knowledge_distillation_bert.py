@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.svm import LinearSVC
 from tokenizers import Tokenizer, models, processors
 
 import knowledge_distillation_bert as script
@@ -17,6 +19,7 @@ from common.backend import keras
 from common.bert import build_classifier
 from common.distillation import distillation_loss, distillation_targets
 from common.evaluation import predict
+from common.linear import LINEAR
 from common.training import Run, save_weights, trained
 from data import berts, texts
 from data.parts import UNLABELLED, split
@@ -25,6 +28,7 @@ from tests.alone import check_student
 from tests.starting import refused, run_script, start
 
 ALL = tuple(name for name in script.EXPERIMENTS if name != "distilled-ensemble")  # which needs several teachers
+NETWORKS = tuple(name for name in ALL if script.EXPERIMENTS[name].model != LINEAR)
 
 
 # Losses and models
@@ -101,6 +105,46 @@ def test_a_teacher_is_out_of_memory_before_its_student_trains(shallow, data_fold
     assert alive == [False]
 
 
+@pytest.mark.parametrize("further", [("augmented",), ("unlabelled", "augmented")])
+def test_augmented_texts_are_learned_by_the_teachers_word_alone(shallow, data_folder, tmp_path, monkeypatch, further):
+    """Indices, token ids and targets of a student of labelled texts, unlabelled ones if it wants them, and augmented ones."""
+    corpus = texts.load(str(data_folder))
+    settings = replace(script.PRESETS["demo"], student_layers=1, augmentations=3, maxlen=16, unlabelled_steps=15)
+    parts = split(corpus, 0, train=40, unlabelled=30, validation=16)
+    examples = tiny.tokenized(corpus.texts, shallow)
+    run = script.augmented(Run(settings, 0, corpus, examples, parts, tmp_path, shallow))
+    assert 40 < len(run.parts.augmented) <= 120 and len(run.corpus.texts) == len(corpus.texts) + len(run.parts.augmented)
+    masked = 0
+    for index in run.parts.augmented:
+        ids = run.examples.example(index)
+        np.testing.assert_array_equal(ids, tiny.tokenized([run.corpus.texts[index]], shallow).ids)
+        masked += (ids == tiny.SPECIAL.index("[MASK]")).any()
+    assert masked > len(run.parts.augmented) / 3
+    np.testing.assert_array_equal(run.examples.inputs(parts.test)[0], examples.inputs(parts.test)[0])
+
+    classifier, learned = script.build(run, "teacher").model, {}
+    save_weights(classifier, run.stage("teacher") / "weights.npz")
+    name = "distilled-augmented"
+    monkeypatch.setitem(script.EXPERIMENTS, name, replace(script.EXPERIMENTS[name], further=further))
+    monkeypatch.setattr(script, "train_stage", lambda *words, **more: learned.update(words=words))
+    script.train(run, name)
+    *_, indices, targets, epochs, steps = learned["words"]
+    assert (epochs, steps) == (10, 2)  # 15 steps, and a whole number of them between two measurements
+    assert indices.tolist() == [*parts.train, *(parts.unlabelled if "unlabelled" in further else []), *run.parts.augmented]
+    soft = softmax(predict(classifier, run.examples, indices) / settings.temperature, axis=-1)
+    labels = np.append(corpus.labels[parts.train], np.full(len(indices) - 40, UNLABELLED))
+    np.testing.assert_allclose(targets, distillation_targets(labels, soft), atol=1e-6)
+
+
+def test_texts_too_short_to_make_others_of(bert_folder, tmp_path):
+    pairs = [(word, f"class {i % 2}") for i, word in enumerate(tiny.WORDS)]
+    tiny.write_jsonl(tmp_path / "data.jsonl", pairs)
+    done = start(script, "--data", tmp_path / "data.jsonl", "--bert", bert_folder, "--maxlen", 16, "--student-layers", 1,
+                 "--train-examples", 32, "--experiments", "distilled-augmented", "--output", tmp_path / "run")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "augmentation of nothing: the training" in done.stderr
+    assert not (tmp_path / "run" / "seed-0").exists()
+
+
 def test_the_logits_read_the_cls_token(shallow, batch):
     classifier = build_classifier(shallow, classes=4, dropout=0.1)
     kernel, bias = classifier.head.get_weights()
@@ -155,6 +199,10 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
         (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training examples are fewer than a batch"),
         (["--train-examples", "1000"], "leaves none without labels; lower --train-examples, add"),
         (["--unlabelled-examples", "None"], "distilled-unlabelled needs --unlabelled-examples; 0 takes all there are"),
+        (["--unlabelled-examples", "None", "--experiments", "linear-distilled"], "linear-distilled needs --unlabelled-exa"),
+        (["--experiments", "linear-distilled", "--train-examples", "1000"], "leaves none without labels; lower --train-ex"),
+        (["--experiments", "distilled-augmented", "--augmentations", "0"], "--augmentations 0: must be 1 or more"),
+        (["--experiments", "distilled-augmented", "--soft-labels", "x"], "with --soft-labels there is no teacher to label"),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
         (["paper"], "'paper' is not a preset; expected demo or original or 20newsgroups or "),
         (["original", "--bert", "minilm-l6", "--data", "iflytek"], "iflytek is not here"),
@@ -215,7 +263,7 @@ def finished(tmp_path_factory):
     words = [
         "--data", folder / "data", "--bert", folder / "bert", "--output", folder / "run", "--experiments", *ALL, "--maxlen", 16,
         "--train-examples", 256, "--unlabelled-examples", 64, "--validation-examples", 64, "--test-examples", 0,
-        "--student-layers", 1, "--teacher-epochs", 6, "--student-epochs", 6, "--unlabelled-steps", 50,
+        "--student-layers", 1, "--teacher-epochs", 6, "--student-epochs", 6, "--unlabelled-steps", 50, "--augmentations", 2,
         "--teacher-learning-rate", 2e-3, "--student-learning-rate", 2e-3,
     ]
     done = run_script(script.__name__, *words)
@@ -233,16 +281,19 @@ def test_smoke_results(finished):
     counts = {"classes": 4, "train": 256, "unlabelled": 64, "validation": 64, "test": 200}
     assert counts.items() <= results["data"].items()
     models = {model["name"]: model for model in results["models"]}
-    assert tuple(models) == (*ALL, "linear")
-    assert models["linear"]["layers"] == models["linear"]["epochs"] == 0 and models["linear"]["bytes"] > 1000
+    assert tuple(models) == (*NETWORKS, "linear", "linear-distilled")
+    for name in ("linear", "linear-distilled"):
+        assert models[name]["layers"] == models[name]["epochs"] == 0 and models[name]["bytes"] > 1000
+    assert models["linear-distilled"]["soft_label_accuracy"] == models["distilled"]["soft_label_accuracy"]
+    assert models["linear-distilled"]["parameters"] > models["linear"]["parameters"]  # unlabelled texts' words too
     for name, model in models.items():
         assert model["accuracy"] > 0.40, f"{name} did not learn: chance is 0.25"  # five standard errors above chance
         assert 0 < model["macro_f1"] <= 1 and model["train_seconds"] > 0 and model["flops"] > 0
         assert model["latency_ms"].keys() == {"1", "32"}
-    for name in ALL:
+    for name in NETWORKS:
         model, deep = models[name], name.startswith("teacher")
         assert model["layers"] == (2 if deep else 1)
-        assert model["epochs"] == (10 if name == "distilled-unlabelled" else 6)
+        assert model["epochs"] == (10 if script.EXPERIMENTS[name].further else 6)
     assert models["teacher"]["flops"] > 1.9 * models["alone"]["flops"]
     assert models["teacher"]["parameters"] > models["alone"]["parameters"]
     assert models["noise"]["soft_label_accuracy"] == 1.0 and 0.5 < models["distilled"]["soft_label_accuracy"] <= 1
@@ -264,20 +315,23 @@ def test_smoke_output(finished):
     table = next(i for i, line in enumerate(lines) if line.startswith("model "))
     assert max(map(len, lines[table:-1])) <= 120
     assert str(folder) in lines[-1]
-    assert sum("soft labels" in line and "% right" in line for line in lines) == 5
+    taught = sum(bool(script.EXPERIMENTS[name].soft_labels) for name in ALL)
+    assert sum("soft labels" in line and "% right" in line for line in lines) == taught
+    assert sum("of 256 training texts" in line and "made by masks and n-grams, such as '" in line for line in lines) == 1
     for name in ("settings.json", "results.json", "log.csv", "report.md", "curves.png", "tradeoff.png"):
         assert (folder / name).stat().st_size > 0
-    assert len(list((folder / "tensorboard").rglob("events.out*"))) >= len(ALL)
+    assert len(list((folder / "tensorboard").rglob("events.out*"))) >= len(NETWORKS)
     with open(folder / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
-    assert len(log) == 6 * 6 + 10 and float(log[0]["loss"]) > 0
+    longer = sum(bool(script.EXPERIMENTS[name].further) for name in NETWORKS)
+    assert len(log) == 6 * (len(NETWORKS) - longer) + 10 * longer and float(log[0]["loss"]) > 0
 
 
 @pytest.mark.slow
 def test_smoke_best_epoch_is_kept(finished):
     """The weights that were saved have the best validation accuracy of the log, not the last one."""
     _, folder, _ = finished
-    for name in ALL:
+    for name in NETWORKS:
         record = json.loads((folder / "seed-0" / name / "record.json").read_text())
         assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"])
     bert = berts.load(str(folder.parent / "bert"))
@@ -290,6 +344,26 @@ def test_smoke_best_epoch_is_kept(finished):
         record = json.loads((folder / "seed-0" / name / "record.json").read_text())
         logits = predict(trained(run, name, script.build).model, examples, parts.validation)
         assert (logits.argmax(-1) == corpus.labels[parts.validation]).mean() == record["validation_accuracy"]
+
+
+@pytest.mark.slow
+def test_smoke_the_distilled_linear_model_is_fitted_to_what_the_teacher_says(finished):
+    """Put together otherwise: the stage's own teacher asked for classes, terms and machine of scikit-learn."""
+    folder = finished[1]
+    bert, corpus = berts.load(str(folder.parent / "bert")), texts.load(str(folder.parent / "data"))
+    settings, parts = replace(script.PRESETS["demo"], student_layers=1), split(corpus, 0, 256, 64, 64, 0)
+    examples = tiny.tokenized(corpus.texts, bert)
+    run = Run(settings, 0, corpus, examples, parts, folder, bert)
+    said = predict(trained(run, "teacher", script.build).model, examples, parts.unlabelled).argmax(-1)
+    assert (said != corpus.labels[parts.unlabelled]).any()  # else it might have seen their labels
+    lines = np.array(corpus.texts)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
+    x = words.fit_transform(lines[np.append(parts.train, parts.unlabelled)])
+    record = run.record("linear-distilled")
+    machine = LinearSVC(C=record["strength"], random_state=0).fit(x, np.append(corpus.labels[parts.train], said))
+    found = np.load(run.stage("linear-distilled") / "test_logits.npy")
+    np.testing.assert_allclose(found, machine.decision_function(words.transform(lines[parts.test])), atol=1e-4)
+    assert record["accuracy"] == (found.argmax(-1) == corpus.labels[parts.test]).mean()
 
 
 @pytest.mark.slow
@@ -326,7 +400,7 @@ def test_smoke_a_second_start_trains_nothing_but_a_lost_stage(finished):
     def lines(printed):
         return [line for line in printed.splitlines() if "epochs in" in line and " noise " not in line]
 
-    assert lines(again.stdout) == lines(first.stdout) and len(lines(first.stdout)) == len(ALL) - 1
+    assert lines(again.stdout) == lines(first.stdout) and len(lines(first.stdout)) == len(NETWORKS) - 1
     after = json.loads((folder / "results.json").read_text())
     for old, new in zip(before["models"], after["models"], strict=True):
         if old["name"] == "noise":  # trained anew, from the same seed

@@ -1,6 +1,7 @@
 """Pairs of texts, from a file of them to a student that is asked; and where they are refused before anything is trained."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from tokenizers import processors
 
 import knowledge_distillation_bert
 import knowledge_distillation_fastbert
+from common.training import Run
 from data import berts, texts
+from data.parts import split
 from export import predict
 from tests import tiny
 from tests.alone import ask_card
@@ -71,6 +74,19 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
                          @ bert.weights[berts.POOLER[0]] + bert.weights[berts.POOLER[1]])
         logits = pooled @ bert.weights[berts.OUTPUT[0]].T + bert.weights[berts.OUTPUT[1]]
         np.testing.assert_allclose(softmax(logits), expected, atol=1e-5)
+
+
+def test_augmented_pairs_are_read_as_pairs(folder, tmp_path):
+    bert, corpus = berts.load(str(folder / "bert")), texts.load(str(folder / "data.jsonl"))
+    settings = replace(knowledge_distillation_bert.PRESETS["demo"], maxlen=20, augmentations=3)
+    parts = split(corpus, 0, train=30, validation=20)
+    run = Run(settings, 0, corpus, tiny.tokenized(corpus.texts, bert, 20), parts, tmp_path, bert)
+    run = knowledge_distillation_bert.augmented(run)
+    made = [run.corpus.texts[index] for index in run.parts.augmented]
+    assert len(made) > 60 and all(isinstance(pair, tuple) for pair in made) and any("[MASK]" in pair[1] for pair in made)
+    token_ids, segment_ids = tiny.tokenized(made, bert, 20).inputs(np.arange(len(made)))
+    for found, expected in zip(run.examples.inputs(run.parts.augmented), (token_ids, segment_ids), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("words", [["--shuffle-sentences"], ["--experiments", "fastbert-shuffled"], ["original"]])

@@ -131,12 +131,14 @@ def test_soft_labels_of_a_file_need_no_teacher(tmp_path, bert_folder):
     (tmp_path / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     words = ["--bert", bert_folder, "--data", data, *SANE, "--soft-labels", tmp_path / "answers.jsonl", "--hard-weight", 0,
              "--unlabelled-examples", 64, "--unlabelled-steps", 80, "--patience", 0, "--student-learning-rate", "3e-3",
-             "--student-epochs", 1, "--experiments", "alone", "distilled-unlabelled", "--output", tmp_path / "run"]
+             "--student-epochs", 1, "--experiments", "alone", "distilled-unlabelled", "linear-distilled",
+             "--output", tmp_path / "run"]
     done = start(knowledge_distillation_bert, *words)
     assert done.returncode == 0, done.stderr
     assert f"soft labels from {tmp_path / 'answers.jsonl'}: no teacher is trained or timed" in done.stdout
     records = {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
-    assert [*records] == ["alone", "distilled-unlabelled"]
+    assert [*records] == ["alone", "distilled-unlabelled", "linear-distilled"]
+    assert records["linear-distilled"]["soft_label_accuracy"] == 1 and records["linear-distilled"]["accuracy"] > 0.5
     assert records["distilled-unlabelled"]["soft_label_accuracy"] == 1 and records["distilled-unlabelled"]["accuracy"] > 0.5
     assert "teacher  " not in done.stdout and not (tmp_path / "run" / "seed-0" / "teacher").exists()
 
