@@ -290,7 +290,7 @@ def main(preset, settings):
 
 
 def augmented(run):
-    """The run with texts made of its training texts, as `parts.augmented`; says how many there are."""
+    """The run with texts made of its training texts, as `Parts.augmented`; says how many there are."""
     corpus, parts, made = with_augmented(run.corpus, run.parts, run.settings.augmentations, run.bert.tokenizer, run.seed)
     print(f"seed {run.seed}: {corpus.notes[-1]}, such as {in_one_line(made[0])!r}")
     examples = run.examples.joined(TokenizedTexts.of(made, run.bert, run.settings.maxlen))

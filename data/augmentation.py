@@ -25,7 +25,7 @@ TURNS = {1: ((0,),), 2: ((0,), (1,), (0, 1))}  # of a text, and of a pair: which
 
 
 def with_augmented(corpus, parts, count, tokenizer, seed):
-    """A corpus with augmented texts after its own, as `parts.augmented`.
+    """A corpus with augmented texts after its own, as `Parts.augmented`.
 
     corpus: the `texts.Corpus`
     parts: its Parts; of `train` texts are made, and of nothing else
