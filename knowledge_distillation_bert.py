@@ -17,6 +17,7 @@ made of the training texts; and a linear model that learns from the teacher.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -37,6 +38,7 @@ from common.training import adam, fine_tune, measure_given, train_stage, trained
 from data.augmentation import with_augmented
 from data.berts import keep_layers, layers_to_keep, without_classifier
 from data.grounds import on_grounds
+from data.narrowing import narrow, width_of
 from data.parts import UNLABELLED
 from data.texts import in_one_line
 from export.reporting import report_texts
@@ -66,6 +68,9 @@ class Settings:
     maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
     student_layers: PositiveInt = 3  # layers of the student
     student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
+    student_hidden: Count = 0  # its width, cut out of the BERT's; 0: as wide as the BERT
+    student_heads: Count = 0  # its attention heads, where it is narrower; 0: in proportion to its width
+    narrowing: Literal["cut", "least-squares"] = "cut"  # what becomes of the weights: see `data.narrowing`
     linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Distillation
@@ -169,9 +174,12 @@ def shape_of(run, name):
 
 
 def shallow(settings, bert):
-    """The layers of `bert` that a student starts from."""
+    """The layers of `bert` that a student starts from, as wide as it is to be."""
     spread, _ = STARTS[settings.student_init]
-    return keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
+    layers = keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
+    if not settings.student_hidden:
+        return layers
+    return narrow(layers, *width_of(layers, settings.student_hidden, settings.student_heads), settings.narrowing)
 
 
 def build(run, name):
@@ -273,7 +281,8 @@ def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
     further = {texts for name in wanted for texts in EXPERIMENTS[name].further}
-    runs = open_text_runs(SCRIPT, preset, settings, settings.unlabelled_examples if "unlabelled" in further else None)
+    unlabelled = settings.unlabelled_examples if "unlabelled" in further else None
+    runs = open_text_runs(SCRIPT, preset, settings, unlabelled, further_inputs=partial(check_start, settings))
     if "augmented" in further:
         runs = [augmented(run) for run in runs]
     linear = show_stages(linear_records(runs))
@@ -297,6 +306,13 @@ def augmented(run):
     return replace(run, corpus=corpus, parts=parts, examples=examples)
 
 
+def check_start(settings, bert, inputs):
+    """Refuse students that cannot be made of the run's BERT. Returns what they start from beside it: {what: fingerprint}."""
+    if settings.student_hidden:
+        width_of(bert, settings.student_hidden, settings.student_heads)
+    return {}
+
+
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
     command.check_loss_weights(settings)
@@ -306,6 +322,8 @@ def check(settings):
             raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
         if "augmented" in EXPERIMENTS[name].further and settings.soft_labels:
             raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")
+    if settings.student_heads and not settings.student_hidden:
+        raise InputError(f"--student-heads {settings.student_heads} needs --student-hidden, the width that they share")
     deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].model == DEEP]
     several = check_teachers(settings, deep, from_teacher=STARTS[settings.student_init][1])
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}

@@ -63,7 +63,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, check_corpus=lambda corpus: None,
+    extensible=EXTENSIBLE, check_corpus=lambda corpus: None, further_inputs=lambda bert, inputs: {},
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -78,6 +78,8 @@ def open_text_runs(
     min_layers: how many the BERT must have
     extensible: see `open_folder`
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
+    further_inputs: (bert, {what: fingerprint} of what was read) -> the same of what else the runs start from; raises InputError
+        for a BERT that the script cannot use
 
     Raises InputError before anything is written.
     """
@@ -125,6 +127,7 @@ def open_text_runs(
     }
     inputs |= {"other teachers": fingerprint(*map(fingerprint_of, others))} if others else {}
     inputs |= {"soft_labels": fingerprint(*answers)} if answers else {}
+    inputs |= further_inputs(bert, inputs)
     kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)

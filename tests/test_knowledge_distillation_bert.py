@@ -22,6 +22,7 @@ from common.evaluation import predict
 from common.linear import LINEAR
 from common.training import Run, save_weights, trained
 from data import berts, texts
+from data.narrowing import narrow
 from data.parts import UNLABELLED, split
 from tests import tiny
 from tests.alone import check_student
@@ -172,6 +173,27 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
     np.testing.assert_allclose(built[name], bert.weights[name] + shift, atol=1e-6)
 
 
+@pytest.mark.parametrize("init", ["first", "teacher-spread"])
+def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, tmp_path, init):
+    """And a classifier that is given is narrowed with them."""
+    rng = np.random.default_rng(0)
+    given = replace(bert, weights=bert.weights | {
+        berts.OUTPUT[0]: rng.normal(size=(4, 32)).astype(np.float32), berts.OUTPUT[1]: rng.normal(size=4).astype(np.float32)})
+    settings = replace(script.PRESETS["demo"], student_layers=2, student_init=init, student_hidden=16, student_heads=4,
+                       narrowing="least-squares")
+    for whole in (bert, given):
+        run = Run(settings, 0, texts.load(str(data_folder)), None, None, tmp_path / init, whole)
+        save_weights(script.build(run, "teacher").model, run.stage("teacher") / "weights.npz")
+        built = script.build(run, "distilled").bert
+        kept = berts.keep_layers(whole, [0, 1] if init == "first" else [1, 3])
+        expected = narrow(kept, 16, 4, "least-squares")
+        assert script.shape_of(run, "distilled").config == built.config == expected.config
+        assert script.shape_of(run, "teacher").config == bert.config
+        for name, value in expected.weights.items():
+            np.testing.assert_allclose(built.weights[name], value, atol=1e-6, err_msg=name)
+        assert built.weights[berts.OUTPUT[0]].shape == (4, 16)
+
+
 # Errors
 
 
@@ -194,6 +216,10 @@ def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
         (["--seeds"], "at least one is needed, and none twice"),
         (["--seeds", "1", "1"], "--seeds 1 1: at least one is needed, and none twice"),
         (["--student-layers", "7"], "hugging-face has 4 layers, so 1 to 4 can be taken"),
+        (["--student-hidden", "64"], "has a width of 32, so 1 to 32 can be taken"),
+        (["--student-hidden", "20"], "has 4 heads of 8 dimensions, so a width is a multiple of 8; or give --student-heads"),
+        (["--student-hidden", "16", "--student-heads", "3"], "--student-hidden 16: not a multiple of --student-heads 3"),
+        (["--student-heads", "2"], "--student-heads 2 needs --student-hidden"),
         (["--maxlen", "41"], "has 40 positions"),
         (["--maxlen", "2"], "--maxlen 2: must be 3 or more"),
         (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training examples are fewer than a batch"),
@@ -408,3 +434,29 @@ def test_smoke_a_second_start_trains_nothing_but_a_lost_stage(finished):
             assert new["accuracy"] == old["accuracy"]
         else:
             assert new == old
+
+
+@pytest.mark.slow
+def test_smoke_a_narrower_student(tmp_path):
+    """Up to its files, which are a narrower BERT's, and what it costs."""
+    tiny.write_data(tmp_path / "data")
+    tiny.write_bert(tmp_path / "bert", config=tiny.CONFIG | {"num_hidden_layers": 2})
+    words = [
+        "--data", tmp_path / "data", "--bert", tmp_path / "bert", "--output", tmp_path / "run", "--maxlen", 16, "--no-linear",
+        "--experiments", "distilled", "--train-examples", 96, "--validation-examples", 32, "--test-examples", 0,
+        "--student-layers", 1, "--student-hidden", 16, "--teacher-epochs", 2, "--student-epochs", 2,
+        "--int8-disagreement", 100,
+    ]
+    done = start(script, *words)
+    assert done.returncode == 0, done.stderr
+    check_student(tmp_path / "run", layers=1)
+    config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
+    assert [config[key] for key in berts.CONFIG_KEYS[1:5]] == [16, 1, 2, 32]
+    assert (tmp_path / "run" / "student" / "model.int8.onnx").is_file()
+    assert (tmp_path / "run" / "costs-2-1x16.json").is_file()
+    teacher, student = json.loads((tmp_path / "run" / "results.json").read_text())["models"]
+    assert student["parameters"] == sum(
+        np.prod(shape) for shape in berts.expected_shapes(config | {"vocab_size": 120}).values()) + 4 * 16 + 4
+    assert student["flops"] < teacher["flops"] / 4
+    other = start(script, *words, "--student-hidden", 8)
+    assert other.returncode == 2 and "holds a run with another student hidden" in other.stderr
