@@ -34,12 +34,13 @@ from common.linear import LINEAR, fit_linear, linear_records
 from common.report.document import show_stages
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
-from common.training import adam, fine_tune, measure_given, train_stage, trained
+from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
 from data.augmentation import with_augmented
 from data.berts import keep_layers, layers_to_keep, without_classifier
 from data.grounds import on_grounds
 from data.narrowing import narrow, width_of
 from data.parts import UNLABELLED
+from data.successors import PREFIX, best_stage, check_successors, folder_of
 from data.texts import in_one_line
 from export.reporting import report_texts
 
@@ -67,7 +68,7 @@ class Settings:
     ensemble: bool = False  # the teachers of all seeds are a teacher too, for `distilled-ensemble`
     maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
     student_layers: PositiveInt = 3  # layers of the student
-    student_init: Literal["first", "spread", "teacher-first", "teacher-spread"] = "first"  # the layers it starts from
+    student_init: str = "first"  # the layers it starts from: first, spread, teacher-first, teacher-spread, or theseus:RUN
     student_hidden: Count = 0  # its width, cut out of the BERT's; 0: as wide as the BERT
     student_heads: Count = 0  # its attention heads, where it is narrower; 0: in proportion to its width
     narrowing: Literal["cut", "least-squares"] = "cut"  # what becomes of the weights: see `data.narrowing`
@@ -123,6 +124,7 @@ PRESETS = {
 STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned teacher)
     "first": (False, False), "spread": (True, False), "teacher-first": (False, True), "teacher-spread": (True, True),
 }
+SUCCESSOR = (False, False)  # the same of a student that starts as the successor in the folder of a run of Theseus
 
 
 DEEP, SHALLOW = "the whole BERT", "its first layers"  # and LINEAR
@@ -175,7 +177,7 @@ def shape_of(run, name):
 
 def shallow(settings, bert):
     """The layers of `bert` that a student starts from, as wide as it is to be."""
-    spread, _ = STARTS[settings.student_init]
+    spread, _ = STARTS.get(settings.student_init, SUCCESSOR)
     layers = keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
     if not settings.student_hidden:
         return layers
@@ -187,6 +189,10 @@ def build(run, name):
     settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
     if EXPERIMENTS[name].model == DEEP:
         return build_classifier(bert, classes, settings.teacher_dropout)
+    if folder := folder_of(settings.student_init):  # its classifier is the one it was trained with
+        successor = build_classifier(shallow(settings, bert), classes, settings.student_dropout)
+        load_stage(replace(run, folder=folder), best_stage(folder, run.seed), successor.model)
+        return successor
     _, fine_tuned = STARTS[settings.student_init]
     start = trained(run, "teacher", build).bert if fine_tuned else bert
     if not bert.is_classifier:  # a teacher that is given hands its classifier on, one that is trained here does not
@@ -285,6 +291,9 @@ def main(preset, settings):
     runs = open_text_runs(SCRIPT, preset, settings, unlabelled, further_inputs=partial(check_start, settings))
     if "augmented" in further:
         runs = [augmented(run) for run in runs]
+    for run in runs:
+        if folder := folder_of(settings.student_init):
+            print(f"seed {run.seed}: students start as {best_stage(folder, run.seed)} of {folder}")
     linear = show_stages(linear_records(runs))
     for run in runs if settings.ensemble else ():
         train(run, "teacher")  # all of them, before the first student learns from all
@@ -310,7 +319,8 @@ def check_start(settings, bert, inputs):
     """Refuse students that cannot be made of the run's BERT. Returns what they start from beside it: {what: fingerprint}."""
     if settings.student_hidden:
         width_of(bert, settings.student_hidden, settings.student_heads)
-    return {}
+    folder = folder_of(settings.student_init)
+    return check_successors(folder, settings, inputs) if folder else {}
 
 
 def check(settings):
@@ -322,10 +332,15 @@ def check(settings):
             raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
         if "augmented" in EXPERIMENTS[name].further and settings.soft_labels:
             raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")
+    folder = folder_of(settings.student_init)
+    if folder is None and settings.student_init not in STARTS:
+        raise InputError(f"--student-init {settings.student_init}: expected {', '.join(STARTS)} or {PREFIX}RUN")
+    if folder and settings.student_hidden:
+        raise InputError(f"--student-hidden {settings.student_hidden}: a successor of Theseus is as wide as its predecessor")
     if settings.student_heads and not settings.student_hidden:
         raise InputError(f"--student-heads {settings.student_heads} needs --student-hidden, the width that they share")
     deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].model == DEEP]
-    several = check_teachers(settings, deep, from_teacher=STARTS[settings.student_init][1])
+    several = check_teachers(settings, deep, from_teacher=STARTS.get(settings.student_init, SUCCESSOR)[1])
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
     return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]

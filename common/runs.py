@@ -44,8 +44,10 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
     if path.is_file():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            pairs = [(stored[group], wanted[group]) for group in wanted]
-            changed = [key for old, new in pairs for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+            old, read = stored["settings"], stored["inputs"]
+            changed = [key for key in sorted(old.keys() | settings.keys()) if old.get(key) != settings.get(key)]
+            changed += [key for key in sorted(read.keys() & inputs.keys()) if read[key] != inputs[key]]  # settings say which
+            wanted["inputs"] = read | inputs  # some are of one seed, and there may be others now
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: not the settings of a run; give another folder with --output") from None
         changed = [key for key in changed if key not in extensible or not is_chief()]  # whose settings these are, just written

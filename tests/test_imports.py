@@ -11,8 +11,9 @@ from tests.starting import ROOT
 ORDER = (
     "common", "common.files", "common.backend",
     "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts",
-    "data.tokenizing", "data.augmentation", "data.bucketing", "data.images", "data.soft_labels", "data.berts",
-    "data.narrowing", "data.vocabulary", "data.teachers", "data.grounds", "data.students", "data.__main__",
+    "data.tokenizing", "data.augmentation", "data.bucketing", "data.images", "data.soft_labels",
+    "data.successors", "data.berts", "data.narrowing", "data.vocabulary",
+    "data.teachers", "data.grounds", "data.students", "data.__main__",
     "common.devices", "common.command", "common.batches", "common.bert", "common.distillation", "common.layer_distillation",
     "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training", "common.soft_labels",
     "common.early_exit", "common.runs",

@@ -24,6 +24,18 @@ def test_the_same_settings_resume_and_others_are_refused(tmp_path):
         open_folder(folder, {}, {})
 
 
+def test_files_of_another_seed_join_those_that_are_known(tmp_path):
+    """And are held against them ever after."""
+    folder = tmp_path / "run"
+    open_folder(folder, {"seeds": [0]}, {"data": "abc", "successor of seed 0": "a"})
+    open_folder(folder, {"seeds": [1]}, {"data": "abc", "successor of seed 1": "b"})
+    inputs = {"data": "abc", "successor of seed 0": "a", "successor of seed 1": "b"}
+    assert json.loads((folder / "settings.json").read_text())["inputs"] == inputs
+    for seed in (0, 1):
+        with pytest.raises(InputError, match=f"holds a run with another successor of seed {seed}"):
+            open_folder(folder, {"seeds": [0, 1]}, inputs | {f"successor of seed {seed}": "c"})
+
+
 def test_a_folder_that_is_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="is there already and is not a run"):
