@@ -29,7 +29,7 @@ from common.bert import build_classifier
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, Temperature, at_least
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
-from common.layer_distillation import with_layer_loss
+from common.layer_distillation import beside_layers, layer_loss, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_records
 from common.report.document import show_stages
 from common.runs import open_text_runs
@@ -82,8 +82,8 @@ class Settings:
 
     # The teacher's layers, for `distilled-layers`
     layer_mapping: tuple[PositiveInt, ...] = ()  # the layer that each of the student's learns, from 1; (): spread evenly
-    layer_share: Fraction = 0.5  # of the steps, in which layers are learnt, before the labels
-    joint: bool = False  # layers and labels together, all the time
+    layers_until: Fraction = 0.5  # share of the steps after which layers are no longer learnt
+    labels_from: Fraction = 0.5  # share of the steps after which labels are learnt; 0: beside the layers
     hidden_loss: Literal["mse", "cls", "cosine"] = "mse"  # of hidden states, as in TinyBERT, PKD or DistilBERT
     hidden_weight: NonNegative = 1.0  # of it, in the embeddings too
     attention_weight: NonNegative = 1.0  # of the attention scores' mean squared error
@@ -232,7 +232,7 @@ def train(run, name):
 
 
 def distil(run, name, epochs, learning_rate):
-    """Train a model on hard and soft labels together. Returns the record of the stage."""
+    """Train a model on hard and soft labels together, or on its teacher's layers too. Returns the record of the stage."""
     settings, experiment, parts = run.settings, EXPERIMENTS[name], run.parts
     indices = np.concatenate([parts.train, *(getattr(parts, further) for further in experiment.further)])
     labels = np.where(np.isin(indices, parts.train), run.corpus.labels[indices], UNLABELLED)
@@ -240,43 +240,41 @@ def distil(run, name, epochs, learning_rate):
     if experiment.further:
         epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
     soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
-    right = (soft_labels.argmax(-1) == labels)[labels != UNLABELLED]
+    accuracy = {"soft_label_accuracy": float((soft_labels.argmax(-1) == labels)[labels != UNLABELLED].mean())}
     if experiment.model == LINEAR:  # learns classes: where there is no label, the teacher's most probable one
-        classes = np.where(labels == UNLABELLED, soft_labels.argmax(-1), labels)
-        return fit_linear(run, name, indices, classes, soft_label_accuracy=float(right.mean()))
-    targets, accuracy = distillation_targets(labels, soft_labels), float(right.mean())
+        return fit_linear(run, name, indices, np.where(labels == UNLABELLED, soft_labels.argmax(-1), labels), **accuracy)
     with fresh_session(run.seed):
         student = build(run, name)
         loss = distillation_loss(settings.temperature, settings.hard_weight, settings.soft_weight)
-        metrics = distillation_metrics(settings.temperature)
-        optimizer = adam(learning_rate, steps * epochs, settings.schedule)
+        metrics, optimizer = distillation_metrics(settings.temperature), adam(learning_rate, steps * epochs, settings.schedule)
+        rest = (optimizer, indices, distillation_targets(labels, soft_labels), epochs, steps)
         if experiment.layers:
-            end = tf.constant(round(settings.layer_share * steps * epochs), tf.int64)
-            model = with_layers(run, student, lambda: optimizer.iterations < end)
-
-            def both(targets, outputs):
-                rest = loss(targets, outputs[:, 1:])
-                return outputs[:, 0] + (rest if settings.joint else tf.where(optimizer.iterations < end, 0.0, rest))
-
-            if not settings.joint:
-                run = replace(run, settings=replace(settings, patience=0))
-            return train_stage(
-                run, name, student.model, both, optimizer, indices, targets, epochs, steps, model=model,
-                soft_label_accuracy=accuracy,
-            )
-        return train_stage(
-            run, name, student.model, loss, optimizer, indices, targets, epochs, steps, metrics=metrics,
-            soft_label_accuracy=accuracy,
-        )
+            return learn_layers(run, name, student, loss, metrics, *rest, **accuracy)
+        return train_stage(run, name, student.model, loss, *rest, metrics=metrics, **accuracy)
 
 
-def with_layers(run, student, active):
-    """A student as a model of its layer loss and its logits side by side, (batch, 1 + classes)."""
+def learn_layers(run, name, student, loss, metrics, optimizer, indices, targets, epochs, steps, **metadata):
+    """The same with the layers: L = [t < layers_until] · L_layers + [t ≥ labels_from] · L_labels, t being the share of steps.
+
+    TinyBERT learns layers first and labels afterwards (equation 11), PKD and DistilBERT learn both together.
+    """
     settings = run.settings
-    mapping = settings.layer_mapping or [g + 1 for g in layers_to_keep(run.bert.layers, settings.student_layers, True)]
-    return with_layer_loss(
-        trained(run, "teacher", build), student, mapping, hidden=settings.hidden_loss, hidden_weight=settings.hidden_weight,
-        attention_weight=settings.attention_weight, active=active,
+    until, since = (round(share * epochs * steps) for share in (settings.layers_until, settings.labels_from))
+    mapping = settings.layer_mapping or [g + 1 for g in layers_to_keep(run.bert.layers, settings.student_layers, spread=True)]
+    model = with_layer_loss(
+        trained(run, "teacher", build), student, mapping, settings.hidden_loss, settings.hidden_weight,
+        settings.attention_weight, active=lambda: optimizer.iterations < until,
+    )
+    loss, *metrics = map(beside_layers, (loss, *metrics))
+
+    def both(targets, outputs):
+        return layer_loss(targets, outputs) + tf.where(optimizer.iterations < since, 0.0, loss(targets, outputs))
+
+    if since:  # accuracy begins to count when labels are learnt
+        run = replace(run, settings=replace(settings, patience=0))
+    return train_stage(
+        run, name, student.model, both, optimizer, indices, targets, epochs, steps, model, metrics=[layer_loss, *metrics],
+        **metadata,
     )
 
 
@@ -288,7 +286,10 @@ def main(preset, settings):
     wanted = check(settings)
     further = {texts for name in wanted for texts in EXPERIMENTS[name].further}
     unlabelled = settings.unlabelled_examples if "unlabelled" in further else None
-    runs = open_text_runs(SCRIPT, preset, settings, unlabelled, further_inputs=partial(check_start, settings))
+    runs = open_text_runs(
+        SCRIPT, preset, settings, unlabelled, depths=("student_layers", "layer_mapping"),
+        further_inputs=partial(check_start, settings),
+    )
     if "augmented" in further:
         runs = [augmented(run) for run in runs]
     for run in runs:
@@ -318,7 +319,12 @@ def augmented(run):
 def check_start(settings, bert, inputs):
     """Refuse students that cannot be made of the run's BERT. Returns what they start from beside it: {what: fingerprint}."""
     if settings.student_hidden:
-        width_of(bert, settings.student_hidden, settings.student_heads)
+        _, heads = width_of(bert, settings.student_hidden, settings.student_heads)
+        layers = [name for name in settings.experiments if EXPERIMENTS[name].layers]
+        if layers and settings.attention_weight and heads != bert.config["num_attention_heads"]:
+            raise InputError(f"--experiments {layers[0]}: the student has {heads} heads, {bert.source} "
+                             f"{bert.config['num_attention_heads']}, so attention cannot be compared; give --student-heads "
+                             f"{bert.config['num_attention_heads']} or --attention-weight 0")
     folder = folder_of(settings.student_init)
     return check_successors(folder, settings, inputs) if folder else {}
 
@@ -332,6 +338,8 @@ def check(settings):
             raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
         if "augmented" in EXPERIMENTS[name].further and settings.soft_labels:
             raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")
+        if EXPERIMENTS[name].layers:
+            check_layers(settings, name)
     folder = folder_of(settings.student_init)
     if folder is None and settings.student_init not in STARTS:
         raise InputError(f"--student-init {settings.student_init}: expected {', '.join(STARTS)} or {PREFIX}RUN")
@@ -344,6 +352,20 @@ def check(settings):
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
     return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]
+
+
+def check_layers(settings, name):
+    """Refuse settings with which the experiment `name`, which learns layers, would learn none or no labels."""
+    if settings.soft_labels:
+        raise InputError(f"--experiments {name}: with --soft-labels there is no teacher whose layers could be learnt")
+    if settings.layers_until == 0 or settings.hidden_weight == settings.attention_weight == 0:
+        raise InputError(f"--experiments {name}: no layer would be learnt; raise --layers-until, --hidden-weight or "
+                         "--attention-weight above 0")
+    if settings.labels_from == 1:
+        raise InputError("--labels-from 1: no label would be learnt; give less, such as 0.5")
+    if settings.layer_mapping and len(settings.layer_mapping) != settings.student_layers:
+        raise InputError(f"--layer-mapping{''.join(f' {g}' for g in settings.layer_mapping)}: the student has "
+                         f"{settings.student_layers} layers, and each needs a layer of the teacher")
 
 
 if __name__ == "__main__":

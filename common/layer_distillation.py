@@ -53,14 +53,28 @@ class LayerLoss(keras.layers.Layer):
         return losses[:, None]
 
 
-def with_layer_loss(teacher, student, mapping, **settings):
+def layer_loss(targets, outputs):
+    """The layer loss of what `with_layer_loss` gives, per text: (batch,) float32."""
+    del targets
+    return outputs[:, 0]
+
+
+def beside_layers(function):
+    """A loss or a metric of (targets, logits) as one of what `with_layer_loss` gives."""
+    def beside(targets, outputs):
+        return function(targets, outputs[:, 1:])
+
+    beside.__name__ = function.__name__
+    return beside
+
+
+def with_layer_loss(teacher, student, mapping, *words, **more):
     """A student as a model of (token ids, segment ids) -> [layer loss | logits], (batch, 1 + classes) float32.
 
     teacher, student: `bert.BertClassifier`
-    mapping, settings: see `LayerLoss`
+    mapping, words, more: see `LayerLoss`
     """
     inputs, logits = student.model.inputs, student.model.output
     mask = Lambda(lambda ids: tf.not_equal(ids, 0), name="tokens")(inputs[0])
-    layer_loss = LayerLoss(teacher.encoder, student.encoder, mapping, **settings)
-    losses = layer_loss((inputs, mask, *states_of(student.encoder)))
+    losses = LayerLoss(teacher.encoder, student.encoder, mapping, *words, **more)((inputs, mask, *states_of(student.encoder)))
     return keras.Model(inputs, keras.layers.Concatenate(dtype="float32")([losses, logits]))
