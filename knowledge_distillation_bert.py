@@ -75,7 +75,7 @@ class Settings:
     linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Distillation
-    experiments: tuple[str, ...] = DEFAULT  # rows: these, -ensemble, alone-self-distilled, teacher-self-distilled, noise
+    experiments: tuple[str, ...] = DEFAULT  # rows: these, -ensemble, alone-self-distilled, teacher-self-distilled, noise, …
     temperature: Temperature = 6.0  # T
     hard_weight: NonNegative = 1.0  # of the cross-entropy with the labels
     soft_weight: NonNegative = 1.0  # of T² · KL(teacher || student)
@@ -153,6 +153,8 @@ EXPERIMENTS = {
     "alone-self-distilled": Experiment(SHALLOW, "alone"),
     "teacher-self-distilled": Experiment(DEEP, "teacher"),
     "noise": Experiment(SHALLOW, "noise"),
+    "bilstm-alone": Experiment(BILSTM),
+    "bilstm-distilled": Experiment(BILSTM, "teacher", further=("unlabelled",), optional=True),
 }
 STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model not in (DEEP, LINEAR)]
 COMPARISONS = (
@@ -162,6 +164,8 @@ COMPARISONS = (
     ("distilled-augmented", "alone"), ("distilled-augmented", "distilled"), ("distilled-unlabelled", "distilled-augmented"),
     ("linear-distilled", LINEAR), ("linear-distilled", "alone"), ("distilled-unlabelled", "linear-distilled"),
     ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
+    ("bilstm-distilled", "bilstm-alone"), ("bilstm-distilled", "alone"), ("bilstm-distilled", LINEAR),
+    ("bilstm-alone", "alone"),
 )
 
 
@@ -169,9 +173,11 @@ COMPARISONS = (
 
 
 def shape_of(run, name):
-    """The BERT that has the shape of an experiment's model: all layers of the run's BERT, or those a student starts from."""
+    """What has the shape of an experiment's model: the run's BERT, those of its layers a student starts from, or a BiLSTM."""
     if EXPERIMENTS[name].model == DEEP:
         return run.bert
+    if EXPERIMENTS[name].model == BILSTM:
+        return bilstm_of(run)
     return shallow(run.settings, run.bert)
 
 
@@ -184,8 +190,17 @@ def shallow(settings, bert):
     return narrow(layers, *width_of(layers, settings.student_hidden, settings.student_heads), settings.narrowing)
 
 
+def bilstm_of(run):
+    """The BiLSTM of a run, not trained yet."""
+    settings = run.settings
+    shape = settings.bilstm_units, settings.bilstm_dense
+    return bilstms.draw(run.bert, len(run.corpus.classes), *shape, settings.bilstm_embeddings, run.seed)
+
+
 def build(run, name):
-    """The BertClassifier of an experiment, not trained yet."""
+    """The BertClassifier, or the BilstmClassifier, of an experiment, not trained yet."""
+    if EXPERIMENTS[name].model == BILSTM:
+        return build_bilstm(bilstm_of(run))
     settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
     if EXPERIMENTS[name].model == DEEP:
         return build_classifier(bert, classes, settings.teacher_dropout)
@@ -200,7 +215,7 @@ def build(run, name):
     return build_classifier(shallow(settings, start), classes, settings.student_dropout)
 
 
-# Training: the loss is `distillation.distillation_loss` ------------------------------------------------------------------
+# Training: the loss is `distillation.distillation_loss`, of the BiLSTM `distillation.logit_loss` ----------------------------
 
 
 def soft_labels_of(run, name, indices):
@@ -215,14 +230,28 @@ def soft_labels_of(run, name, indices):
     return soften(stage_logits(run, name, trained(run, name, build).model, indices), temperature)
 
 
+def logits_to_learn(run, indices):
+    """What `distillation.logit_loss` holds a BiLSTM against: the teacher's logits (texts, classes) float32."""
+    if run.answers:
+        return as_logits(run.settings.soft_labels[0], run.answers[0], run.corpus.texts, indices)
+    return next(teacher_logits(run, build, indices))
+
+
+def texts_to_learn(run, name):
+    """Which texts an experiment that distils learns from: (texts,) int, the labelled ones first."""
+    return np.concatenate([run.parts.train, *(getattr(run.parts, further) for further in EXPERIMENTS[name].further)])
+
+
 def train(run, name):
     """Run one experiment, or read what an earlier start left of it. Returns its record."""
     if record := run.record(name):
         return record
     settings, experiment = run.settings, EXPERIMENTS[name]
-    deep = experiment.model == DEEP
-    epochs = settings.teacher_epochs if deep else settings.student_epochs
-    rate = settings.teacher_learning_rate if deep else settings.student_learning_rate
+    epochs, rate = {
+        DEEP: (settings.teacher_epochs, settings.teacher_learning_rate),
+        SHALLOW: (settings.student_epochs, settings.student_learning_rate),
+        BILSTM: (settings.student_epochs, settings.bilstm_learning_rate),
+    }[experiment.model]
     if experiment.soft_labels:
         return distil(run, name, epochs, rate)
     with fresh_session(run.seed):
@@ -231,13 +260,18 @@ def train(run, name):
         return fine_tune(run, name, build(run, name).model, epochs, rate)
 
 
+def by_logits(settings, name):
+    """Whether an experiment learns the teacher's logits rather than its soft labels."""
+    return EXPERIMENTS[name].model == BILSTM and EXPERIMENTS[name].soft_labels and settings.bilstm_loss == "mse"
+
+
 def distil(run, name, epochs, learning_rate):
     """Train a model on hard and soft labels together, or on its teacher's layers too. Returns the record of the stage."""
     settings, experiment, parts = run.settings, EXPERIMENTS[name], run.parts
-    indices = np.concatenate([parts.train, *(getattr(parts, further) for further in experiment.further)])
+    indices = texts_to_learn(run, name)
     labels = np.where(np.isin(indices, parts.train), run.corpus.labels[indices], UNLABELLED)
     steps = run.steps(indices)
-    if experiment.further:
+    if len(indices) > len(parts.train):
         epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
     soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
     accuracy = {"soft_label_accuracy": float((soft_labels.argmax(-1) == labels)[labels != UNLABELLED].mean())}
@@ -334,7 +368,8 @@ def check(settings):
     command.check_loss_weights(settings)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     for name in settings.experiments:
-        if "unlabelled" in EXPERIMENTS[name].further and settings.unlabelled_examples is None:
+        wants = "unlabelled" in EXPERIMENTS[name].further and not EXPERIMENTS[name].optional
+        if wants and settings.unlabelled_examples is None:
             raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
         if "augmented" in EXPERIMENTS[name].further and settings.soft_labels:
             raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")

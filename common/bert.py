@@ -29,7 +29,7 @@ def build_encoder(bert, dropout):
         attention_probs_dropout_prob=dropout,
         **config,
     )
-    transformer.load_weights_from_checkpoint(_swap_pad_embedding(bert.weights, bert.pad_id))
+    transformer.load_weights_from_checkpoint(swap_pad_embedding(bert.weights, bert.pad_id))
     for layer in transformer.layers.values():
         if isinstance(layer, LayerNormalization):
             layer.epsilon = bert.config.get("layer_norm_eps", 1e-12)  # bert4keras knows 1e-12 only
@@ -43,10 +43,10 @@ def read_encoder(transformer, bert):
         if name in transformer.layers:
             values = keras.backend.batch_get_value(transformer.layers[name].weights)
             weights |= dict(zip(variables, values, strict=True))
-    return replace(bert, weights=_swap_pad_embedding(weights, bert.pad_id))
+    return replace(bert, weights=swap_pad_embedding(weights, bert.pad_id))
 
 
-def _swap_pad_embedding(weights, pad_id):
+def swap_pad_embedding(weights, pad_id):
     """The embeddings of ids 0 and pad_id change places: bert4keras takes id 0 for padding (see `tokenizing.tokenize`)."""
     if pad_id == 0:
         return weights

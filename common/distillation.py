@@ -1,4 +1,4 @@
-"""The equations of distillation (Hinton et al. 2015, arXiv 1503.02531).
+"""The equations of distillation (Hinton et al. 2015, arXiv 1503.02531, where they do not name others).
 
 All of it in float32 whatever the precision of the model, on logits rather than probabilities: no logarithm of a rounded
 zero. What teacher and student are, and how they are trained, is not this module's business.
@@ -148,10 +148,23 @@ def distillation_metrics(temperature):
     return [hard, soft]
 
 
+def logit_loss(hard_weight, soft_weight):
+    """Tang et al.'s loss: hard_weight · CE(y, softmax(z)) + soft_weight · ||z_teacher - z||²  (arXiv 1903.12136, eq. 3 and 4).
+
+    The squares are summed over the classes, as the paper writes it. For the parameters and what is returned see
+    `distillation_loss`; in the place of soft labels the targets have the teacher's logits.
+    """
+    def loss(targets, logits):
+        squares = tf.math.squared_difference(targets[:, 1:], tf.cast(logits, tf.float32))
+        return hard_weight * hard_loss(targets[:, 0], logits) + soft_weight * tf.reduce_sum(squares, axis=-1)
+
+    return loss
+
+
 def distillation_targets(labels, soft_labels):
     """Label and soft labels side by side, [y | p]: (examples, 1 + classes) float32.
 
     labels: (examples,) int, UNLABELLED where there is none
-    soft_labels: (examples, classes) float32
+    soft_labels: (examples, classes) float32; or logits, for `logit_loss`
     """
     return np.concatenate([labels[:, None], soft_labels], axis=1, dtype=np.float32)

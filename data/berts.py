@@ -54,6 +54,11 @@ class Bert:
     source: str
 
     @property
+    def kind(self):
+        """The model_type of its config: "bert", which Google's do not say, or that of a record in the same form."""
+        return self.config.get("model_type", "bert")
+
+    @property
     def layers(self):
         return self.config["num_hidden_layers"]
 
@@ -93,7 +98,7 @@ def load(name_or_folder, maxlen=0, classifier=False):
     checkpoints = sorted(folder.glob("*.ckpt*.index"))
     weights = _read_google(folder, checkpoints, classifier) if checkpoints else _read_safetensors(folder, classifier)
     check_shapes(weights, expected_shapes(config), folder)
-    tokenizer, pad_id = _read_tokenizer(folder, config)
+    tokenizer, pad_id = read_tokenizer(folder, config)
     return Bert(config, weights, tokenizer, pad_id, str(name_or_folder))
 
 
@@ -140,12 +145,24 @@ def save(folder, bert, classes, **config):
     if bert.is_classifier and not bert.has_pooler:
         detour = POOLER_SCALE * np.eye(hidden, dtype=np.float32), np.zeros(hidden, np.float32)
         weights = weights | dict(zip(POOLER, detour, strict=True)) | {OUTPUT[0]: weights[OUTPUT[0]] / POOLER_SCALE}
-    tensors = {hugging_face_name(name): np.ascontiguousarray(value.T if name.endswith("/kernel") else value, np.float32)
-               for name, value in weights.items()}
+    tensors = {hugging_face_name(name): value.T if name.endswith("/kernel") else value for name, value in weights.items()}
+    architectures = ["BertForSequenceClassification" if bert.is_classifier else "BertModel"]
+    save_files(folder, bert, tensors, classes, model_type="bert", architectures=architectures, **config)
+
+
+def save_files(folder, bert, tensors, classes, **config):
+    """Write the files of a text classifier, whatever it is made of: config.json, model.safetensors and the tokenizer.
+
+    folder: Path
+    bert: whose config and tokenizer they are
+    tensors: {name: array} of model.safetensors
+    classes: names
+    config: further entries of config.json
+    """
+    tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     write_atomic(folder / "model.safetensors", lambda file: file.write(save_tensors(tensors, {"format": "pt"})))
     theirs = {name: value for name, value in bert.config.items() if name not in OURS}
     write_json(folder / "config.json", theirs | {
-        "model_type": "bert", "architectures": ["BertForSequenceClassification" if bert.is_classifier else "BertModel"],
         "problem_type": "single_label_classification", "pad_token_id": bert.pad_id,
         "dtype": "float32", "torch_dtype": "float32",
         "id2label": {str(i): name for i, name in enumerate(classes)}, "label2id": {name: i for i, name in enumerate(classes)},
@@ -289,8 +306,8 @@ def check_shapes(weights, shapes, folder):
             raise InputError(f"{folder}: {name} has shape {weights[name].shape}, its config says {shape}")
 
 
-def _read_tokenizer(folder, config):
-    """(tokenizer, id of padding): tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it.
+def read_tokenizer(folder, config):
+    """(tokenizer, id of padding) in a folder: tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it.
 
     The id of padding is what the tokenizer says: its padding section, or its token [PAD] or <pad>; else the config's, else 0.
     """

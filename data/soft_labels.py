@@ -15,6 +15,7 @@ from data.texts import as_text, in_one_line, json_rows, texts_of
 
 KINDS = ("probabilities", "logits")
 LARGEST = sys.float_info.max  # infinity and NaN are not below it, nor are whole numbers that no float can hold
+LARGEST_LOGIT = 1e4  # of which the squares can still be summed; e to its negative is 0 in any float
 ROUNDING = 0.01  # that a sum of probabilities may be off 1: files round
 
 
@@ -74,6 +75,22 @@ def _logits_of(row, classes, where):
         raise InputError(f"{where}: the probabilities sum to {values.sum():g}, not to 1")
     with np.errstate(divide="ignore"):
         return np.log(values)
+
+
+def as_logits(path, logits, texts, indices):
+    """Logits (texts, classes) float32 of some texts, to be learned as they are rather than as distributions.
+
+    What `load` gives are logits but for a constant of each text, which no distribution shows; here their mean is 0. InputError
+    if they are not finite: of a probability of 0 there is no logit.
+
+    For the parameters see `check_complete`.
+    """
+    chosen = logits[indices].astype(np.float64)
+    chosen -= chosen.mean(axis=-1, keepdims=True)
+    if len(wrong := np.flatnonzero(~(np.abs(chosen) < LARGEST_LOGIT).all(axis=-1))):
+        raise InputError(f"{path}: a probability is 0, or nearly, for {in_one_line(texts[indices[wrong[0]]])!r}, so its logits "
+                         "cannot be learned; --bilstm-loss kl learns probabilities")
+    return chosen.astype(np.float32)
 
 
 def check_complete(path, logits, texts, indices):

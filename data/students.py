@@ -14,6 +14,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from common import InputError, reason
+from data import bilstms
 from data.berts import read_tokenizer_file
 from data.bucketing import by_length
 from data.tokenizing import check_pairs, padded, tokenize
@@ -28,8 +29,9 @@ OUTPUTS = {"probabilities": ("tensor(float)", 2)}
 EXIT_INPUTS = {"speed": ("tensor(float)", 0)}  # of a FastBERT, too
 EXIT_OUTPUTS = {"layers_used": ("tensor(int32)", 1), "uncertainty": ("tensor(float)", 1)}
 NUMBERS = {  # of config.json, and the least that each can be
-    "vocab_size": 1, "max_position_embeddings": 1, "num_hidden_layers": 1, "maxlen": 3, "pad_token_id": 0,
+    "vocab_size": 1, "num_hidden_layers": 1, "maxlen": 3, "pad_token_id": 0,
 }
+POSITIONS = "max_position_embeddings"  # another, unless it is a BiLSTM, which reads texts of any length
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,18 @@ def _read_config(path):
     """The entries of a student's config.json, as a `Student` has them."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        for name, least in NUMBERS.items():
+        positions = {} if config.get("model_type") == bilstms.KIND else {POSITIONS: 1}
+        for name, least in (NUMBERS | positions).items():
             if type(config[name]) is not int or config[name] < least:
                 raise ValueError(f"{name} is {config[name]!r}, expected a whole number from {least}")
-        if config["maxlen"] > config["max_position_embeddings"]:
-            raise ValueError(f"maxlen is {config['maxlen']}, of {config['max_position_embeddings']} positions")
+        if positions and config["maxlen"] > config[POSITIONS]:
+            raise ValueError(f"maxlen is {config['maxlen']}, of {config[POSITIONS]} positions")
         "".join(_classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
         if type(config.get("pairs", False)) is not bool:
             raise ValueError(f"pairs is {config['pairs']!r}, expected true or false")
         if type(config.get("speed", 0)) not in (int, float) or not 0 <= config.get("speed", 0) <= 1:
             raise ValueError(f"speed is {config['speed']!r}, expected a number from 0 to 1")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
         raise InputError(f"{path}: not that of a student ({why})") from None
     return config

@@ -3,20 +3,22 @@
 from pathlib import Path
 
 from common.report.tables import markdown
+from data import bilstms
 from data.sources import SOURCES
 from data.students import FLOAT32, INT8
 
 
-def model_card(story, run, best, pad_id, table, folder):
+def model_card(story, run, best, bert, table, folder):
     """README.md of a student of texts, in Markdown.
 
     story: the script's docstring, whose first two paragraphs say what was done
     run: of the student's seed
     best: its record
-    pad_id: of its tokenizer
+    bert: what its files hold, a `data.berts.Bert`
     table: rows of `student_table`
     folder: the student's, with its ONNX files
     """
+    pad_id, is_bilstm = bert.pad_id, bert.kind == bilstms.KIND
     base, data = (Path(name).name for name in (run.bert.source, run.corpus.name))
     licences = {name: SOURCES[name].licence for name in (run.bert.source, run.corpus.name) if name in SOURCES}
     licence = licences.get(run.bert.source)
@@ -26,15 +28,19 @@ def model_card(story, run, best, pad_id, table, folder):
         kind, asked, segments = "pairs of texts", '{"text": "a text", "text_pair": "another"}', "type_ids"
     code = ['answer = tf.saved_model.load("saved_model").signatures["serving_default"]',
             f"answer(token_ids=ids, segment_ids={segments}{speed})  # int32 ({kind}, tokens), padding {pad_id}"]
-    if not speed:
+    if not speed and not is_bilstm:
         code = [f'transformers.pipeline("text-classification", ".", truncation=True)({asked})', *code]
-    front = ["---", "pipeline_tag: text-classification", "tags: [knowledge-distillation, bert]",
+    of_base = f"{best['layers']:.3g} layers of {base}"
+    if is_bilstm:
+        of_base = (f"a BiLSTM of {bert.config['lstm_units']} units each way (Tang et al. 2019), which reads the tokens of "
+                   f"{base}, and which transformers cannot load")
+    front = ["---", "pipeline_tag: text-classification", f"tags: [knowledge-distillation, {bert.kind}]",
              *([f"license: {licence.lower()}"] if licence else []), "---"]
     return "\n\n".join([
         "\n".join(front),
         f"# {best['name']} of {base} on {data}",
         *(" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]),
-        f"This is `{best['name']}` of seed {best['seed']}: {best['layers']:.3g} layers of {base}, taught on "
+        f"This is `{best['name']}` of seed {best['seed']}: {of_base}, taught on "
         f"{len(run.parts.train):,} labelled {kind} of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} "
         "tokens.",
         f"Licences: {'; '.join(f'{name}: {text}' for name, text in licences.items()) or 'those of ' + base}. The model's own "
@@ -42,7 +48,7 @@ def model_card(story, run, best, pad_id, table, folder):
         f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
         markdown(table),
         onnx_section(run, best, pad_id, folder),
-        "With TensorFlow:" if speed else "With transformers, or with TensorFlow:",
+        "With TensorFlow:" if speed or is_bilstm else "With transformers, or with TensorFlow:",
         "```python\n" + "\n".join(code) + "\n```",
     ]) + "\n"
 

@@ -5,6 +5,7 @@ from safetensors import safe_open
 from scipy.special import softmax
 
 from common.bert import build_encoder
+from common.bilstm import build_bilstm
 
 TOLERANCE = 1e-5  # of probabilities, between the trained model and what stands in student/
 
@@ -44,3 +45,8 @@ def hugging_face_answer(folder, bert, token_ids, segment_ids):
     hidden = encoder.model.predict_on_batch([token_ids, segment_ids])[:, 0]
     pooled = np.tanh(hidden @ pooler[0].T + pooler[1])
     return softmax(pooled @ classifier[0].T + classifier[1], axis=-1)
+
+
+def rebuilt_answer(bilstm, token_ids, segment_ids):
+    """Probabilities (texts, classes) float32 of a BiLSTM that was read back. See `hugging_face_answer`."""
+    return softmax(build_bilstm(bilstm).model.predict_on_batch([token_ids, segment_ids]), axis=-1)

@@ -10,13 +10,16 @@ import numpy as np
 
 from common.backend import in_float32, tf
 from common.cost import classifier_flops, graph_flops, wall_clock
+from data import bilstms
 from data.berts import OUTPUT
+from export.bilstm_graph import bilstm_flops, bilstm_graph
 from export.onnx_files import asking
 from export.onnx_graph import text_graph
 from export.onnx_int8 import quantized
 from export.timing import turns
 
 SIZES = (1, 32)  # examples that are asked together
+GRAPHS = {"bert": (text_graph, classifier_flops), bilstms.KIND: (bilstm_graph, bilstm_flops)}  # by the kind of the model
 ONES = 15  # calls of one text for each of 32: what they find in the caches is then mostly what one text leaves there
 
 
@@ -30,8 +33,9 @@ def text_costs(run, berts):
     """
     classes, tokens, costs, makers = len(run.corpus.classes), run.settings.maxlen, {}, {}
     for name, bert in berts.items():
-        costs[name] = {"layers": bert.layers, "flops": classifier_flops(bert, classes, tokens)}
-        graph = text_graph(_as_classifier(bert, classes))
+        make_graph, flops = GRAPHS[bert.kind]
+        costs[name] = {"layers": bert.layers, "flops": flops(bert, classes, tokens)}
+        graph = make_graph(_as_classifier(bert, classes))
         makers |= {(name, "latency_ms"): asking(graph), (name, "int8_latency_ms"): asking(quantized(graph))}
     one, many = [(np.full((size, tokens), run.bert.pad_id + 1, np.int32), np.zeros((size, tokens), np.int32)) for size in SIZES]
     for (name, key), seconds in turns(makers, [one] * ONES + [many], rounds=5).items():

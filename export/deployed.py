@@ -11,11 +11,13 @@ import numpy as np
 
 from common.batches import TokenizedTexts
 from common.bert import build_classifier, classifier_graph
+from common.bilstm import BilstmClassifier, build_bilstm
 from common.evaluation import compare
 from common.report.document import correct_answers
 from common.report.tables import difference_cells
 from data import berts, vocabulary
 from data.students import FLOAT32, INT8
+from export.bilstm_graph import bilstm_graph
 from export.onnx_files import choose_int8, decisions
 from export.onnx_graph import text_graph
 from export.onnx_int8 import quantized
@@ -32,10 +34,12 @@ class TextModel:
 
 
 def text_model(classifier):
-    """The TextModel of a `bert.BertClassifier`."""
+    """The TextModel of a `bert.BertClassifier`, or of a `bilstm.BilstmClassifier`."""
     whole, classes = classifier.bert, classifier.model.output_shape[-1]
-    return TextModel(whole, lambda bert: classifier_graph(
-        classifier if bert is whole else build_classifier(bert, classes, dropout=0.0)))
+    build, onnx_graph = partial(build_classifier, classes=classes, dropout=0.0), text_graph
+    if isinstance(classifier, BilstmClassifier):
+        build, onnx_graph = build_bilstm, bilstm_graph
+    return TextModel(whole, lambda bert: classifier_graph(classifier if bert is whole else build(bert)), onnx_graph)
 
 
 def whole_graph(model):

@@ -58,7 +58,7 @@ def add_node(nodes, operator, *inputs, scope="", **attributes):
     scope: what the name begins with: no name may stand twice in a graph and the graphs within it
     """
     name = f"{scope}{operator}_{len(nodes)}"
-    outputs = [name, f"{name}_places"] if operator == "TopK" else [name]
+    outputs = {"TopK": [name, f"{name}_places"], "LSTM": ["", name]}.get(operator, [name])  # of an LSTM its last states
     domain = "com.microsoft" if operator in FUSED else ""
     nodes.append(helper.make_node(operator, inputs, outputs, name, domain=domain, **attributes))
     return name

@@ -17,7 +17,7 @@ TABLES = [f"bert/embeddings/{name}_embeddings" for name in ("word", "position", 
 
 
 def quantized(model, reduce_range=False):
-    """A graph with embeddings in uint8, a scale a table, and kernels in int8, a scale a column.
+    """A graph with embeddings in uint8, a scale a table, and kernels in int8, those of an LSTM too, a scale a column.
 
     Kernels stay as they are in heads, and in a branch if they see a single vector of each text, those of Gemm. Those of three
     axes, in `onnx_graph.attention_of_cls`, are int8 in the file, and onnxruntime makes floats of them when it loads it. What
@@ -38,7 +38,9 @@ def quantized(model, reduce_range=False):
 def _in_integers(graph, largest):
     """Change an onnx.GraphProto and the graphs within it. largest: absolute value of an int8"""
     arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
-    nodes = [node for name in [*arrays] if arrays[name].ndim == 3 for node in _into_floats(name, arrays)]
+    of_lstms = {name for node in graph.node if node.op_type == "LSTM" for name in node.input}
+    packed = [name for name in arrays if arrays[name].ndim == 3 and name not in of_lstms]
+    nodes = [node for name in packed for node in _into_floats(name, arrays)]
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
@@ -86,6 +88,14 @@ def _of_integers(node, arrays, largest):
             helper.make_node("DynamicQuantizeLinear", [first], [rounded, scale, zero], rounded),
             theirs("QAttention", inputs, node.output, node.name, **_attributes(node)),
         ]
+    if node.op_type == "LSTM":
+        inputs = [*node.input, "", "", ""]  # no states to begin with, no peepholes
+        for name in (second, others[0]):
+            directions = [signed(kernel.T, largest) for kernel in arrays[name]]  # (inputs, 4 units) and (4 units,) of each
+            arrays[name], arrays[f"{name}/scales"] = (np.stack(parts) for parts in zip(*directions, strict=True))
+            arrays[f"{name}/zeros"] = np.zeros(arrays[f"{name}/scales"].shape, np.int8)
+            inputs += [f"{name}/scales", f"{name}/zeros"]
+        return [theirs("DynamicQuantizeLSTM", inputs, node.output, node.name, **_attributes(node))]
     if node.op_type == "MatMul" and second in arrays and arrays[second].ndim == 2 and second not in KEPT:
         scales = f"{node.name}/scales"
         arrays[second], arrays[scales] = signed(arrays[second], largest)

@@ -40,6 +40,8 @@ def report_texts(script, preset, default, runs, records, linear, shapes, pairs, 
 
 
 def size_of(bert, whole):
-    """A name of a model's size: its layers, and its width if that is not the whole BERT's: "3", "3x192"."""
+    """A name of a model's size: its layers, and its width if that is not the whole BERT's: "3", "3x192"; or "bilstm"."""
+    if bert.kind != whole.kind:
+        return bert.kind
     layers, hidden = str(bert.layers), bert.config["hidden_size"]
     return layers if hidden == whole.config["hidden_size"] else f"{layers}x{hidden}"

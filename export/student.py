@@ -18,10 +18,10 @@ from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
 from common.report.document import Section, correct_answers
 from common.report.tables import by_name, student_table
-from data import berts, teachers, vocabulary
+from data import berts, bilstms, teachers, vocabulary
 from data.students import FLOAT32, INT8
 from export.card import model_card
-from export.checks import TOLERANCE, check_equal, check_weights, hugging_face_answer
+from export.checks import TOLERANCE, check_equal, check_weights, hugging_face_answer, rebuilt_answer
 from export.deployed import Deployed, TextModel, deploy, deployment_figures, examples_of, remark_on, speed_of
 from export.onnx_files import convert, on_the_edge, write_onnx
 
@@ -105,7 +105,7 @@ def text_writer(build):
              "accuracy": measured["accuracy"][name], "latency_ms": best[key]}
             for name, key in ((FLOAT32, "latency_ms"), (INT8, "int8_latency_ms")) if name in deployed.graphs
         ]
-        write_text(folder / "README.md", model_card(story, run, best, deployed.bert.pad_id, table(files), folder))
+        write_text(folder / "README.md", model_card(story, run, best, deployed.bert, table(files), folder))
         return Written(files, remark_on(measured, deployed, size), measured)
 
     return write
@@ -121,9 +121,7 @@ def write_files(folder, run, deployed):
     named = dict(zip(("token_ids", "segment_ids", "speed"), inputs, strict=False))
     graph = model.graph(bert)
     expected = answers_as_trained(deployed, inputs, graph)
-    berts.save(folder, bert, run.corpus.classes, **reads(run), **model.config)
-    written = berts.load(str(folder))
-    check_weights(written, {name: bert.weights[name] for name in berts.expected_shapes(bert.config)})
+    written = save_and_load(folder, bert, run.corpus.classes, **reads(run), **model.config)
     write_saved_model(folder, graph)
     answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
     answers = {name: value.numpy() for name, value in answer(**{name: tf.constant(named[name]) for name in named}).items()}
@@ -131,11 +129,27 @@ def write_files(folder, run, deployed):
     alike = ~on_the_edge(answers, expected, *speed) if speed else slice(None)
     check_equal(f"{folder.name}/saved_model", answers["probabilities"][alike], expected["probabilities"][alike])
     if bert.is_classifier:
-        found = hugging_face_answer(folder, written, *examples_of(run, written, tested).inputs(np.arange(len(tested))))
+        answer_of_files = rebuilt_answer if bert.kind == bilstms.KIND else partial(hugging_face_answer, folder)
+        found = answer_of_files(written, *examples_of(run, written, tested).inputs(np.arange(len(tested))))
         check_equal(f"{folder.name}/model.safetensors", found, expected["probabilities"])
     write_onnx(folder, lambda: deployed.graphs[FLOAT32], graph, named)
     if INT8 in deployed.graphs:
         (folder / INT8).write_bytes(deployed.graphs[INT8].SerializeToString())
+
+
+def save_and_load(folder, bert, classes, **config):
+    """Write config, weights and tokenizer of a model to `folder`, and read them back: RuntimeError if the weights differ.
+
+    For the parameters see `data.berts.save`. Returns what was read: a `data.berts.Bert`, without a BERT's classifier.
+    """
+    if bert.kind == bilstms.KIND:
+        bilstms.save(folder, bert, classes, **config)
+        written, names = bilstms.load(folder), bert.weights
+    else:
+        berts.save(folder, bert, classes, **config)
+        written, names = berts.load(str(folder)), berts.expected_shapes(bert.config)
+    check_weights(written, {name: bert.weights[name] for name in names})
+    return written
 
 
 def answers_as_trained(deployed, inputs, graph):

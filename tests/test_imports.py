@@ -19,9 +19,9 @@ ORDER = (
     "common.early_exit", "common.runs",
     "common.report", "common.report.tables", "common.report.plots", "common.report.document", "common.report.exits",
     "common.report.temperatures",
-    "export", "export.timing", "export.checks", "export.onnx_graph", "export.onnx_int8", "export.exit_graph",
-    "export.onnx_files", "export.costs", "export.deployed", "export.exits", "export.card", "export.student", "export.reporting",
-    "export.predict",
+    "export", "export.timing", "export.checks", "export.onnx_graph", "export.bilstm_graph", "export.onnx_int8",
+    "export.exit_graph", "export.onnx_files", "export.costs", "export.deployed", "export.exits", "export.card",
+    "export.student", "export.reporting", "export.predict",
     "common.predict",  # a command alone, which nothing imports
 )
 OURS = ("common", "data", "export", "results", "tests")

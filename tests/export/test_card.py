@@ -33,7 +33,7 @@ def carded(request, taken, tmp_path_factory):
     table = student_table(None, best, [])
 
     def write_card():
-        text = card.model_card("One.\n\nTwo.", run, best, taken.bert.pad_id, table, folder)
+        text = card.model_card("One.\n\nTwo.", run, best, taken.bert, table, folder)
         (folder / "README.md").write_text(text, encoding="utf-8")
 
     return folder, run, write_card
