@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.special import log_softmax, rel_entr
+from scipy.special import log_softmax, rel_entr, softmax
 
 from common.backend import keras, set_seed, tf
 from common.distillation import (
@@ -15,6 +15,7 @@ from common.distillation import (
     distillation_metrics,
     distillation_targets,
     hard_loss,
+    logit_loss,
     noise_labels,
     soft_loss,
     soften,
@@ -164,6 +165,31 @@ def test_an_unlabelled_text_has_the_soft_loss_alone():
     np.testing.assert_array_equal(distillation_loss(2.0, 0.0, 1.0)(labelled, logits), soft_alone)
     assert (distillation_loss(2.0, 1.0, 1.0)(labelled, logits) > soft_alone).numpy().all()
     np.testing.assert_array_equal(hard_loss(np.array([UNLABELLED, 1]), logits)[0], 0)
+
+
+@pytest.mark.parametrize(("hard_weight", "soft_weight"), [(1.0, 1.0), (0.3, 0.7), (0.0, 1.0), (2.0, 0.0)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logit_loss_is_that_of_tang_and_others(batch, hard_weight, soft_weight, dtype):
+    """hard_weight · CE + soft_weight · ||z_teacher - z||² of each example; without a label the second part alone."""
+    _, labels, teacher = batch
+    logits = tf.cast(np.random.default_rng(5).normal(0, 4, (BATCH, 5)), dtype)
+    z = logits.numpy().astype(float)
+    entropy = np.where(labels == UNLABELLED, 0, -log_softmax(z, axis=-1)[np.arange(BATCH), labels])
+    expected = hard_weight * entropy + soft_weight * np.linalg.norm(teacher - z, axis=-1) ** 2
+    targets = tf.constant(distillation_targets(labels, teacher))
+    found = logit_loss(hard_weight, soft_weight)(targets, logits)
+    assert found.shape == (BATCH,) and found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_logit_loss_does_not_fade_with_confidence():
+    """Of z it is softmax(z) - y + 2 (z - z_teacher); that of the cross-entropy alone nearly vanishes."""
+    z, teacher = tf.constant([[20.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), np.array([[12.0, 3.0, -1.0], [1.0, 2.0, 3.0]], np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        loss = logit_loss(1.0, 1.0)(distillation_targets(np.array([0, UNLABELLED]), teacher), z)
+    entropy = [softmax(z.numpy()[0]) - [1, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(tape.gradient(loss, z), 2 * (z.numpy() - teacher) + entropy, atol=1e-5)
 
 
 def classifier():
