@@ -86,7 +86,8 @@ def as_logits(path, logits, texts, indices):
     For the parameters see `check_complete`.
     """
     chosen = logits[indices].astype(np.float64)
-    chosen -= chosen.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinity less infinity is none of the numbers below
+        chosen -= chosen.mean(axis=-1, keepdims=True)
     if len(wrong := np.flatnonzero(~(np.abs(chosen) < LARGEST_LOGIT).all(axis=-1))):
         raise InputError(f"{path}: a probability is 0, or nearly, for {in_one_line(texts[indices[wrong[0]]])!r}, so its logits "
                          "cannot be learned; --bilstm-loss kl learns probabilities")

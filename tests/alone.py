@@ -9,9 +9,10 @@ import numpy as np
 from scipy.special import softmax
 
 from common.backend import tf
-from data import berts, texts
+from data import berts, bilstms, texts
 from export.checks import hugging_face_answer
 from tests import tiny
+from tests.numpy_lstm import numpy_bilstm
 
 _ASK = """
 import sys, numpy as np, tensorflow as tf
@@ -73,13 +74,21 @@ def name_of_student(run):
 
 
 def check_student(run, layers):
-    """The student of a run's folder is the model that was tested: its SavedModel, and its files by Hugging Face's formula."""
+    """The student of a run's folder is the model that was tested: its SavedModel, and its files by Hugging Face's formula, or
+    those of a BiLSTM by numpy's.
+    """
     expected = softmax(np.load(run / "seed-0" / name_of_student(run) / "test_logits.npy")[:20], axis=-1)
-    corpus, bert = texts.load(str(run.parent / "data")), berts.load(str(run / "student"))
+    corpus, folder = texts.load(str(run.parent / "data")), run / "student"
+    is_bilstm = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == bilstms.KIND
+    bert = bilstms.load(folder) if is_bilstm else berts.load(str(folder))
     examples = tiny.tokenized([corpus.texts[index] for index in corpus.test[:20]], bert)
     token_ids, segment_ids = examples.inputs(np.arange(20))
-    answer = tf.saved_model.load(str(run / "student" / "saved_model")).signatures["serving_default"]
+    answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
     given_away = answer(token_ids=tf.constant(token_ids), segment_ids=tf.constant(segment_ids))["probabilities"]
-    for found in (given_away, hugging_face_answer(run / "student", bert, token_ids, segment_ids)):
+    if is_bilstm:
+        of_files = softmax(numpy_bilstm(bert.weights, token_ids, bert.pad_id), axis=-1)
+    else:
+        of_files = hugging_face_answer(folder, bert, token_ids, segment_ids)
+    for found in (given_away, of_files):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert bert.layers == layers  # as --bert takes it

@@ -326,6 +326,8 @@ def test_smoke_results(finished):
         assert model["epochs"] == (10 if script.EXPERIMENTS[name].further else 6)
     assert models["teacher"]["flops"] > 1.9 * models["alone"]["flops"]
     assert models["teacher"]["parameters"] > models["alone"]["parameters"]
+    for key in ("flops", "latency_ms", "parameters"):
+        assert models["bilstm-alone"][key] == models["bilstm-distilled"][key] != models["alone"][key]
     assert models["noise"]["soft_label_accuracy"] == 1.0 and 0.5 < models["distilled"]["soft_label_accuracy"] <= 1
     logits = np.load(folder / "seed-0" / "distilled" / "test_logits.npy")
     alone = np.load(folder / "seed-0" / "alone" / "test_logits.npy")
@@ -405,10 +407,12 @@ def test_smoke_the_student_is_the_model_that_was_tested(finished):
 def test_smoke_the_student_comes_with_a_card_and_a_table(finished):
     _, folder, done = finished
     card = (folder / "student" / "README.md").read_text(encoding="utf-8")
-    models = json.loads((folder / "results.json").read_text())["models"]
-    best = max((m for m in models if m["layers"] == 1), key=lambda m: m["validation_accuracy"])
+    results = json.loads((folder / "results.json").read_text())
+    best = next(model for model in results["models"] if model["name"] == results["student"]["name"])
+    highest = max(model["validation_accuracy"] for model in results["models"] if model["layers"] == 1)
+    assert best["validation_accuracy"] > highest - 0.1  # the plainest of those within the noise
     size = (folder / "student" / "model.onnx").stat().st_size / 1e6
-    accuracy = json.loads((folder / "results.json").read_text())["student"]["accuracy"]["model.onnx"]
+    accuracy = results["student"]["accuracy"]["model.onnx"]
     rows = f"| student: {best['name']} | {100 * best['accuracy']:.2f} |", f"| model.onnx | {100 * accuracy:.2f} | {size:.3g} |"
     for row in rows:
         assert row in card and row in (folder / "report.md").read_text(encoding="utf-8")

@@ -163,6 +163,18 @@ def test_the_teachers_of_all_seeds_are_an_ensemble(tmp_path, monkeypatch):
             assert len(file["keys"]) == len(learned)
 
 
+def test_soft_labels_that_have_no_logits_are_refused_before_training(tmp_path, bert_folder, data_folder):
+    path, corpus = tmp_path / "answers.jsonl", texts.load(str(data_folder))
+    lines = [json.dumps({"text": text, "probabilities": [0, 0, 0, 1]}) for text in corpus.texts]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    sane = ["--bert", bert_folder, "--data", data_folder, *SANE, "--soft-labels", path, "--no-linear"]
+    words = ["--experiments", "bilstm-distilled", "alone"]
+    done = start(knowledge_distillation_bert, *sane, *words, "--output", tmp_path / "run")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{path}: a probability is 0, or nearly, for " in done.stderr and "--bilstm-loss kl" in done.stderr
+    assert not (tmp_path / "run" / "seed-0").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

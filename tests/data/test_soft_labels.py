@@ -35,6 +35,21 @@ def test_answers_are_found_by_text_in_the_order_of_the_classes(tmp_path):
     np.testing.assert_array_equal(found[[0, 2]], [[-4, 0], [-4, 0]])  # the text stands there twice
 
 
+def test_logits_of_what_is_nearly_certain(tmp_path):
+    """A mean of 0, whatever the file says; of a probability of 0 there are none, nor of what no float32 can be squared to."""
+    indices = np.array([3, 0])
+    found = load(tmp_path, {"text": "a", "probabilities": [0.001, 0.999]}, {"text": "未标注", "logits": [3, 7]})
+    logits = soft_labels.as_logits("answers.jsonl", found, CORPUS.texts, indices)
+    expected = np.log(0.999 / 0.001) / 2
+    np.testing.assert_allclose(logits, [[-2, 2], [-expected, expected]], rtol=1e-5)
+    assert logits.dtype == np.float32
+    for row in ({"probabilities": [0, 1]}, {"logits": [0, 1e30]}):
+        found = load(tmp_path, {"text": "a"} | row, {"text": "未标注", "logits": [3, 7]})
+        with pytest.raises(InputError, match="^answers.jsonl: a probability is 0, or nearly, for 'a', so .*--bilstm-loss kl"):
+            soft_labels.as_logits("answers.jsonl", found, CORPUS.texts, indices)
+        assert len(soft_labels.as_logits("answers.jsonl", found, CORPUS.texts, indices[:1])) == 1
+
+
 def test_pairs_of_texts(tmp_path):
     corpus = SimpleNamespace(texts=[("a", "b"), ("b", "a")], classes=["no", "yes"])
     rows = {"sentence1": "b", "sentence2": " a", "logits": [3, 6]}, {"text": "a", "text_pair": "b", "logits": [1, 2]}
