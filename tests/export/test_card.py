@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from common.report.tables import student_table
+from data import bilstms
 from data.parts import Parts
 from export import card, onnx_graph, onnx_int8
 from tests import tiny
@@ -55,6 +56,19 @@ def test_the_lines_of_the_card_answer_as_the_trained_model(taken, carded, tmp_pa
             assert 1e-5 < error < 0.05 if int8 else error < 1e-5
             for text, p, line in zip(asked, found, printed, strict=True):
                 assert line == f"{p.max():.1%} {CLASSES[p.argmax()]}: {text}"
+
+
+def test_the_card_of_a_bilstm_claims_no_library(taken, carded):
+    """Nor that it is layers of the BERT."""
+    folder, run, _ = carded
+    bilstm = bilstms.draw(taken.bert, 4, units=6, dense=7, embeddings="bert", seed=0)
+    best = {"name": "bilstm-distilled", "seed": 0, "layers": 1}
+    text = card.model_card("One.\n\nTwo.", run, best, bilstm, [["model"]], folder)
+    assert "a BiLSTM of 6 units each way (Tang et al. 2019)" in text and "which transformers cannot load" in text
+    assert "transformers.pipeline" not in text and "layers of" not in text and "With TensorFlow:" in text
+    assert "tags: [knowledge-distillation, bilstm]" in text
+    of_bert = card.model_card("One.\n\nTwo.", run, best | {"layers": 2}, taken.bert, [["model"]], folder)
+    assert "transformers.pipeline" in of_bert and "2 layers of" in of_bert
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
