@@ -237,11 +237,6 @@ def logits_to_learn(run, indices):
     return next(teacher_logits(run, build, indices))
 
 
-def texts_to_learn(run, name):
-    """Which texts an experiment that distils learns from: (texts,) int, the labelled ones first."""
-    return np.concatenate([run.parts.train, *(getattr(run.parts, further) for further in EXPERIMENTS[name].further)])
-
-
 def train(run, name):
     """Run one experiment, or read what an earlier start left of it. Returns its record."""
     if record := run.record(name):
@@ -268,7 +263,7 @@ def by_logits(settings, name):
 def distil(run, name, epochs, learning_rate):
     """Train a model on hard and soft labels together, or on its teacher's layers too. Returns the record of the stage."""
     settings, experiment, parts = run.settings, EXPERIMENTS[name], run.parts
-    indices = texts_to_learn(run, name)
+    indices = np.concatenate([parts.train, *(getattr(parts, further) for further in experiment.further)])
     labels = np.where(np.isin(indices, parts.train), run.corpus.labels[indices], UNLABELLED)
     steps = run.steps(indices)
     if len(indices) > len(parts.train):

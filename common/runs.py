@@ -116,7 +116,7 @@ def open_text_runs(
 
     def check(parts):
         for path, logits in zip(answered, answers, strict=True):
-            soft_labels.check_complete(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
+            check_answers(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
         if unlabelled is not None and unlabelled_needed and not len(parts.unlabelled):
             raise InputError(
                 f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "

@@ -81,10 +81,11 @@ def as_logits(path, logits, texts, indices):
     """Logits (texts, classes) float32 of some texts, to be learned as they are rather than as distributions.
 
     What `load` gives are logits but for a constant of each text, which no distribution shows; here their mean is 0. InputError
-    if they are not finite: of a probability of 0 there is no logit.
+    if one is missing, or is not finite: of a probability of 0 there is no logit.
 
     For the parameters see `check_complete`.
     """
+    check_complete(path, logits, texts, indices)
     chosen = logits[indices].astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinity less infinity is none of the numbers below
         chosen -= chosen.mean(axis=-1, keepdims=True)

@@ -48,6 +48,8 @@ def test_logits_of_what_is_nearly_certain(tmp_path):
         with pytest.raises(InputError, match="^answers.jsonl: a probability is 0, or nearly, for 'a', so .*--bilstm-loss kl"):
             soft_labels.as_logits("answers.jsonl", found, CORPUS.texts, indices)
         assert len(soft_labels.as_logits("answers.jsonl", found, CORPUS.texts, indices[:1])) == 1
+    with pytest.raises(InputError, match="^answers.jsonl: no soft labels for 1 of the 1 texts to learn from, among them 'b'"):
+        soft_labels.as_logits("answers.jsonl", found, CORPUS.texts, np.array([1]))
 
 
 def test_pairs_of_texts(tmp_path):
