@@ -146,8 +146,9 @@ def save(folder, bert, classes, **config):
         detour = POOLER_SCALE * np.eye(hidden, dtype=np.float32), np.zeros(hidden, np.float32)
         weights = weights | dict(zip(POOLER, detour, strict=True)) | {OUTPUT[0]: weights[OUTPUT[0]] / POOLER_SCALE}
     tensors = {hugging_face_name(name): value.T if name.endswith("/kernel") else value for name, value in weights.items()}
-    architectures = ["BertForSequenceClassification" if bert.is_classifier else "BertModel"]
-    save_files(folder, bert, tensors, classes, model_type="bert", architectures=architectures, **config)
+    theirs = {"model_type": "bert", "architectures": ["BertForSequenceClassification" if bert.is_classifier else "BertModel"],
+              "problem_type": "single_label_classification", "dtype": "float32", "torch_dtype": "float32"}
+    save_files(folder, bert, tensors, classes, **theirs, **config)
 
 
 def save_files(folder, bert, tensors, classes, **config):
@@ -161,10 +162,9 @@ def save_files(folder, bert, tensors, classes, **config):
     """
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     write_atomic(folder / "model.safetensors", lambda file: file.write(save_tensors(tensors, {"format": "pt"})))
-    theirs = {name: value for name, value in bert.config.items() if name not in OURS}
-    write_json(folder / "config.json", theirs | {
-        "problem_type": "single_label_classification", "pad_token_id": bert.pad_id,
-        "dtype": "float32", "torch_dtype": "float32",
+    own = {name: value for name, value in bert.config.items() if name not in OURS}
+    write_json(folder / "config.json", own | {
+        "pad_token_id": bert.pad_id,
         "id2label": {str(i): name for i, name in enumerate(classes)}, "label2id": {name: i for i, name in enumerate(classes)},
     } | config)
     _write_tokenizer(folder, bert, config.get("maxlen"))
