@@ -26,23 +26,32 @@ from common import InputError, command
 from common.backend import tf
 from common.batches import TokenizedTexts
 from common.bert import build_classifier
+from common.bilstm import build_bilstm
 from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, Temperature, at_least
 from common.devices import exit_unless_chief, fresh_session
-from common.distillation import distillation_loss, distillation_metrics, distillation_targets, noise_labels, soften
-from common.layer_distillation import beside_layers, layer_loss, with_layer_loss
+from common.distillation import (
+    distillation_loss,
+    distillation_metrics,
+    distillation_targets,
+    logit_loss,
+    noise_labels,
+    soften,
+)
+from common.layer_distillation import beside_layers, check_layers, layer_loss, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_records
-from common.report.document import show_stages
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
-from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
+from common.starting import build_student, check_names, check_start, is_fine_tuned, part_of, remarks
+from common.training import adam, fine_tune, measure_given, train_stage, trained
+from data import bilstms
 from data.augmentation import with_augmented
-from data.berts import keep_layers, layers_to_keep, without_classifier
+from data.berts import layers_to_keep
 from data.grounds import on_grounds
-from data.narrowing import narrow, width_of
 from data.parts import UNLABELLED
-from data.successors import PREFIX, best_stage, check_successors, folder_of
+from data.soft_labels import as_logits, check_complete
 from data.texts import in_one_line
 from export.reporting import report_texts
+from report.document import show_stages
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -88,6 +97,13 @@ class Settings:
     hidden_weight: NonNegative = 1.0  # of it, in the embeddings too
     attention_weight: NonNegative = 1.0  # of the attention scores' mean squared error
 
+    # The BiLSTM of Tang et al.
+    bilstm_units: PositiveInt = 150  # of the LSTM, in each direction
+    bilstm_dense: PositiveInt = 200  # of the ReLU layer above it
+    bilstm_embeddings: Literal["bert", "random"] = "bert"  # what its word embeddings start from: those of --bert, or chance
+    bilstm_loss: Literal["mse", "kl"] = "mse"  # squared distance to the teacher's logits, as in the paper, or T² · KL
+    bilstm_learning_rate: LearningRate = 1e-3  # of Adam
+
     # Training
     batch_size: PositiveInt = 32  # texts a step
     patience: Count = 5  # epochs without a gain on the validation part that end a stage; 0: all epochs
@@ -121,13 +137,9 @@ PRESETS = {
     ),
     **on_grounds(Settings()),
 }
-STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned teacher)
-    "first": (False, False), "spread": (True, False), "teacher-first": (False, True), "teacher-spread": (True, True),
-}
-SUCCESSOR = (False, False)  # the same of a student that starts as the successor in the folder of a run of Theseus
 
-
-DEEP, SHALLOW = "the whole BERT", "its first layers"  # and LINEAR
+DEEP, SHALLOW, BILSTM = "the whole BERT", "some of its layers", "a BiLSTM"  # what a row trains; or LINEAR
+RATES = {DEEP: "teacher_learning_rate", SHALLOW: "student_learning_rate", BILSTM: "bilstm_learning_rate"}
 CHECKS = 10  # how often a model that learns from texts without labels is measured on validation
 
 
@@ -138,6 +150,7 @@ class Experiment:
     model: str
     soft_labels: str | None = None  # of another experiment's model, several teachers, noise, or None: hard labels alone
     further: tuple[str, ...] = ()  # texts beside the labelled ones: "unlabelled", "augmented"
+    optional: bool = False  # whether it does without these where there are none
     layers: bool = False  # whether it learns its teacher's hidden states and attention, too
 
 
@@ -150,22 +163,22 @@ EXPERIMENTS = {
     "distilled-layers": Experiment(SHALLOW, "teacher", further=("unlabelled",), layers=True),
     "distilled-augmented": Experiment(SHALLOW, "teacher", further=("augmented",)),
     "linear-distilled": Experiment(LINEAR, "teacher", further=("unlabelled",)),
+    "bilstm-alone": Experiment(BILSTM),
+    "bilstm-distilled": Experiment(BILSTM, "teacher", further=("unlabelled",), optional=True),
     "alone-self-distilled": Experiment(SHALLOW, "alone"),
     "teacher-self-distilled": Experiment(DEEP, "teacher"),
     "noise": Experiment(SHALLOW, "noise"),
-    "bilstm-alone": Experiment(BILSTM),
-    "bilstm-distilled": Experiment(BILSTM, "teacher", further=("unlabelled",), optional=True),
 }
-STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model not in (DEEP, LINEAR)]
+STUDENTS = [name for model in (BILSTM, SHALLOW) for name in EXPERIMENTS if EXPERIMENTS[name].model == model]  # plainest first
 COMPARISONS = (
     *((name, LINEAR) for name in DEFAULT),
     ("distilled", "alone"), ("distilled-ensemble", "alone"), ("distilled-ensemble", "distilled"),
     ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
     ("distilled-augmented", "alone"), ("distilled-augmented", "distilled"), ("distilled-unlabelled", "distilled-augmented"),
+    ("distilled-layers", "alone"), ("distilled-layers", "distilled"), ("distilled-layers", "distilled-unlabelled"),
     ("linear-distilled", LINEAR), ("linear-distilled", "alone"), ("distilled-unlabelled", "linear-distilled"),
-    ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
     ("bilstm-distilled", "bilstm-alone"), ("bilstm-distilled", "alone"), ("bilstm-distilled", LINEAR),
-    ("bilstm-alone", "alone"),
+    ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
 )
 
 
@@ -173,68 +186,24 @@ COMPARISONS = (
 
 
 def shape_of(run, name):
-    """What has the shape of an experiment's model: the run's BERT, those of its layers a student starts from, or a BiLSTM."""
-    if EXPERIMENTS[name].model == DEEP:
-        return run.bert
-    if EXPERIMENTS[name].model == BILSTM:
-        return bilstm_of(run)
-    return shallow(run.settings, run.bert)
-
-
-def shallow(settings, bert):
-    """The layers of `bert` that a student starts from, as wide as it is to be."""
-    spread, _ = STARTS.get(settings.student_init, SUCCESSOR)
-    layers = keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
-    if not settings.student_hidden:
-        return layers
-    return narrow(layers, *width_of(layers, settings.student_hidden, settings.student_heads), settings.narrowing)
-
-
-def bilstm_of(run):
-    """The BiLSTM of a run, not trained yet."""
+    """What an experiment's model looks like before it has learnt anything: a `data.berts.Bert`, also of a BiLSTM."""
     settings = run.settings
-    shape = settings.bilstm_units, settings.bilstm_dense
-    return bilstms.draw(run.bert, len(run.corpus.classes), *shape, settings.bilstm_embeddings, run.seed)
+    if EXPERIMENTS[name].model == BILSTM:
+        units = settings.bilstm_units, settings.bilstm_dense
+        return bilstms.draw(run.bert, len(run.corpus.classes), *units, settings.bilstm_embeddings, run.seed)
+    return run.bert if EXPERIMENTS[name].model == DEEP else part_of(settings, run.bert)
 
 
 def build(run, name):
     """The BertClassifier, or the BilstmClassifier, of an experiment, not trained yet."""
     if EXPERIMENTS[name].model == BILSTM:
-        return build_bilstm(bilstm_of(run))
-    settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
+        return build_bilstm(shape_of(run, name))
     if EXPERIMENTS[name].model == DEEP:
-        return build_classifier(bert, classes, settings.teacher_dropout)
-    if folder := folder_of(settings.student_init):  # its classifier is the one it was trained with
-        successor = build_classifier(shallow(settings, bert), classes, settings.student_dropout)
-        load_stage(replace(run, folder=folder), best_stage(folder, run.seed), successor.model)
-        return successor
-    _, fine_tuned = STARTS[settings.student_init]
-    start = trained(run, "teacher", build).bert if fine_tuned else bert
-    if not bert.is_classifier:  # a teacher that is given hands its classifier on, one that is trained here does not
-        start = without_classifier(start)
-    return build_classifier(shallow(settings, start), classes, settings.student_dropout)
+        return build_classifier(run.bert, len(run.corpus.classes), run.settings.teacher_dropout)
+    return build_student(run, partial(trained, run, "teacher", build))
 
 
-# Training: the loss is `distillation.distillation_loss`, of the BiLSTM `distillation.logit_loss` ----------------------------
-
-
-def soft_labels_of(run, name, indices):
-    """Soft labels (texts, classes) at temperature T, from noise, several teachers, or the model of a finished experiment."""
-    temperature = run.settings.temperature
-    if name == "noise":
-        return noise_labels(run.corpus.labels[indices], len(run.corpus.classes), temperature, run.seed)
-    if name == "ensemble":  # the mean of the teachers' soft labels (Hinton et al., section 1)
-        return np.mean([soften(logits, temperature) for logits in teacher_logits(run, build, indices)], axis=0)
-    if name == "teacher":
-        return soften(next(teacher_logits(run, build, indices)), temperature)
-    return soften(stage_logits(run, name, trained(run, name, build).model, indices), temperature)
-
-
-def logits_to_learn(run, indices):
-    """What `distillation.logit_loss` holds a BiLSTM against: the teacher's logits (texts, classes) float32."""
-    if run.answers:
-        return as_logits(run.settings.soft_labels[0], run.answers[0], run.corpus.texts, indices)
-    return next(teacher_logits(run, build, indices))
+# Training: the losses are those of `common.distillation` -----------------------------------------------------------------
 
 
 def train(run, name):
@@ -242,44 +211,38 @@ def train(run, name):
     if record := run.record(name):
         return record
     settings, experiment = run.settings, EXPERIMENTS[name]
-    epochs, rate = {
-        DEEP: (settings.teacher_epochs, settings.teacher_learning_rate),
-        SHALLOW: (settings.student_epochs, settings.student_learning_rate),
-        BILSTM: (settings.student_epochs, settings.bilstm_learning_rate),
-    }[experiment.model]
     if experiment.soft_labels:
-        return distil(run, name, epochs, rate)
+        return distil(run, name)
     with fresh_session(run.seed):
         if name == "teacher" and settings.teacher:
             return measure_given(run, name, build(run, name).model)
-        return fine_tune(run, name, build(run, name).model, epochs, rate)
+        epochs = settings.teacher_epochs if experiment.model == DEEP else settings.student_epochs
+        return fine_tune(run, name, build(run, name).model, epochs, getattr(settings, RATES[experiment.model]))
 
 
-def by_logits(settings, name):
-    """Whether an experiment learns the teacher's logits rather than its soft labels."""
-    return EXPERIMENTS[name].model == BILSTM and EXPERIMENTS[name].soft_labels and settings.bilstm_loss == "mse"
-
-
-def distil(run, name, epochs, learning_rate):
-    """Train a model on hard and soft labels together, or on its teacher's layers too. Returns the record of the stage."""
+def distil(run, name):
+    """Train a model on hard and soft labels together, and on its teacher's layers if it is to. Returns the stage's record."""
     settings, experiment, parts = run.settings, EXPERIMENTS[name], run.parts
     indices = np.concatenate([parts.train, *(getattr(parts, further) for further in experiment.further)])
     labels = np.where(np.isin(indices, parts.train), run.corpus.labels[indices], UNLABELLED)
-    steps = run.steps(indices)
-    if len(indices) > len(parts.train):
-        epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
-    soft_labels = soft_labels_of(run, experiment.soft_labels, indices)
-    accuracy = {"soft_label_accuracy": float((soft_labels.argmax(-1) == labels)[labels != UNLABELLED].mean())}
+    by_logits = learns_logits(settings, name)
+    answers = logits_of(run, indices) if by_logits else soft_labels_of(run, experiment.soft_labels, indices)
+    accuracy = {"soft_label_accuracy": float((answers.argmax(-1) == labels)[labels != UNLABELLED].mean())}
     if experiment.model == LINEAR:  # learns classes: where there is no label, the teacher's most probable one
-        return fit_linear(run, name, indices, np.where(labels == UNLABELLED, soft_labels.argmax(-1), labels), **accuracy)
+        return fit_linear(run, name, indices, np.where(labels == UNLABELLED, answers.argmax(-1), labels), **accuracy)
+    epochs, steps = settings.teacher_epochs if experiment.model == DEEP else settings.student_epochs, run.steps(indices)
+    if len(indices) > len(parts.train):  # however many they are
+        epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
+    weights = settings.hard_weight, settings.soft_weight
+    loss = logit_loss(*weights) if by_logits else distillation_loss(settings.temperature, *weights)
+    metrics = [] if by_logits else distillation_metrics(settings.temperature)
     with fresh_session(run.seed):
         student = build(run, name)
-        loss = distillation_loss(settings.temperature, settings.hard_weight, settings.soft_weight)
-        metrics, optimizer = distillation_metrics(settings.temperature), adam(learning_rate, steps * epochs, settings.schedule)
-        rest = (optimizer, indices, distillation_targets(labels, soft_labels), epochs, steps)
+        optimizer = adam(getattr(settings, RATES[experiment.model]), epochs * steps, settings.schedule)
+        stage = (optimizer, indices, distillation_targets(labels, answers), epochs, steps)
         if experiment.layers:
-            return learn_layers(run, name, student, loss, metrics, *rest, **accuracy)
-        return train_stage(run, name, student.model, loss, *rest, metrics=metrics, **accuracy)
+            return learn_layers(run, name, student, loss, metrics, *stage, **accuracy)
+        return train_stage(run, name, student.model, loss, *stage, metrics=metrics, **accuracy)
 
 
 def learn_layers(run, name, student, loss, metrics, optimizer, indices, targets, epochs, steps, **metadata):
@@ -307,31 +270,55 @@ def learn_layers(run, name, student, loss, metrics, optimizer, indices, targets,
     )
 
 
+def soft_labels_of(run, name, indices):
+    """Soft labels (texts, classes) at temperature T, from noise, several teachers, or the model of a finished experiment."""
+    temperature = run.settings.temperature
+    if name == "noise":
+        return noise_labels(run.corpus.labels[indices], len(run.corpus.classes), temperature, run.seed)
+    if name == "ensemble":  # the mean of the teachers' soft labels (Hinton et al., section 1)
+        return np.mean([soften(logits, temperature) for logits in teacher_logits(run, build, indices)], axis=0)
+    if name == "teacher":
+        return soften(next(teacher_logits(run, build, indices)), temperature)
+    return soften(stage_logits(run, name, trained(run, name, build).model, indices), temperature)
+
+
+def learns_logits(settings, name):
+    """Whether an experiment learns the teacher's logits rather than its soft labels."""
+    return EXPERIMENTS[name].model == BILSTM and EXPERIMENTS[name].soft_labels and settings.bilstm_loss == "mse"
+
+
+def logits_of(run, indices):
+    """The teacher's logits (texts, classes) float32, as `distillation.logit_loss` takes them."""
+    if run.answers:
+        return as_logits(run.settings.soft_labels[0], run.answers[0], run.corpus.texts, indices)
+    return next(teacher_logits(run, build, indices))
+
+
 # What came out ---------------------------------------------------------------------------------------------------------
 
 
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
-    further = {texts for name in wanted for texts in EXPERIMENTS[name].further}
-    unlabelled = settings.unlabelled_examples if "unlabelled" in further else None
+    further = [EXPERIMENTS[name] for name in wanted if "unlabelled" in EXPERIMENTS[name].further]
+    compared = [name for name in wanted if EXPERIMENTS[name].layers and settings.attention_weight]
     runs = open_text_runs(
-        SCRIPT, preset, settings, unlabelled, depths=("student_layers", "layer_mapping"),
-        further_inputs=partial(check_start, settings),
+        SCRIPT, preset, settings, settings.unlabelled_examples if further else None, not all(each.optional for each in further),
+        depths=("student_layers", "layer_mapping"), further_inputs=partial(check_start, settings, next(iter(compared), None)),
+        check_answers=as_logits if any(learns_logits(settings, name) for name in wanted) else check_complete,
     )
-    if "augmented" in further:
+    if any("augmented" in EXPERIMENTS[name].further for name in wanted):
         runs = [augmented(run) for run in runs]
-    for run in runs:
-        if folder := folder_of(settings.student_init):
-            print(f"seed {run.seed}: students start as {best_stage(folder, run.seed)} of {folder}")
+    for remark in remarks(runs):
+        print(remark)
     linear = show_stages(linear_records(runs))
     for run in runs if settings.ensemble else ():
         train(run, "teacher")  # all of them, before the first student learns from all
     records = show_stages(train(run, name) for run in runs for name in wanted)
     exit_unless_chief()
     linear += [record for record in records if EXPERIMENTS[record["name"]].model == LINEAR]
-    records = [record for record in records if EXPERIMENTS[record["name"]].model != LINEAR]
-    shapes = {name: shape_of(runs[0], name) for name in EXPERIMENTS if EXPERIMENTS[name].model != LINEAR}
+    records = [record for record in records if record not in linear]
+    shapes = {record["name"]: shape_of(runs[0], record["name"]) for record in records}
     report_texts(
         SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "teacher", STUDENTS, build, __doc__,
     )
@@ -343,19 +330,6 @@ def augmented(run):
     print(f"seed {run.seed}: {corpus.notes[-1]}, such as {in_one_line(made[0])!r}")
     examples = run.examples.joined(TokenizedTexts.of(made, run.bert, run.settings.maxlen))
     return replace(run, corpus=corpus, parts=parts, examples=examples)
-
-
-def check_start(settings, bert, inputs):
-    """Refuse students that cannot be made of the run's BERT. Returns what they start from beside it: {what: fingerprint}."""
-    if settings.student_hidden:
-        _, heads = width_of(bert, settings.student_hidden, settings.student_heads)
-        layers = [name for name in settings.experiments if EXPERIMENTS[name].layers]
-        if layers and settings.attention_weight and heads != bert.config["num_attention_heads"]:
-            raise InputError(f"--experiments {layers[0]}: the student has {heads} heads, {bert.source} "
-                             f"{bert.config['num_attention_heads']}, so attention cannot be compared; give --student-heads "
-                             f"{bert.config['num_attention_heads']} or --attention-weight 0")
-    folder = folder_of(settings.student_init)
-    return check_successors(folder, settings, inputs) if folder else {}
 
 
 def check(settings):
@@ -370,32 +344,12 @@ def check(settings):
             raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")
         if EXPERIMENTS[name].layers:
             check_layers(settings, name)
-    folder = folder_of(settings.student_init)
-    if folder is None and settings.student_init not in STARTS:
-        raise InputError(f"--student-init {settings.student_init}: expected {', '.join(STARTS)} or {PREFIX}RUN")
-    if folder and settings.student_hidden:
-        raise InputError(f"--student-hidden {settings.student_hidden}: a successor of Theseus is as wide as its predecessor")
-    if settings.student_heads and not settings.student_hidden:
-        raise InputError(f"--student-heads {settings.student_heads} needs --student-hidden, the width that they share")
+    check_names(settings)
     deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].model == DEEP]
-    several = check_teachers(settings, deep, from_teacher=STARTS.get(settings.student_init, SUCCESSOR)[1])
+    several = check_teachers(settings, deep, is_fine_tuned(settings))
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
     return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]
-
-
-def check_layers(settings, name):
-    """Refuse settings with which the experiment `name`, which learns layers, would learn none or no labels."""
-    if settings.soft_labels:
-        raise InputError(f"--experiments {name}: with --soft-labels there is no teacher whose layers could be learnt")
-    if settings.layers_until == 0 or settings.hidden_weight == settings.attention_weight == 0:
-        raise InputError(f"--experiments {name}: no layer would be learnt; raise --layers-until, --hidden-weight or "
-                         "--attention-weight above 0")
-    if settings.labels_from == 1:
-        raise InputError("--labels-from 1: no label would be learnt; give less, such as 0.5")
-    if settings.layer_mapping and len(settings.layer_mapping) != settings.student_layers:
-        raise InputError(f"--layer-mapping{''.join(f' {g}' for g in settings.layer_mapping)}: the student has "
-                         f"{settings.student_layers} layers, and each needs a layer of the teacher")
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, 
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss
 from common.linear import LINEAR, linear_records
-from common.report.document import show_stages
-from common.report.plots import plot_replacing
 from common.runs import open_text_runs
 from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from export.reporting import report_texts
+from report.document import show_stages
+from report.plots import plot_replacing
 
 # Settings --------------------------------------------------------------------------------------------------------------
 

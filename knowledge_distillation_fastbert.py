@@ -27,8 +27,6 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
 from common.early_exit import ExitModel, all_exits, branches_alone
 from common.linear import LINEAR, linear_records
-from common.report.document import results_of, show_stages, write_report
-from common.report.exits import branch_results, exit_sections, plot_exits
 from common.runs import EXTENSIBLE, open_text_runs
 from data import texts
 from data.berts import keep_layers
@@ -36,6 +34,8 @@ from data.grounds import on_grounds
 from data.parts import UNLABELLED
 from export.exits import exit_model, exit_times, teacher_onnx
 from export.student import text_writer, write_student, write_teacher
+from report.document import results_of, show_stages, write_report
+from report.exits import branch_results, exit_sections, plot_exits
 
 # Settings --------------------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,6 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
 from common.evaluation import calibration, predict
 from common.files import load_or_compute
-from common.report.document import results_of, show_stages, write_report
-from common.report.temperatures import plots_of_run, raised, recognition_section, recognitions
 from common.runs import open_image_runs
 from common.soft_labels import stage_logits
 from common.training import adam, load_stage, train_stage
@@ -36,6 +34,8 @@ from data.images import check_omitted
 from data.parts import stratified_sample
 from export.costs import image_costs
 from export.student import check_packages, image_writer, write_student
+from report.document import results_of, show_stages, write_report
+from report.temperatures import plots_of_run, raised, recognition_section, recognitions
 
 # Settings --------------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 The losses of two layers are equations of `common.distillation`; here is which layer learns from which, and the model of it.
 """
 
+from common import InputError
 from common.backend import Lambda, keras, tf
 from common.bert import states_of
 from common.distillation import HIDDEN_LOSSES, attention_loss, hidden_loss
@@ -78,3 +79,17 @@ def with_layer_loss(teacher, student, mapping, *words, **more):
     mask = Lambda(lambda ids: tf.not_equal(ids, 0), name="tokens")(inputs[0])
     losses = LayerLoss(teacher.encoder, student.encoder, mapping, *words, **more)((inputs, mask, *states_of(student.encoder)))
     return keras.Model(inputs, keras.layers.Concatenate(dtype="float32")([losses, logits]))
+
+
+def check_layers(settings, name):
+    """Raise InputError for settings with which the experiment `name`, which learns layers, would learn none, or no labels."""
+    if settings.soft_labels:
+        raise InputError(f"--experiments {name}: with --soft-labels there is no teacher whose layers could be learnt")
+    if settings.layers_until == 0 or settings.hidden_weight == settings.attention_weight == 0:
+        raise InputError(f"--experiments {name}: no layer would be learnt; raise --layers-until, --hidden-weight or "
+                         "--attention-weight above 0")
+    if settings.labels_from == 1:
+        raise InputError("--labels-from 1: no label would be learnt; give less, such as 0.5")
+    if settings.layer_mapping and len(settings.layer_mapping) != settings.student_layers:
+        raise InputError(f"--layer-mapping{''.join(f' {g}' for g in settings.layer_mapping)}: the student has "
+                         f"{settings.student_layers} layers, and each needs a layer of the teacher")

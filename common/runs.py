@@ -65,7 +65,8 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, check_corpus=lambda corpus: None, further_inputs=lambda bert, inputs: {},
+    extensible=EXTENSIBLE, check_corpus=lambda corpus: None, check_answers=soft_labels.check_complete,
+    further_inputs=lambda bert, inputs: {},
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -80,6 +81,7 @@ def open_text_runs(
     min_layers: how many the BERT must have
     extensible: see `open_folder`
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
+    check_answers: like `soft_labels.check_complete`, which raises it for those of --soft-labels
     further_inputs: (bert, {what: fingerprint} of what was read) -> the same of what else the runs start from; raises InputError
         for a BERT that the script cannot use
 

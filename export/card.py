@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from common.report.tables import markdown
 from data import bilstms
 from data.sources import SOURCES
 from data.students import FLOAT32, INT8
+from report.tables import markdown
 
 
 def model_card(story, run, best, bert, table, folder):

@@ -13,14 +13,14 @@ from common.batches import TokenizedTexts
 from common.bert import build_classifier, classifier_graph
 from common.bilstm import BilstmClassifier, build_bilstm
 from common.evaluation import compare
-from common.report.document import correct_answers
-from common.report.tables import difference_cells
 from data import berts, vocabulary
 from data.students import FLOAT32, INT8
 from export.bilstm_graph import bilstm_graph
 from export.onnx_files import choose_int8, decisions
 from export.onnx_graph import text_graph
 from export.onnx_int8 import quantized
+from report.document import correct_answers
+from report.tables import difference_cells
 
 
 @dataclass(frozen=True)

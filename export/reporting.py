@@ -3,11 +3,11 @@
 from functools import partial
 
 from common.files import load_or_compute
-from common.report.document import results_of, write_report
 from common.training import trained
 from export.costs import text_costs
 from export.deployed import text_model
 from export.student import text_writer, write_student, write_teacher
+from report.document import results_of, write_report
 
 
 def report_texts(script, preset, default, runs, records, linear, shapes, pairs, teacher, students, build, story, plots=()):

@@ -16,14 +16,14 @@ from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
 from common.files import atomic_folder, write_json, write_text
 from common.linear import LINEAR
-from common.report.document import Section, correct_answers
-from common.report.tables import by_name, student_table
 from data import berts, bilstms, teachers, vocabulary
 from data.students import FLOAT32, INT8
 from export.card import model_card
 from export.checks import TOLERANCE, check_equal, check_weights, hugging_face_answer, rebuilt_answer
 from export.deployed import Deployed, TextModel, deploy, deployment_figures, examples_of, remark_on, speed_of
 from export.onnx_files import convert, on_the_edge, write_onnx
+from report.document import Section, correct_answers
+from report.tables import by_name, student_table
 
 
 def check_packages(settings):

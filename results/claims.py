@@ -1,6 +1,6 @@
 """What is claimed of these methods, held against every run that has both of the models a claim is about."""
 
-from common.report.tables import difference_cells
+from report.tables import difference_cells
 from results.stored import compared, correct_of
 
 CLAIMS = (  # (what, who says so, [(better row, worse row, points reported)])

@@ -6,8 +6,8 @@ from itertools import combinations, cycle
 import numpy as np
 
 from common.evaluation import compare
-from common.report.plots import MARKERS, figure
-from common.report.tables import by_name, count, difference_cells, mean_and_deviation
+from report.plots import MARKERS, figure
+from report.tables import by_name, count, difference_cells, mean_and_deviation
 from results.methods import method_of
 from results.stored import compared, correct_of, exit_at
 

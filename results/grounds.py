@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.linear import LINEAR
-from common.report.tables import difference_cells, mean_and_deviation
+from report.tables import difference_cells, mean_and_deviation
 from results.methods import method_of
 from results.stored import compared, correct_of
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from common import InputError
 from common.files import write_text
-from common.report.exits import INT8_NOTE, SPEEDS_NOTE, branches_table, in_int8, speeds_table
-from common.report.tables import by_name, comparisons_table, markdown, models_table
-from common.report.temperatures import recognition_table
+from report.exits import INT8_NOTE, SPEEDS_NOTE, branches_table, in_int8, speeds_table
+from report.tables import by_name, comparisons_table, markdown, models_table
+from report.temperatures import recognition_table
 from results.claims import claims_table
 from results.comparison import comparison_rows, methods_table, one_teacher, pairs_table, plot_comparison
 from results.grounds import MARGIN, grounds_table, tried_only

@@ -2,7 +2,7 @@
 
 from itertools import permutations
 
-from common.report.tables import difference_cells, mean_and_deviation
+from report.tables import difference_cells, mean_and_deviation
 from results.stored import compared, correct_of
 
 FREE = {  # settings that may differ

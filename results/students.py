@@ -1,7 +1,7 @@
 """What the students to take away gain over their teachers, and what their files cost in points."""
 
-from common.report.tables import difference_cells
 from data.students import FLOAT32, INT8
+from report.tables import difference_cells
 from results.methods import method_of
 
 

@@ -16,7 +16,8 @@ from tests.numpy_lstm import numpy_bilstm
 
 _ASK = """
 import sys, numpy as np, tensorflow as tf
-sys.modules |= dict.fromkeys(["keras", "tf_keras", "bert4keras", "common", "data", "export"])  # none of these can be imported
+hidden = ["keras", "tf_keras", "bert4keras", "common", "data", "report", "export"]
+sys.modules |= dict.fromkeys(hidden)  # none of these can be imported
 answer = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 with np.load(sys.argv[2]) as inputs:
     found = answer(**{name: tf.constant(inputs[name]) for name in inputs.files})
@@ -36,7 +37,7 @@ def ask_alone(saved_model, folder, **inputs):
 
 BLOCK = """
 import sys
-names = ["tensorflow", "keras", "tf_keras", "bert4keras", "common", "data", "export"]
+names = ["tensorflow", "keras", "tf_keras", "bert4keras", "common", "data", "report", "export"]
 sys.modules |= dict.fromkeys(names)  # none of these can be imported
 """
 _KEEP = """

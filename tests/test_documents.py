@@ -20,11 +20,11 @@ from tests.starting import ROOT
 
 SCRIPTS = [importlib.import_module(path.stem) for path in sorted(ROOT.glob("knowledge_distillation_*.py"))]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/runs/*/*.md"), *ROOT.glob("results/*.md")])
-PACKAGES = ("common", "data", "export", "results", "tests")
+PACKAGES = ("common", "data", "export", "report", "results", "tests")
 CODE = [*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
 FOREIGN = {"--no-deps", "--help"}  # flags of pip, of every command
 FUNCTIONS = (predict, data_command.fetch, results_command.main)
-TOP = ("common", "data", "docs", "export", "results", "tests")  # folders of the repository
+TOP = ("common", "data", "docs", "export", "report", "results", "tests")  # folders of the repository
 ABSENT = re.compile(r"NAME|^data/(iflytek|cifar10)\b")  # placeholders, and what only a download brings
 
 

@@ -19,12 +19,12 @@ from common.batches import Pixels
 from common.devices import fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss
 from common.evaluation import predict
-from common.report import temperatures
-from common.report.document import describe
-from common.report.plots import plot_curves
 from common.training import Run, save_weights, train_stage
 from data import fetching, images
 from data.parts import split
+from report import temperatures
+from report.document import describe
+from report.plots import plot_curves
 from tests.alone import ask_alone
 from tests.starting import refused, run_script, start
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from common.report.tables import aligned
+from report.tables import aligned
 from tests.benchmarks import (
     bucketing,
     early_exit,

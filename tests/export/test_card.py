@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from common.report.tables import student_table
 from data import bilstms
 from data.parts import Parts
 from export import card, onnx_graph, onnx_int8
+from report.tables import student_table
 from tests import tiny
 from tests.alone import BLOCK, ask_card
 from tests.starting import ROOT

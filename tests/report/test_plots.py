@@ -1,11 +1,11 @@
-"""common.report.plots: PNGs of training curves and of accuracy against cost."""
+"""report.plots: PNGs of training curves and of accuracy against cost."""
 
 import matplotlib
 import numpy as np
 import pytest
 
-from common.report.plots import by_epoch, figure, plot_curves, plot_tradeoff
-from tests.common.report.records import results
+from report.plots import by_epoch, figure, plot_curves, plot_tradeoff
+from tests.report.records import results
 
 
 def test_plots_are_pngs(tmp_path):

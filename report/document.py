@@ -15,9 +15,9 @@ from common.command import as_dict, command_line
 from common.evaluation import compare, pack_bits
 from common.files import fingerprint, write_json, write_text
 from common.linear import LINEAR
-from common.report.plots import plot_curves, plot_tradeoff
-from common.report.tables import aligned, comparisons_table, difference_cells, markdown, models_table
 from common.training import ADVICE
+from report.plots import plot_curves, plot_tradeoff
+from report.tables import aligned, comparisons_table, difference_cells, markdown, models_table
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers", "onnxruntime")
 RUNTIMES = {True: "of model.onnx in onnxruntime, in float32 and in int8.", False: "in TensorFlow, in float32."}

@@ -4,9 +4,9 @@ import numpy as np
 
 from common.distillation import soften
 from common.evaluation import predict
-from common.report.document import Section
-from common.report.plots import figure
-from common.report.tables import by_name, mean_and_deviation
+from report.document import Section
+from report.plots import figure
+from report.tables import by_name, mean_and_deviation
 
 TEMPERATURES = (1, 5, 10, 20, 35, 50)  # of the notebook's plot
 

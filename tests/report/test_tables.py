@@ -1,8 +1,8 @@
-"""common.report.tables: rows of strings, and the two ways to show them."""
+"""report.tables: rows of strings, and the two ways to show them."""
 
 import pytest
 
-from common.report.tables import (
+from report.tables import (
     aligned,
     by_name,
     comparisons_table,
@@ -13,7 +13,7 @@ from common.report.tables import (
     models_table,
     student_table,
 )
-from tests.common.report.records import comparison, model
+from tests.report.records import comparison, model
 
 ROWS = [["model", "ms"], ["a", "10.5"], ["longer", "2"]]
 

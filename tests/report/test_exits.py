@@ -1,8 +1,8 @@
-"""common.report.exits: the tables of a model that stops early."""
+"""report.exits: the tables of a model that stops early."""
 
 import numpy as np
 
-from common.report.exits import branches_table, first_and_last_exits, speeds_table
+from report.exits import branches_table, first_and_last_exits, speeds_table
 
 
 def record(name, **more):

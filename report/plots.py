@@ -10,7 +10,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from common.files import write_atomic
-from common.report.tables import by_name
+from report.tables import by_name
 
 MARKERS = "os^DvPX*"
 # Class names may be Chinese: a font that has the characters, where there is one; boxes without a word otherwise.

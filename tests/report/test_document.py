@@ -1,9 +1,9 @@
-"""common.report.document: what is printed, log.csv and report.md."""
+"""report.document: what is printed, log.csv and report.md."""
 
 import pytest
 
-from common.report.document import describe, document, linear_remark, show_stages, summary, write_log
-from tests.common.report.records import comparison, model, results
+from report.document import describe, document, linear_remark, show_stages, summary, write_log
+from tests.report.records import comparison, model, results
 
 
 def test_tables_are_aligned_and_fit_100_columns():

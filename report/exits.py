@@ -3,10 +3,10 @@
 import numpy as np
 
 from common.early_exit import exit_outputs, load_exits
-from common.report.document import Section, comparisons
-from common.report.plots import figure
-from common.report.tables import by_name, comparisons_table, count, mean_and_deviation
 from data.texts import in_one_line
+from report.document import Section, comparisons
+from report.plots import figure
+from report.tables import by_name, comparisons_table, count, mean_and_deviation
 
 SPEEDS_NOTE = (
     "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "

@@ -1,0 +1,86 @@
+"""What a student starts from: layers of the BERT or of its fine-tuned teacher, narrower if need be; a successor of Theseus.
+
+Which settings say so is the script's; what becomes of the weights is the work of `data.berts`, `data.narrowing` and
+`data.successors`.
+"""
+
+from dataclasses import replace
+
+from common import InputError
+from common.bert import build_classifier
+from common.training import load_stage
+from data.berts import keep_layers, layers_to_keep, without_classifier
+from data.narrowing import narrow, width_of
+from data.successors import PREFIX, best_stage, check_successors, folder_of
+
+STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned teacher)
+    "first": (False, False), "spread": (True, False), "teacher-first": (False, True), "teacher-spread": (True, True),
+}
+
+
+def is_fine_tuned(settings):
+    """Whether a student starts from its teacher's fine-tuned layers, so that there must be a teacher's model."""
+    return STARTS.get(settings.student_init, (False, False))[1]
+
+
+def part_of(settings, bert):
+    """The layers of `bert` that a student has, as wide as it is to be: a `data.berts.Bert`."""
+    spread, _ = STARTS.get(settings.student_init, (False, False))  # a successor of Theseus is made of the first layers
+    layers = keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
+    if not settings.student_hidden:
+        return layers
+    return narrow(layers, *width_of(layers, settings.student_hidden, settings.student_heads), settings.narrowing)
+
+
+def build_student(run, teacher):
+    """The student of a run, a `bert.BertClassifier` that is not trained yet.
+
+    run: the `training.Run`
+    teacher: () -> the BertClassifier of its teacher, trained
+    """
+    settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
+    if folder := folder_of(settings.student_init):  # its classifier is the one it was trained with
+        successor = build_classifier(part_of(settings, bert), classes, settings.student_dropout)
+        load_stage(replace(run, folder=folder), best_stage(folder, run.seed), successor.model)
+        return successor
+    start = teacher().bert if is_fine_tuned(settings) else bert
+    if not bert.is_classifier:  # a teacher that is given hands its classifier on, one that is trained here does not
+        start = without_classifier(start)
+    return build_classifier(part_of(settings, start), classes, settings.student_dropout)
+
+
+def check_names(settings):
+    """Raise InputError if the settings name no start, or a shape that it cannot have, whatever the BERT."""
+    folder = folder_of(settings.student_init)
+    if folder is None and settings.student_init not in STARTS:
+        raise InputError(f"--student-init {settings.student_init}: expected {', '.join(STARTS)} or {PREFIX}RUN")
+    if folder and settings.student_hidden:
+        raise InputError(f"--student-hidden {settings.student_hidden}: a successor of Theseus is as wide as its predecessor")
+    if settings.student_heads and not settings.student_hidden:
+        raise InputError(f"--student-heads {settings.student_heads} needs --student-hidden, the width that they share")
+
+
+def check_start(settings, attention, bert, inputs):
+    """Refuse students that cannot be made of a run's BERT.
+
+    settings: the script's
+    attention: name of an experiment that compares attention scores, or None
+    bert: the `data.berts.Bert`
+    inputs: {what: fingerprint} of what the run has read
+
+    Returns the same of what students start from beside it. Raises InputError.
+    """
+    if settings.student_hidden:
+        _, heads = width_of(bert, settings.student_hidden, settings.student_heads)
+        whole = bert.config["num_attention_heads"]
+        if attention and heads != whole:
+            raise InputError(f"--experiments {attention}: the student has {heads} heads, {bert.source} {whole}, so attention "
+                             f"cannot be compared; give --student-heads {whole} or --attention-weight 0")
+    folder = folder_of(settings.student_init)
+    return check_successors(folder, settings, inputs) if folder else {}
+
+
+def remarks(runs):
+    """A line for each run whose students start as a successor of Theseus: which."""
+    folder = folder_of(runs[0].settings.student_init)
+    return [f"seed {run.seed}: students start as {best_stage(folder, run.seed)} of {folder}" for run in runs if folder]
