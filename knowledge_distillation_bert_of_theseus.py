@@ -320,12 +320,11 @@ def check(settings):
 
 
 def joined(stages):
-    """One record of the stages of an experiment: the last one's figures, the time and the epochs of all."""
+    """One record of the stages of an experiment: the last one's figures, the time, epochs and steps of all."""
     history = [epoch for stage in stages for epoch in stage["history"]]
     diverged = [stage["diverged_in_epoch"] for stage in stages if "diverged_in_epoch" in stage]
     return stages[-1] | ({"diverged_in_epoch": diverged[0]} if diverged else {}) | {
-        "train_seconds": sum(stage["train_seconds"] for stage in stages),
-        "epochs": sum(stage["epochs"] for stage in stages),
+        **{total: sum(stage[total] for stage in stages) for total in ("train_seconds", "epochs", "steps")},
         "history": [epoch | {"epoch": number} for number, epoch in enumerate(history, 1)],
     }
 

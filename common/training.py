@@ -154,7 +154,8 @@ def train_stage(
     metadata |= {"diverged_in_epoch": keep_best.diverged} if keep_best.diverged else {}
     record = {
         "name": name, "seed": seed, "parameters": classifier.count_params(), **measure(labels[parts.test], logits),
-        "validation_accuracy": keep_best.best, "train_seconds": seconds, "epochs": len(keep_best.history), **metadata,
+        "validation_accuracy": keep_best.best, "train_seconds": seconds, "epochs": len(keep_best.history),
+        "steps": steps * len(keep_best.history), **metadata,
         "history": keep_best.history,
     }
     leave_stage(run, name, saved, keep_best.best_logits, logits, record)
@@ -172,7 +173,7 @@ def measure_given(run, name, classifier):
     record = {
         "name": name, "seed": run.seed, "parameters": classifier.count_params(),
         **scores(run.corpus.labels[run.parts.test], test), "validation_accuracy": chosen_on,
-        "train_seconds": 0.0, "epochs": 0, "given": True, "history": [],
+        "train_seconds": 0.0, "epochs": 0, "steps": 0, "given": True, "history": [],
     }
     leave_stage(run, name, classifier, validation, test, record)
     return record

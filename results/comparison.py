@@ -25,8 +25,7 @@ class Row:
     speedup: dict  # {"1", "32"}: times as fast as the teacher that was timed beside it
     layers: float  # that a text takes, the mean over texts and seeds; a linear model has none
     parameters: int
-    epochs: int
-    texts: int  # that it learns from, those without labels included
+    steps: int  # of training, in batches; a linear model has none
     seconds: float  # of training, the least of the seeds'
 
 
@@ -88,10 +87,11 @@ def comparison_rows(group):
 def _row(title, results, records, speedup, speed=None):
     method, name, data = method_of(results), records[0]["name"], results["data"]
     layers = [record["layers"] if speed is None else exit_at(record, speed)["mean_layers"] for record in records]
+    texts = data["train"] + (name in method.unlabelled) * data["unlabelled"]
+    passes = records[0]["epochs"] * -(-texts // results["settings"]["batch_size"])  # of a run that did not count its steps
     return Row(
-        title, name == method.alone, speed, correct_of(results, name, speed), speedup,
-        np.mean(layers), records[0]["parameters"], records[0]["epochs"],
-        data["train"] + (name in method.unlabelled) * data["unlabelled"], min(record["train_seconds"] for record in records),
+        title, name == method.alone, speed, correct_of(results, name, speed), speedup, np.mean(layers),
+        records[0]["parameters"], records[0].get("steps", passes), min(record["train_seconds"] for record in records),
     )
 
 
@@ -106,13 +106,12 @@ def exit_speedups(records):
 def methods_table(rows):
     """Rows of strings, header first: what each method reaches and costs, and its gain over the student trained alone."""
     alone = next(row for row in rows if row.alone)
-    table = [["method", "accuracy %", "x @1", "x @32", "layers", "params", "epochs x texts", "train s", "over alone",
+    table = [["method", "accuracy %", "x @1", "x @32", "layers", "params", "steps", "train s", "over alone",
               "95 % interval", "p"]]
     for row in rows:
         accuracy = mean_and_deviation([correct.mean() for correct in row.correct.values()], 100)
         cells = [f"{row.speedup[size]:.2f}" for size in SIZES]
-        passes = f"{row.epochs} x {row.texts:,}" if row.epochs else f"{row.texts:,}"
-        cells += [f"{row.layers:.3g}", count(row.parameters), passes, f"{row.seconds:.0f}"]
+        cells += [f"{row.layers:.3g}", count(row.parameters), f"{row.steps:,}" if row.steps else "", f"{row.seconds:.0f}"]
         comparison = None if row is alone else compared(row.correct, alone.correct)
         table.append([row.title, accuracy, *cells, *difference_cells(comparison)])
     return table

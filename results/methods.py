@@ -43,9 +43,12 @@ METHODS = {  # by script, in the order of the pages
         title="A BERT's soft labels", teacher="teacher", alone="alone",
         compared={
             "alone": "trained alone", "distilled": "soft labels", "distilled-unlabelled": "soft labels, unlabelled texts too",
-            **LINEAR,
+            "distilled-augmented": "soft labels, augmented texts too", "distilled-layers": "the same, after the layers",
+            "bilstm-alone": "BiLSTM", "bilstm-distilled": "BiLSTM, logits, unlabelled texts too", **LINEAR,
+            "linear-distilled": "linear, the teacher's answers to unlabelled texts",
         },
-        unlabelled=("distilled-unlabelled",), published=published.BERT,
+        unlabelled=("distilled-unlabelled", "distilled-layers", "bilstm-distilled", "linear-distilled"),
+        published=published.BERT,
     ),
     "knowledge_distillation_bert_of_theseus": Method(
         title="BERT-of-Theseus", teacher="predecessor", alone="successor",

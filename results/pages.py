@@ -49,9 +49,9 @@ because they were trained alike to the last bit. So is what is trained alone in 
 models of different scripts are alike in shape: where their speeds differ, so much do two timings of the same. A FastBERT stands
 at the speeds at which it comes nearest to the shallow models' x @1 and x @32, which the clock alone decides.
 
-"epochs x texts": passes over so many texts, those without labels counted where a method learns from them (a FastBERT's are its
-branches', which are all that it trains beside the teacher). "train s" is the least of the seeds', since other work held up
-some; a FastBERT's includes its teacher, which it keeps, the others' teacher comes on top. {SECONDS}
+"steps": batches that a model was trained with (a FastBERT's are its branches', which are all that it trains beside the
+teacher). "train s" is the least of the seeds', since other work held up some; a FastBERT's includes its teacher, which it
+keeps, the others' teacher comes on top. {SECONDS}
 
 "over alone": points of accuracy above the student trained alone."""
 GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector machine, on the same texts. A claim is tested

@@ -54,7 +54,8 @@ def run(script, models, seeds=(0, 1), fingerprint="same", **more):
             records.append(model(name, seed, correct, layers, ms))
     return {
         "schema": 1, "script": script, "preset": "demo", "command": f"python {script}.py --seeds 0 1",
-        "settings": {"seeds": list(seeds), "precision": "float32", "output": "", "uncertainty_top_k": 0, "omit_class": ""},
+        "settings": {"seeds": list(seeds), "precision": "float32", "output": "", "uncertainty_top_k": 0, "omit_class": "",
+                     "batch_size": 32},
         "environment": {"python": "3.11.7", "machine": "a machine, 2 cores"},
         "data": {"name": "posts", "classes": 4, "train": 100, "unlabelled": 50, "validation": 20, "test": TEST,
                  "chosen_on": "validation", "test_fingerprint": fingerprint, "notes": [], "descriptions": {}},
@@ -166,10 +167,15 @@ def test_every_method_is_held_against_every_other(pages):
     assert (pages / "store" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_texts_without_labels_count_where_a_method_learns_from_them(page):
-    texts = {title: table_rows(page, title)[0][6] for title in (
+def test_steps_count_texts_without_labels_where_a_method_learns_from_them(page, pages):
+    """4 epochs of 100 or 150 texts in batches of 32; what counted its steps itself is believed."""
+    steps = {title: table_rows(page, title)[0][6] for title in (
         "trained alone", "soft labels", "soft labels, unlabelled texts too", "theseus, additive", "fastbert, speed 0.1")}
-    assert [*texts.values()] == ["4 x 100", "4 x 100", "4 x 150", "4 x 100", "4 x 150"]
+    assert [*steps.values()] == ["16", "16", "20", "16", "20"]
+    runs = {name: results for name, results in read_all(pages / "store").items() if name == "posts-bert"}
+    for record in runs["posts-bert"]["models"]:
+        record["steps"] = 7
+    assert {row.steps for row in comparison_rows(runs)} == {7}
     fastbert = METHODS["knowledge_distillation_fastbert"]
     assert set(fastbert.compared) - set(fastbert.unlabelled) == {"fastbert-labels-only", "fastbert-joint", "linear"}
 
@@ -328,9 +334,9 @@ def test_a_further_method_is_one_entry(folders, tmp_path, monkeypatch):
     page, own = (tmp_path / "RESULTS.md").read_text(), run_page(tmp_path, "hinting")
     accuracy = 100 * right_of("hinted", 0.8).mean(axis=1)
     row, = table_rows(page, "hints")
-    assert row[1:3] == [f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}", "2.50"] and row[6] == "4 x 150"
+    assert row[1:3] == [f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}", "2.50"] and row[6] == "20"
     quick, = table_rows(page, "quick hints, speed 0.5")
-    assert quick[2:5] == ["2.90", "2.10", "2.5"] and quick[6] == "4 x 100"
+    assert quick[2:5] == ["2.90", "2.10", "2.5"] and quick[6] == "16"
     assert not table_rows(page, "fastbert-joint-unlabelled") and table_rows(own, "fastbert-joint-unlabelled")
     assert "Hints, `knowledge_distillation_hints.py`:\n\n- [hinting](store/runs/hinting): posts, 100" in page
     assert table_rows(own, "hinted")[0][-1] == "70.0" and "![hints](hints.png)" in own and "`quick` at each speed" in own
