@@ -1,14 +1,17 @@
-"""Knowledge distillation of a fine-tuned BERT into its first few layers, by hard labels and softened logits.
+"""Knowledge distillation of a fine-tuned BERT into a small student, by hard labels and softened logits.
 
 A teacher (all layers) is fine-tuned; its logits over the training texts, computed once, become soft labels at temperature T;
-a student (3 layers) learns the labels and the soft labels together. Beside it stands what it must be measured against: the
-same student trained alone, self-distilled, distilled from noise, and distilled with further texts that have no label, found or
-made of the training texts; and a linear model that learns from the teacher.
+a student (some of the layers, or a BiLSTM) learns the labels and the soft labels together. It may learn them of further texts
+that have no label, found or made of the training texts, and before them its teacher's layers. Beside it stands what it must be
+measured against: the same student trained alone, self-distilled and distilled from noise; and linear models.
 
     Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531
-    Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks, 2019, arXiv 1903.12136
-        (section 3.2: texts made of the training texts)
     Turc et al.: Well-Read Students Learn Better, 2019, arXiv 1908.08962 (soft labels on unlabelled texts)
+    Jiao et al.: TinyBERT: Distilling BERT for Natural Language Understanding, 2019, arXiv 1909.10351 (hidden states, attention)
+    Sun et al.: Patient Knowledge Distillation for BERT Model Compression, 2019, arXiv 1908.09355 (states of [CLS])
+    Sanh et al.: DistilBERT, a distilled version of BERT, 2019, arXiv 1910.01108 (cosine of hidden states)
+    Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks, 2019, arXiv 1903.12136 (a BiLSTM, and
+        texts made of the training texts)
 
     python knowledge_distillation_bert.py                 # bundled model and data, minutes on two cores
     python knowledge_distillation_bert.py --temperature 4 --output runs/temperature-4
@@ -37,7 +40,7 @@ from common.distillation import (
     noise_labels,
     soften,
 )
-from common.layer_distillation import beside_layers, check_layers, layer_loss, with_layer_loss
+from common.layer_distillation import CHECKS, beside_layers, check_layers, layer_loss, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_records
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
@@ -56,7 +59,7 @@ from report.document import show_stages
 # Settings --------------------------------------------------------------------------------------------------------------
 
 SCRIPT = "knowledge_distillation_bert"
-DEFAULT = ("teacher", "alone", "distilled", "distilled-unlabelled")
+DEFAULT = ("teacher", "alone", "distilled", "distilled-unlabelled", "linear-distilled")
 
 
 @dataclass(frozen=True)
@@ -84,32 +87,32 @@ class Settings:
     linear: bool = True  # the row of a linear model, which says whether the task needs a BERT
 
     # Distillation
-    experiments: tuple[str, ...] = DEFAULT  # rows: these, -ensemble, alone-self-distilled, teacher-self-distilled, noise, …
+    experiments: tuple[str, ...] = DEFAULT  # rows; see EXPERIMENTS for more
     temperature: Temperature = 6.0  # T
     hard_weight: NonNegative = 1.0  # of the cross-entropy with the labels
     soft_weight: NonNegative = 1.0  # of T² · KL(teacher || student)
 
     # The teacher's layers, for `distilled-layers`
     layer_mapping: tuple[PositiveInt, ...] = ()  # the layer that each of the student's learns, from 1; (): spread evenly
-    layers_until: Fraction = 0.5  # share of the steps after which layers are no longer learnt
-    labels_from: Fraction = 0.5  # share of the steps after which labels are learnt; 0: beside the layers
+    layers_until: Fraction = 0.5  # share of the steps, in tenths, after which layers are no longer learnt
+    labels_from: Fraction = 0.5  # the same after which labels are learnt; 0: beside the layers
     hidden_loss: Literal["mse", "cls", "cosine"] = "mse"  # of hidden states, as in TinyBERT, PKD or DistilBERT
-    hidden_weight: NonNegative = 1.0  # of it, in the embeddings too
+    hidden_weight: NonNegative = 1.0  # of it, and of the embeddings' mean squared error
     attention_weight: NonNegative = 1.0  # of the attention scores' mean squared error
 
     # The BiLSTM of Tang et al.
     bilstm_units: PositiveInt = 150  # of the LSTM, in each direction
     bilstm_dense: PositiveInt = 200  # of the ReLU layer above it
-    bilstm_embeddings: Literal["bert", "random"] = "bert"  # what its word embeddings start from: those of --bert, or chance
+    bilstm_embeddings: Literal["bert", "random"] = "bert"  # what its embeddings start from: the BERT's (or given teacher's)
     bilstm_loss: Literal["mse", "kl"] = "mse"  # squared distance to the teacher's logits, as in the paper, or T² · KL
-    bilstm_learning_rate: LearningRate = 1e-3  # of Adam
+    bilstm_learning_rate: LearningRate = 2e-3  # of Adam
 
     # Training
     batch_size: PositiveInt = 32  # texts a step
-    patience: Count = 5  # epochs without a gain on the validation part that end a stage; 0: all epochs
+    patience: Count = 5  # epochs without a gain on validation that end a stage, unless it counts steps; 0: all epochs
     teacher_epochs: PositiveInt = 15  # of the teacher, and of `teacher-self-distilled`
     student_epochs: PositiveInt = 25  # of every student but the next
-    unlabelled_steps: PositiveInt = 320  # of what learns from texts without labels, however many; measured at every tenth
+    unlabelled_steps: PositiveInt = 320  # of what learns from texts without labels, however many; ten measurements
     teacher_learning_rate: LearningRate = 2e-4  # of Adam, for the deep models
     student_learning_rate: LearningRate = 5e-4  # of Adam, for the shallow ones
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
@@ -140,7 +143,6 @@ PRESETS = {
 
 DEEP, SHALLOW, BILSTM = "the whole BERT", "some of its layers", "a BiLSTM"  # what a row trains; or LINEAR
 RATES = {DEEP: "teacher_learning_rate", SHALLOW: "student_learning_rate", BILSTM: "bilstm_learning_rate"}
-CHECKS = 10  # how often a model that learns from texts without labels is measured on validation
 
 
 @dataclass(frozen=True)
@@ -169,15 +171,15 @@ EXPERIMENTS = {
     "teacher-self-distilled": Experiment(DEEP, "teacher"),
     "noise": Experiment(SHALLOW, "noise"),
 }
-STUDENTS = [name for model in (BILSTM, SHALLOW) for name in EXPERIMENTS if EXPERIMENTS[name].model == model]  # plainest first
+STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model in (SHALLOW, BILSTM)]
 COMPARISONS = (
-    *((name, LINEAR) for name in DEFAULT),
+    *((name, LINEAR) for name in (*DEFAULT, "distilled-layers", "bilstm-distilled")),
     ("distilled", "alone"), ("distilled-ensemble", "alone"), ("distilled-ensemble", "distilled"),
     ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
     ("distilled-augmented", "alone"), ("distilled-augmented", "distilled"), ("distilled-unlabelled", "distilled-augmented"),
     ("distilled-layers", "alone"), ("distilled-layers", "distilled"), ("distilled-layers", "distilled-unlabelled"),
-    ("linear-distilled", LINEAR), ("linear-distilled", "alone"), ("distilled-unlabelled", "linear-distilled"),
-    ("bilstm-distilled", "bilstm-alone"), ("bilstm-distilled", "alone"), ("bilstm-distilled", LINEAR),
+    ("linear-distilled", "alone"), ("distilled-unlabelled", "linear-distilled"),
+    ("bilstm-distilled", "bilstm-alone"), ("bilstm-distilled", "alone"),
     ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
 )
 
@@ -228,10 +230,12 @@ def distil(run, name):
     by_logits = learns_logits(settings, name)
     answers = logits_of(run, indices) if by_logits else soft_labels_of(run, experiment.soft_labels, indices)
     accuracy = {"soft_label_accuracy": float((answers.argmax(-1) == labels)[labels != UNLABELLED].mean())}
-    if experiment.model == LINEAR:  # learns classes: where there is no label, the teacher's most probable one
-        return fit_linear(run, name, indices, np.where(labels == UNLABELLED, answers.argmax(-1), labels), **accuracy)
+    if experiment.model == LINEAR:  # learns classes: where there is no label, or none is to count, the teacher's first
+        hidden = (labels == UNLABELLED) | (settings.hard_weight == 0)
+        return fit_linear(run, name, indices, np.where(hidden, answers.argmax(-1), labels), **accuracy)
     epochs, steps = settings.teacher_epochs if experiment.model == DEEP else settings.student_epochs, run.steps(indices)
-    if len(indices) > len(parts.train):  # however many they are
+    counted = len(indices) > len(parts.train)  # in steps, the same for all such rows; patience would make them differ
+    if counted:
         epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
     weights = settings.hard_weight, settings.soft_weight
     loss = logit_loss(*weights) if by_logits else distillation_loss(settings.temperature, *weights)
@@ -239,35 +243,35 @@ def distil(run, name):
     with fresh_session(run.seed):
         student = build(run, name)
         optimizer = adam(getattr(settings, RATES[experiment.model]), epochs * steps, settings.schedule)
-        stage = (optimizer, indices, distillation_targets(labels, answers), epochs, steps)
+        more = {"patience": 0 if counted else None} | accuracy
         if experiment.layers:
-            return learn_layers(run, name, student, loss, metrics, *stage, **accuracy)
-        return train_stage(run, name, student.model, loss, *stage, metrics=metrics, **accuracy)
+            more["first"], more["model"], loss, metrics = learn_layers(run, student, loss, metrics, optimizer, steps)
+        return train_stage(
+            run, name, student.model, loss, optimizer, indices, distillation_targets(labels, answers), epochs, steps,
+            metrics=metrics, **more,
+        )
 
 
-def learn_layers(run, name, student, loss, metrics, optimizer, indices, targets, epochs, steps, **metadata):
+def learn_layers(run, student, loss, metrics, optimizer, steps):
     """The same with the layers: L = [t < layers_until] · L_layers + [t ≥ labels_from] · L_labels, t being the share of steps.
 
     TinyBERT learns layers first and labels afterwards (equation 11), PKD and DistilBERT learn both together.
+
+    Returns (checks before the first that learns labels, model to train, its loss, its metrics).
     """
     settings = run.settings
-    until, since = (round(share * epochs * steps) for share in (settings.layers_until, settings.labels_from))
+    until, since = (round(CHECKS * share) for share in (settings.layers_until, settings.labels_from))
     mapping = settings.layer_mapping or [g + 1 for g in layers_to_keep(run.bert.layers, settings.student_layers, spread=True)]
     model = with_layer_loss(
         trained(run, "teacher", build), student, mapping, settings.hidden_loss, settings.hidden_weight,
-        settings.attention_weight, active=lambda: optimizer.iterations < until,
+        settings.attention_weight, active=lambda: optimizer.iterations < until * steps,
     )
     loss, *metrics = map(beside_layers, (loss, *metrics))
 
     def both(targets, outputs):
-        return layer_loss(targets, outputs) + tf.where(optimizer.iterations < since, 0.0, loss(targets, outputs))
+        return layer_loss(targets, outputs) + tf.where(optimizer.iterations < since * steps, 0.0, loss(targets, outputs))
 
-    if since:  # accuracy begins to count when labels are learnt
-        run = replace(run, settings=replace(settings, patience=0))
-    return train_stage(
-        run, name, student.model, both, optimizer, indices, targets, epochs, steps, model, metrics=[layer_loss, *metrics],
-        **metadata,
-    )
+    return since, model, both, [layer_loss, *metrics]
 
 
 def soft_labels_of(run, name, indices):
@@ -311,6 +315,7 @@ def main(preset, settings):
         runs = [augmented(run) for run in runs]
     for remark in remarks(runs):
         print(remark)
+        runs[0].corpus.notes.append(remark)
     linear = show_stages(linear_records(runs))
     for run in runs if settings.ensemble else ():
         train(run, "teacher")  # all of them, before the first student learns from all

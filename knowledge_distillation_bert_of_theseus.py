@@ -274,8 +274,6 @@ def compress(run, name, stages, records):
 def train_mixed(run, name, predecessor, successor, classifier):
     """Train the successor inside the predecessor. What is measured after each epoch is the successor by itself."""
     settings, indices = run.settings, run.parts.train
-    if settings.replacing_schedule == "linear":  # p must come to its end
-        run = replace(run, settings=replace(settings, patience=0))
     epochs, steps = settings.mixed_epochs, run.steps(indices) * settings.mixed_epochs
     optimizer = adam(settings.successor_learning_rate, steps, settings.schedule, settings.weight_decay, settings.clip_norm)
     rate = partial(replacing_rate(settings, steps), optimizer.iterations)
@@ -283,7 +281,7 @@ def train_mixed(run, name, predecessor, successor, classifier):
     log_rate = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(replacing_rate=float(rate())))
     return train_stage(
         run, name, classifier, hard_loss, optimizer, indices, run.corpus.labels[indices], epochs, model=mixed,
-        callbacks=[log_rate],
+        callbacks=[log_rate], patience=0 if settings.replacing_schedule == "linear" else None,  # a rising p comes to its end
     )
 
 

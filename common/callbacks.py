@@ -21,15 +21,17 @@ class KeepBest(keras.callbacks.Callback):
     number of epochs have not gained (tf_keras's EarlyStopping would begin to count anew after an interruption).
     """
 
-    def __init__(self, run, classifier, measure):
+    def __init__(self, run, classifier, measure, patience=0, first=0):
         """Keep the best epoch of a model.
 
-        run: the `training.Run`, whose settings' patience ends the training, unless it is 0
+        run: the `training.Run`
         classifier: the model whose logits are measured
         measure: (labels, logits) -> scores, "accuracy" among them
+        patience: epochs without a gain that end the training; 0: none do
+        first: epochs at the beginning that are not chosen, whatever they reach, because they learn no answers yet
         """
         super().__init__()
-        self.run, self.classifier, self.measure = run, classifier, measure
+        self.run, self.classifier, self.measure, self.patience, self.first = run, classifier, measure, patience, first
         self.graph = prediction_graph(classifier, run.examples)
         self.history = []  # a dict per epoch of losses and scores
         self.best = -1.0  # accuracy of the best epoch; best_weights and best_logits are its model's
@@ -41,8 +43,8 @@ class KeepBest(keras.callbacks.Callback):
 
     def out_of_patience(self):
         """Whether the last epochs have not gained, on the chief, whose weights are kept."""
-        reached, patience = [epoch["val_accuracy"] for epoch in self.history], self.run.settings.patience
-        return patience and of_chief(bool(reached) and len(reached) - 1 - reached.index(max(reached)) >= patience)
+        reached = [epoch["val_accuracy"] for epoch in self.history[self.first :]]
+        return self.patience and of_chief(bool(reached) and len(reached) - 1 - reached.index(max(reached)) >= self.patience)
 
     def on_epoch_end(self, epoch, logs=None):
         logits = self.predict(self.run.parts.validation)
@@ -53,8 +55,11 @@ class KeepBest(keras.callbacks.Callback):
         logs |= {f"val_{name}": value for name, value in measured.items()}  # for the callbacks that come after this one
         numbers = {name: float(value) if np.isfinite(value) else None for name, value in logs.items()}  # JSON has no NaN
         self.history.append({"epoch": epoch + 1} | numbers)
-        if measured["accuracy"] > self.best:
-            self.best, self.best_weights, self.best_logits = measured["accuracy"], self.model.get_weights(), logits
+        chosen = epoch >= self.first and measured["accuracy"] > self.best
+        if chosen or epoch < self.first:
+            self.best_weights, self.best_logits = self.model.get_weights(), logits
+        if chosen:
+            self.best = measured["accuracy"]
         self.model.stop_training |= self.out_of_patience()
 
     def on_train_end(self, logs=None):

@@ -8,6 +8,8 @@ from common.backend import Lambda, keras, tf
 from common.bert import states_of
 from common.distillation import HIDDEN_LOSSES, attention_loss, hidden_loss
 
+CHECKS = 10  # how often a model that learns from texts without labels is measured on validation
+
 
 class LayerLoss(keras.layers.Layer):
     """L_layers = hidden_weight · (L_embd + Σ_m L_hidn(m)) + attention_weight · Σ_m L_attn(m), per text: (batch, 1) float32.
@@ -28,8 +30,9 @@ class LayerLoss(keras.layers.Layer):
         active: () -> bool scalar, whether layers are learnt in this step; if not, the teacher rests, and the loss is 0
         """
         super().__init__(name="layer_loss", autocast=False)  # narrow floats cannot hold all token ids
-        self.teacher = keras.Model(teacher.model.inputs, states_of(teacher), name="teacher")
-        self.teacher.trainable = False
+        frozen = keras.Model(teacher.model.inputs, states_of(teacher))
+        frozen.trainable = False
+        self.ask_teacher = lambda texts: frozen(texts, training=False)  # out of Keras's sight, which would save it, too
         self.mapping, self.compare, self.active = mapping, HIDDEN_LOSSES[hidden], active
         self.hidden_weight, self.attention_weight = hidden_weight, attention_weight
         wide, narrow = teacher.hidden_size, student.hidden_size
@@ -41,7 +44,7 @@ class LayerLoss(keras.layers.Layer):
         texts, mask, hidden, scores = inputs
 
         def loss():
-            taught, attended = tf.nest.map_structure(tf.stop_gradient, self.teacher(texts, training=False))
+            taught, attended = tf.nest.map_structure(tf.stop_gradient, self.ask_teacher(texts))
             of_hidden = hidden_loss(taught[0], self.of_embeddings(hidden[0]), mask)
             of_scores = tf.zeros_like(of_hidden)
             for g, states, attention in zip(self.mapping, hidden[1:], scores, strict=True):
@@ -85,11 +88,12 @@ def check_layers(settings, name):
     """Raise InputError for settings with which the experiment `name`, which learns layers, would learn none, or no labels."""
     if settings.soft_labels:
         raise InputError(f"--experiments {name}: with --soft-labels there is no teacher whose layers could be learnt")
-    if settings.layers_until == 0 or settings.hidden_weight == settings.attention_weight == 0:
-        raise InputError(f"--experiments {name}: no layer would be learnt; raise --layers-until, --hidden-weight or "
-                         "--attention-weight above 0")
-    if settings.labels_from == 1:
-        raise InputError("--labels-from 1: no label would be learnt; give less, such as 0.5")
+    if settings.hidden_weight == settings.attention_weight == 0:
+        raise InputError(f"--experiments {name}: no layer would be learnt; raise --hidden-weight or --attention-weight above 0")
     if settings.layer_mapping and len(settings.layer_mapping) != settings.student_layers:
         raise InputError(f"--layer-mapping{''.join(f' {g}' for g in settings.layer_mapping)}: the student has "
                          f"{settings.student_layers} layers, and each needs a layer of the teacher")
+    until, since = (round(CHECKS * share) for share in (settings.layers_until, settings.labels_from))
+    if until == 0 or since > min(until, CHECKS - 1):
+        raise InputError(f"--layers-until {settings.layers_until:g} --labels-from {settings.labels_from:g}: both are taken in "
+                         "tenths of the steps; the former must be 0.1 or more, the latter not above it, and 0.9 or less")

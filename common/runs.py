@@ -81,7 +81,7 @@ def open_text_runs(
     min_layers: how many the BERT must have
     extensible: see `open_folder`
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
-    check_answers: like `soft_labels.check_complete`, which raises it for those of --soft-labels
+    check_answers: like `soft_labels.check_complete`, which raises it for those of the first of several --soft-labels
     further_inputs: (bert, {what: fingerprint} of what was read) -> the same of what else the runs start from; raises InputError
         for a BERT that the script cannot use
 
@@ -118,7 +118,9 @@ def open_text_runs(
 
     def check(parts):
         for path, logits in zip(answered, answers, strict=True):
-            check_answers(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
+            soft_labels.check_complete(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
+        if answers:
+            check_answers(answered[0], answers[0], corpus.texts, np.append(parts.train, parts.unlabelled))
         if unlabelled is not None and unlabelled_needed and not len(parts.unlabelled):
             raise InputError(
                 f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "

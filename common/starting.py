@@ -58,6 +58,8 @@ def check_names(settings):
         raise InputError(f"--student-hidden {settings.student_hidden}: a successor of Theseus is as wide as its predecessor")
     if settings.student_heads and not settings.student_hidden:
         raise InputError(f"--student-heads {settings.student_heads} needs --student-hidden, the width that they share")
+    if settings.narrowing == "least-squares" and not settings.student_hidden:
+        raise InputError("--narrowing least-squares needs --student-hidden: a student as wide as the BERT is not narrowed")
 
 
 def check_start(settings, attention, bert, inputs):

@@ -96,7 +96,7 @@ def fine_tune(run, name, classifier, epochs, learning_rate, weight_decay=0, clip
 
 def train_stage(
     run, name, classifier, loss, optimizer, indices, targets, epochs, steps=None, model=None, callbacks=(), measure=scores,
-    saved=None, metrics=None, **metadata,
+    saved=None, metrics=None, patience=None, first=0, **metadata,
 ):
     """Train a model, and leave `classifier` with the weights of its best epoch on the validation part. Returns the record.
 
@@ -118,6 +118,8 @@ def train_stage(
     measure: (labels, logits) -> scores, by whose "accuracy" the epoch is chosen
     saved: the part of the classifier that is trained, if the rest lies elsewhere
     metrics: functions like the loss, whose means enter the history
+    patience: epochs without a gain that end the training, unless it is the settings'; 0: none do
+    first: epochs at the beginning that are not chosen, because they learn no answers yet
     metadata: more for the record
     """
     labels, parts, seed, model = run.corpus.labels, run.parts, run.seed, model or classifier
@@ -126,7 +128,7 @@ def train_stage(
     if metrics:  # made now; else Keras makes them in its first step, and so has to trace it twice
         model.compiled_metrics.build(model.output, targets)
     events = run.folder / "tensorboard" / f"seed-{seed}-{name}"
-    keep_best = KeepBest(run, classifier, measure)
+    keep_best = KeepBest(run, classifier, measure, run.settings.patience if patience is None else patience, first)
     backup = Backup(run.stage(name) / UNFINISHED, keep_best, model)
     if not backup.epoch and is_chief():
         shutil.rmtree(events, ignore_errors=True)  # of a start that was interrupted
@@ -149,7 +151,7 @@ def train_stage(
         )
     seconds = time.perf_counter() - backup.start
     logits = keep_best.predict(parts.test)
-    if not keep_best.history or not np.isfinite(logits).all():
+    if keep_best.best < 0 or not np.isfinite(logits).all():
         raise InputError(f"seed {seed} {name}: training diverged in epoch {keep_best.diverged or epochs}; {ADVICE}")
     metadata |= {"diverged_in_epoch": keep_best.diverged} if keep_best.diverged else {}
     record = {

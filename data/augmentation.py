@@ -35,12 +35,14 @@ def with_augmented(corpus, parts, count, tokenizer, seed):
 
     Returns (corpus, parts, the augmented texts). Raises InputError if nothing comes of it.
     """
-    made = augment(corpus.texts, parts.train, count, mask_token(tokenizer), seed)
+    mask = mask_token(tokenizer)
+    made = augment(corpus.texts, parts.train, count, mask, seed)
     if not made:
         raise InputError(f"{corpus.name}: augmentation of nothing: the training texts are too short; leave the rows with "
                          "augmented texts out of --experiments")
     labels = np.concatenate([corpus.labels, np.full(len(made), UNLABELLED, corpus.labels.dtype)])
-    note = f"of {len(parts.train):,} training texts {len(made):,} others were made by masks and n-grams"
+    means = f"{'masks' if mask else 'leaving words out'} and n-grams"
+    note = f"of {len(parts.train):,} training texts {len(made):,} others were made by {means}"
     corpus = replace(corpus, texts=corpus.texts + made, labels=labels, notes=[*corpus.notes, note])
     return corpus, replace(parts, augmented=np.arange(len(labels) - len(made), len(labels))), made
 

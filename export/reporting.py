@@ -22,7 +22,7 @@ def report_texts(script, preset, default, runs, records, linear, shapes, pairs, 
     shapes: {name of a model: `data.berts.Bert` of its shape}, of all that have a record
     pairs: [(A, B)], names of the models to compare
     teacher: its name
-    students: names of those that may be taken away, the plainest first
+    students: names of those that may be taken away; of equally large ones the plainest first
     build: (run, name) -> BertClassifier, not trained
     story: the script's docstring
     plots: names of further plots in the run's folder, already there
@@ -34,6 +34,7 @@ def report_texts(script, preset, default, runs, records, linear, shapes, pairs, 
     results = results_of(run, script, preset, default, records, pairs)
     write_teacher(runs, records, teacher, partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
+    students = sorted((name for name in students if name in shapes), key=lambda name: costs[sizes[name]]["flops"])
     student, sections, told = write_student(runs, records, students, teacher, write, story)
     example = f"one text of {run.settings.maxlen} tokens"
     write_report(run.folder, results | told, records, example, student, sections=sections, plots=plots)

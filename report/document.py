@@ -173,7 +173,8 @@ def linear_remark(results):
 
     results: of a run; the first comparison with the linear model is the teacher's, if there is one
     """
-    judged, who = [each for each in results["comparisons"] if each["b"] == LINEAR], "the "
+    linear = {record["name"] for record in results["models"] if not record["layers"]}
+    judged, who = [each for each in results["comparisons"] if each["b"] == LINEAR and each["a"] not in linear], "the "
     if results["settings"].get("soft_labels"):  # which come from elsewhere
         judged, who = sorted(judged, key=lambda each: -each["difference"]), "the best student, "
     if not judged or judged[0]["ci95"][0] > 0:

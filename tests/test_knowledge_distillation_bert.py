@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 from tokenizers import Tokenizer, models, processors
 
 import knowledge_distillation_bert as script
-from common import soft_labels
+from common import callbacks, soft_labels
 from common.backend import keras
 from common.bert import build_classifier
 from common.distillation import distillation_loss, distillation_targets
@@ -28,6 +28,7 @@ from tests import tiny
 from tests.alone import check_student
 from tests.starting import refused, run_script, start
 
+LAYERS = ("--experiments", "distilled-layers")
 ALL = tuple(name for name in script.EXPERIMENTS if name != "distilled-ensemble")  # which needs several teachers
 NETWORKS = tuple(name for name in ALL if script.EXPERIMENTS[name].model != LINEAR)
 
@@ -137,6 +138,66 @@ def test_augmented_texts_are_learned_by_the_teachers_word_alone(shallow, data_fo
     np.testing.assert_allclose(targets, distillation_targets(labels, soft), atol=1e-6)
 
 
+def layers_run(bert, data_folder, folder, **settings):
+    """A run of the tiny BERT with a teacher that is there, untrained."""
+    corpus = texts.load(str(data_folder))
+    settings = replace(script.PRESETS["demo"], student_layers=2, maxlen=16, unlabelled_steps=20, patience=1, **settings)
+    parts = split(corpus, 0, train=40, unlabelled=30, validation=16)
+    run = Run(settings, 0, corpus, tiny.tokenized(corpus.texts, bert), parts, folder, bert)
+    save_weights(script.build(run, "teacher").model, run.stage("teacher") / "weights.npz")
+    return run
+
+
+@pytest.mark.parametrize(("until", "since"), [(0.5, 0.5), (0.3, 0.2), (1.0, 0.0)])
+def test_layers_and_labels_are_learnt_in_their_shares_of_the_steps(bert, data_folder, tmp_path, until, since):
+    """The loss of each of the ten checks is made of what is learnt in it; those without labels are not chosen."""
+    run = layers_run(bert, data_folder, tmp_path, layers_until=until, labels_from=since, hard_weight=0.7, soft_weight=0.2)
+    record = script.train(run, "distilled-layers")
+    assert record["epochs"] == 10 and record["steps"] == 20  # patience does not end what is counted in steps
+    for check, epoch in enumerate(record["history"]):
+        layers, labels = check < 10 * until, check >= 10 * since
+        assert (epoch["layer_loss"] > 0) == layers
+        expected = epoch["layer_loss"] + labels * (0.7 * epoch["hard_loss"] + 0.2 * 6.0**2 * epoch["soft_loss"])
+        assert epoch["loss"] == pytest.approx(expected, rel=1e-4)
+    assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"][round(10 * since):])
+
+
+@pytest.mark.parametrize(("given", "taught"), [((), [2, 4]), ((1, 3), [1, 3])])
+def test_a_layer_learns_the_layer_that_is_named_or_those_spread_evenly(bert, data_folder, tmp_path, monkeypatch, given, taught):
+    run, seen = layers_run(bert, data_folder, tmp_path, layer_mapping=given, hidden_loss="cls", attention_weight=0.5), []
+    monkeypatch.setattr(script, "with_layer_loss", lambda *words, **more: seen.append(words))
+    monkeypatch.setattr(script, "train_stage", lambda *words, **more: None)
+    script.train(run, "distilled-layers")
+    mapping, *rest = seen[0][2:]
+    assert [*mapping] == taught and rest == ["cls", 1.0, 0.5]
+
+
+def test_nothing_of_the_teacher_is_saved_with_a_student_that_learns_its_layers(bert, data_folder, tmp_path, monkeypatch):
+    run, sizes, backup = layers_run(bert, data_folder, tmp_path), [], callbacks.write_atomic
+
+    def watched(path, write):
+        backup(path, write)
+        sizes.append(path.stat().st_size)
+
+    monkeypatch.setattr(callbacks, "write_atomic", watched)
+    script.train(run, "distilled-layers")
+    layers = sizes.copy()
+    script.train(run, "distilled-unlabelled")
+    assert len(layers) == 10 and layers[-1] < 1.05 * sizes[-1]
+
+
+@pytest.mark.parametrize(("weight", "taught"), [(1.0, False), (0.0, True)])
+def test_a_linear_student_learns_labels_unless_they_weigh_nothing(bert, data_folder, tmp_path, monkeypatch, weight, taught):
+    run, seen = layers_run(bert, data_folder, tmp_path, hard_weight=weight), {}
+    monkeypatch.setattr(script, "fit_linear", lambda run, name, indices, classes, **more: seen.update(classes=classes))
+    script.train(run, "linear-distilled")
+    teacher = trained(run, "teacher", script.build).model
+    answers = predict(teacher, run.examples, np.append(run.parts.train, run.parts.unlabelled)).argmax(-1)
+    labels = run.corpus.labels[run.parts.train]
+    assert (answers[:40] != labels).any()
+    np.testing.assert_array_equal(seen["classes"], [*(answers[:40] if taught else labels), *answers[40:]])
+
+
 def test_texts_too_short_to_make_others_of(bert_folder, tmp_path):
     pairs = [(word, f"class {i % 2}") for i, word in enumerate(tiny.WORDS)]
     tiny.write_jsonl(tmp_path / "data.jsonl", pairs)
@@ -233,6 +294,15 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--experiments", "linear-distilled", "--train-examples", "1000"], "leaves none without labels; lower --train-ex"),
         (["--experiments", "distilled-augmented", "--augmentations", "0"], "--augmentations 0: must be 1 or more"),
         (["--experiments", "distilled-augmented", "--soft-labels", "x"], "with --soft-labels there is no teacher to label"),
+        (["--narrowing", "least-squares"], "--narrowing least-squares needs --student-hidden"),
+        (["--layer-mapping", "1", "2", *LAYERS], "--layer-mapping 1 2: the student has 3 layers, and each needs a layer"),
+        (["--layer-mapping", "1", "2", "5", *LAYERS], "--layer-mapping 5: "),
+        (["--layers-until", "0.01", *LAYERS], "--layers-until 0.01 --labels-from 0.5: both are taken in tenths of the steps"),
+        (["--layers-until", "0.2", "--labels-from", "0.8", *LAYERS], "must be 0.1 or more, the latter not above it"),
+        (["--layers-until", "1", "--labels-from", "0.99", *LAYERS], "and 0.9 or less"),
+        (["--hidden-weight", "0", "--attention-weight", "0", *LAYERS], "distilled-layers: no layer would be learnt; raise"),
+        (["--soft-labels", "answers.jsonl", *LAYERS], "distilled-layers: with --soft-labels there is no teacher whose layers"),
+        (["--student-hidden", "16", *LAYERS], "has 2 heads, "),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
         (["paper"], "'paper' is not a preset; expected demo or original or 20newsgroups or "),
         (["original", "--bert", "minilm-l6", "--data", "iflytek"], "iflytek is not here"),

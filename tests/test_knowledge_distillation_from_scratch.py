@@ -278,7 +278,34 @@ def test_patience_is_the_same_after_an_interruption(run, tmp_path, last):
         np.testing.assert_array_equal(kept, other)
 
 
-def train_patiently(run, patience, reached=REACHED, killed_after=None):
+@pytest.mark.parametrize(("first", "patience", "epochs", "best"), [(2, 0, 9, 9), (2, 3, 8, 5), (5, 2, 8, 6), (6, 9, 9, 9)])
+def test_epochs_that_learn_no_answers_are_not_chosen(run, tmp_path, first, patience, epochs, best):
+    """By hand from REACHED: only what comes after the first ones counts, for the choice and for patience; so it does after an
+    interruption among them."""
+    after, record, student, _ = train_patiently(replace(run, folder=tmp_path / "whole"), patience, first=first)
+    assert (record["epochs"], record["validation_accuracy"]) == (epochs, REACHED[best - 1])
+    run = replace(run, folder=tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        train_patiently(run, patience, killed_after=1, first=first)
+    resumed = train_patiently(run, patience, reached=REACHED[1:], first=first)[2]
+    for kept, then, other in zip(student.get_weights(), after[best - 1], resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, then)
+        np.testing.assert_array_equal(kept, other)
+
+
+def test_a_stage_that_diverges_before_it_has_learned_answers_is_refused(run, tmp_path):
+    """Though it had epochs, and accuracies, none of them may be chosen."""
+    student, indices = script.build(run, "alone"), run.parts.train
+    spoilt = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epoch == 2 and student.set_weights(
+        [np.full_like(weight, np.nan) for weight in student.get_weights()]))
+    with pytest.raises(InputError, match="seed 3 alone: training diverged in epoch 3"):
+        train_stage(
+            replace(run, folder=tmp_path), "alone", student, hard_loss, keras.optimizers.SGD(0.1), indices,
+            run.corpus.labels[indices], 5, 2, callbacks=[spoilt], first=2,
+        )
+
+
+def train_patiently(run, patience, reached=REACHED, killed_after=None, first=0):
     """(weights after each epoch, record, student, epochs trained) of a stage whose scores on validation are given."""
     run = replace(run, settings=replace(run.settings, patience=patience))
     scored, after = iter([*reached, *[0.0] * 9]), []
@@ -300,7 +327,7 @@ def train_patiently(run, patience, reached=REACHED, killed_after=None):
         indices, optimizer = run.parts.train, keras.optimizers.SGD(0.1)
         record = train_stage(
             run, "alone", student, hard_loss, optimizer, indices, run.corpus.labels[indices], len(REACHED), 2,
-            callbacks=[Remember()], measure=lambda labels, logits: {"accuracy": next(scored), "macro_f1": 0.0},
+            callbacks=[Remember()], measure=lambda labels, logits: {"accuracy": next(scored), "macro_f1": 0.0}, first=first,
         )
     return after, record, student, len(after)
 
