@@ -205,7 +205,7 @@ def test_unmixed_starts_as_theseus_does_and_nothing_is_replaced(run, tmp_path, m
     def watched(name, classifier, epochs, trainable):
         seen[name] = classifier.get_weights(), epochs, [weight.name for weight in trainable]
 
-    def mixed(run, name, classifier, loss, optimizer, indices, targets, epochs, model, callbacks):
+    def mixed(run, name, classifier, loss, optimizer, indices, targets, epochs, model, callbacks, patience):
         watched(name, classifier, epochs, model.trainable_weights)
 
     def alone(run, name, classifier, epochs, *rest):
