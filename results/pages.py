@@ -16,6 +16,7 @@ from results.comparison import comparison_rows, methods_table, one_teacher, pair
 from results.grounds import MARGIN, grounds_table, tried_only
 from results.methods import METHODS, method_of
 from results.precision import precision_table
+from results.settings import settings_table
 from results.stored import exit_at, read_all
 from results.students import students_table
 
@@ -89,6 +90,7 @@ def build(store, path):
     if len(claims) > 1:
         blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]
     blocks += _titled(students_table(runs), "## The student to take away", TAKEN)
+    blocks += _titled(settings_table(runs), "## What one setting is worth")
     blocks += _titled(precision_table(runs), "## What a narrow precision costs")
     blocks += ["## Runs"]
     for script, method in METHODS.items():

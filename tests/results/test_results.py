@@ -19,6 +19,7 @@ from results.methods import METHODS, Method
 from results.pages import build, training_seconds
 from results.precision import precision_table
 from results.published import Published
+from results.settings import in_words, settings_table
 from results.stored import read_all, take_in
 from results.students import students_table
 from tests.starting import ROOT
@@ -233,6 +234,26 @@ def test_models_that_stop_early_are_held_against_each_other_by_their_branches(pa
         {"a": "fastbert-joint", "b": "fastbert", "difference": 0.1, "ci95": [-0.1, 0.3], "p_value": 0.2, "seeds": [0, 1]}]
     comparison = comparison_of(results, "fastbert", "fastbert-joint")
     assert (comparison["difference"], comparison["ci95"], comparison["p_value"]) == (-0.1, [-0.3, 0.1], 0.2)
+
+
+def test_what_one_setting_is_worth(folders, tmp_path):
+    """A run that is named after another and differs in one setting; not one that differs in two, nor one of another name."""
+    base = json.loads((folders[0] / "results.json").read_text())
+    first = json.loads(json.dumps(base))
+    first["settings"] |= {"student_init": "first", "experiments": ["distilled"], "seeds": [0, 1]}
+    base["settings"] |= {"student_init": "teacher-first"}
+    for record in first["models"]:
+        if record["name"] == "distilled":
+            record["correct"] = pack_bits(right(record["seed"], 0.4, 98))
+    two = json.loads(json.dumps(first))
+    two["settings"] |= {"temperature": 3}
+    runs = {"best": base, "best-first": first, "best-two": two, "other": first}
+    table = settings_table(runs)
+    comparison = compare(right_of("distilled", 0.75), np.stack([right(seed, 0.4, 98) for seed in (0, 1)]))
+    assert [row[:5] for row in table[1:]] == [
+        ["best", "--student-init teacher-first", "--student-init first", "distilled", "2"]]  # the others answer alike
+    assert table[1][7] == f"{100 * comparison['difference']:+.2f}"
+    assert in_words("linear", False) == "--no-linear" and in_words("layer_mapping", [2, 4]) == "--layer-mapping 2 4"
 
 
 def test_what_a_narrow_precision_costs(folders, tmp_path):
