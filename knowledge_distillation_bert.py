@@ -40,7 +40,7 @@ from common.distillation import (
     noise_labels,
     soften,
 )
-from common.layer_distillation import CHECKS, beside_layers, check_layers, layer_loss, with_layer_loss
+from common.layer_distillation import CHECKS, beside_layers, check_layers, layer_loss, windows, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_records
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
@@ -142,7 +142,10 @@ PRESETS = {
 }
 
 DEEP, SHALLOW, BILSTM = "the whole BERT", "some of its layers", "a BiLSTM"  # what a row trains; or LINEAR
-RATES = {DEEP: "teacher_learning_rate", SHALLOW: "student_learning_rate", BILSTM: "bilstm_learning_rate"}
+PACES = {  # settings: epochs on the labelled texts, learning rate
+    DEEP: ("teacher_epochs", "teacher_learning_rate"), SHALLOW: ("student_epochs", "student_learning_rate"),
+    BILSTM: ("student_epochs", "bilstm_learning_rate"),
+}
 
 
 @dataclass(frozen=True)
@@ -218,8 +221,8 @@ def train(run, name):
     with fresh_session(run.seed):
         if name == "teacher" and settings.teacher:
             return measure_given(run, name, build(run, name).model)
-        epochs = settings.teacher_epochs if experiment.model == DEEP else settings.student_epochs
-        return fine_tune(run, name, build(run, name).model, epochs, getattr(settings, RATES[experiment.model]))
+        epochs, rate = (getattr(settings, field) for field in PACES[experiment.model])
+        return fine_tune(run, name, build(run, name).model, epochs, rate)
 
 
 def distil(run, name):
@@ -233,7 +236,7 @@ def distil(run, name):
     if experiment.model == LINEAR:  # learns classes: where there is no label, or none is to count, the teacher's first
         hidden = (labels == UNLABELLED) | (settings.hard_weight == 0)
         return fit_linear(run, name, indices, np.where(hidden, answers.argmax(-1), labels), **accuracy)
-    epochs, steps = settings.teacher_epochs if experiment.model == DEEP else settings.student_epochs, run.steps(indices)
+    (epochs, rate), steps = (getattr(settings, field) for field in PACES[experiment.model]), run.steps(indices)
     counted = len(indices) > len(parts.train)  # in steps, the same for all such rows; patience would make them differ
     if counted:
         epochs, steps = CHECKS, -(-settings.unlabelled_steps // CHECKS)
@@ -242,7 +245,7 @@ def distil(run, name):
     metrics = [] if by_logits else distillation_metrics(settings.temperature)
     with fresh_session(run.seed):
         student = build(run, name)
-        optimizer = adam(getattr(settings, RATES[experiment.model]), epochs * steps, settings.schedule)
+        optimizer = adam(rate, epochs * steps, settings.schedule)
         more = {"patience": 0 if counted else None} | accuracy
         if experiment.layers:
             more["first"], more["model"], loss, metrics = learn_layers(run, student, loss, metrics, optimizer, steps)
@@ -260,7 +263,7 @@ def learn_layers(run, student, loss, metrics, optimizer, steps):
     Returns (checks before the first that learns labels, model to train, its loss, its metrics).
     """
     settings = run.settings
-    until, since = (round(CHECKS * share) for share in (settings.layers_until, settings.labels_from))
+    until, since = windows(settings)
     mapping = settings.layer_mapping or [g + 1 for g in layers_to_keep(run.bert.layers, settings.student_layers, spread=True)]
     model = with_layer_loss(
         trained(run, "teacher", build), student, mapping, settings.hidden_loss, settings.hidden_weight,
@@ -322,8 +325,8 @@ def main(preset, settings):
     records = show_stages(train(run, name) for run in runs for name in wanted)
     exit_unless_chief()
     linear += [record for record in records if EXPERIMENTS[record["name"]].model == LINEAR]
-    records = [record for record in records if record not in linear]
-    shapes = {record["name"]: shape_of(runs[0], record["name"]) for record in records}
+    records = [record for record in records if EXPERIMENTS[record["name"]].model != LINEAR]
+    shapes = {name: shape_of(runs[0], name) for name in dict.fromkeys(record["name"] for record in records)}
     report_texts(
         SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "teacher", STUDENTS, build, __doc__,
     )

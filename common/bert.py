@@ -106,7 +106,12 @@ class Scores(keras.layers.Layer):
 def inputs_and_mask():
     """([token ids, segment ids], mask of the tokens that are not padding) of a model that is put together of parts."""
     inputs = [keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "segment_ids")]
-    return inputs, Lambda(lambda ids: tf.not_equal(ids, 0), name="mask")(inputs[0])
+    return inputs, mask_of(inputs[0])
+
+
+def mask_of(token_ids):
+    """Where there is a token rather than padding, in the inputs of a model: (batch, tokens) bool."""
+    return Lambda(lambda ids: tf.not_equal(ids, 0), name="mask")(token_ids)
 
 
 def cls(hidden):

@@ -4,8 +4,8 @@ The losses of two layers are equations of `common.distillation`; here is which l
 """
 
 from common import InputError
-from common.backend import Lambda, keras, tf
-from common.bert import states_of
+from common.backend import keras, tf
+from common.bert import mask_of, states_of
 from common.distillation import HIDDEN_LOSSES, attention_loss, hidden_loss
 
 CHECKS = 10  # how often a model that learns from texts without labels is measured on validation
@@ -79,9 +79,14 @@ def with_layer_loss(teacher, student, mapping, *words, **more):
     mapping, words, more: see `LayerLoss`
     """
     inputs, logits = student.model.inputs, student.model.output
-    mask = Lambda(lambda ids: tf.not_equal(ids, 0), name="tokens")(inputs[0])
-    losses = LayerLoss(teacher.encoder, student.encoder, mapping, *words, **more)((inputs, mask, *states_of(student.encoder)))
+    layer = LayerLoss(teacher.encoder, student.encoder, mapping, *words, **more)
+    losses = layer((inputs, mask_of(inputs[0]), *states_of(student.encoder)))
     return keras.Model(inputs, keras.layers.Concatenate(dtype="float32")([losses, logits]))
+
+
+def windows(settings):
+    """(checks after which layers are no longer learnt, checks after which labels are learnt), of CHECKS."""
+    return round(CHECKS * settings.layers_until), round(CHECKS * settings.labels_from)
 
 
 def check_layers(settings, name):
@@ -93,7 +98,7 @@ def check_layers(settings, name):
     if settings.layer_mapping and len(settings.layer_mapping) != settings.student_layers:
         raise InputError(f"--layer-mapping{''.join(f' {g}' for g in settings.layer_mapping)}: the student has "
                          f"{settings.student_layers} layers, and each needs a layer of the teacher")
-    until, since = (round(CHECKS * share) for share in (settings.layers_until, settings.labels_from))
+    until, since = windows(settings)
     if until == 0 or since > min(until, CHECKS - 1):
         raise InputError(f"--layers-until {settings.layers_until:g} --labels-from {settings.labels_from:g}: both are taken in "
                          "tenths of the steps; the former must be 0.1 or more, the latter not above it, and 0.9 or less")

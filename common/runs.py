@@ -117,10 +117,9 @@ def open_text_runs(
     corpus.notes.extend(notes)
 
     def check(parts):
-        for path, logits in zip(answered, answers, strict=True):
-            soft_labels.check_complete(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
-        if answers:
-            check_answers(answered[0], answers[0], corpus.texts, np.append(parts.train, parts.unlabelled))
+        for number, (path, logits) in enumerate(zip(answered, answers, strict=True)):
+            check_one = soft_labels.check_complete if number else check_answers
+            check_one(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
         if unlabelled is not None and unlabelled_needed and not len(parts.unlabelled):
             raise InputError(
                 f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "

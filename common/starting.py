@@ -16,16 +16,17 @@ from data.successors import PREFIX, best_stage, check_successors, folder_of
 STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned teacher)
     "first": (False, False), "spread": (True, False), "teacher-first": (False, True), "teacher-spread": (True, True),
 }
+SUCCESSOR = STARTS["first"]  # a successor of Theseus is made of the first layers
 
 
 def is_fine_tuned(settings):
     """Whether a student starts from its teacher's fine-tuned layers, so that there must be a teacher's model."""
-    return STARTS.get(settings.student_init, (False, False))[1]
+    return STARTS.get(settings.student_init, SUCCESSOR)[1]
 
 
 def part_of(settings, bert):
     """The layers of `bert` that a student has, as wide as it is to be: a `data.berts.Bert`."""
-    spread, _ = STARTS.get(settings.student_init, (False, False))  # a successor of Theseus is made of the first layers
+    spread, _ = STARTS.get(settings.student_init, SUCCESSOR)
     layers = keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
     if not settings.student_hidden:
         return layers

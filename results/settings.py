@@ -5,8 +5,9 @@ from itertools import permutations
 import numpy as np
 
 from report.tables import difference_cells, mean_and_deviation
-from results.precision import FREE
 from results.stored import compared, correct_of
+
+FREE = {"seeds", "experiments", "output", "download", "strategy", "export", "vocabulary", "int8_disagreement"}  # may differ
 
 
 def settings_table(runs):
@@ -16,29 +17,40 @@ def settings_table(runs):
     """
     table = [["run", "its setting", "instead", "model", "seeds", "accuracy %", "instead %", "points", "95 % interval", "p"]]
     for (name, results), (other, changed) in permutations(runs.items(), 2):
-        differing = _differing(results, changed)
-        if not other.startswith(f"{name}-") or len(differing) != 1:
-            continue
-        key, = differing
-        for model in dict.fromkeys(record["name"] for record in results["models"] if "exits" not in record):
-            pair = correct_of(results, model), correct_of(changed, model)
-            comparison = compared(*pair)
-            if not comparison or all(np.array_equal(pair[0][seed], pair[1][seed]) for seed in comparison["seeds"]):
-                continue
-            seeds = comparison["seeds"]
-            means = [mean_and_deviation([correct[seed].mean() for seed in seeds], 100) for correct in pair]
+        keys = differing(results, changed)
+        if other.startswith(f"{name}-") and keys and len(keys) == 1 and keys != {"precision"}:
+            key, = keys
             values = [in_words(key, each["settings"].get(key)) for each in (results, changed)]
-            table.append([name, *values, model, str(len(seeds)), *means, *difference_cells(comparison)])
+            table += [[name, *values, *cells] for cells, alike in models_compared(results, changed) if not alike]
     return table
 
 
-def _differing(results, changed):
-    """Settings in which two runs of one script on the same test texts differ, but for those that may; none of other runs."""
-    ground, other = ((each["script"], each["data"]["test_fingerprint"]) for each in (results, changed))
-    if ground != other:
-        return set()
-    settings = results["settings"], changed["settings"]
-    return {key for key in settings[0].keys() | settings[1].keys() if settings[0].get(key) != settings[1].get(key)} - FREE
+def differing(results, others):
+    """Settings in which two runs differ, but for FREE ones; None if they are of two scripts, or tested on other texts.
+
+    A run of an older version does not have the settings that came after it: they were off.
+    """
+    if (results["script"], results["data"]["test_fingerprint"]) != (others["script"], others["data"]["test_fingerprint"]):
+        return None
+    settings, other = results["settings"], others["settings"]
+    both = {key for key in settings.keys() & other.keys() if settings[key] != other[key]}
+    one = {key for key in settings.keys() ^ other.keys() if settings.get(key) or other.get(key)}
+    return (both | one) - FREE
+
+
+def models_compared(results, others):
+    """What two runs have of each model, over the seeds that both have: ([cells], whether both answer alike) one after another.
+
+    The cells are the model, how many seeds, its accuracy in either run, and the difference. Models that stop early are left
+    out: their speeds differ.
+    """
+    for model in dict.fromkeys(record["name"] for record in results["models"] if "exits" not in record):
+        pair = correct_of(results, model), correct_of(others, model)
+        if comparison := compared(*pair):
+            seeds = comparison["seeds"]
+            means = [mean_and_deviation([correct[seed].mean() for seed in seeds], 100) for correct in pair]
+            alike = all(np.array_equal(pair[0][seed], pair[1][seed]) for seed in seeds)
+            yield [model, str(len(seeds)), *means, *difference_cells(comparison)], alike
 
 
 def in_words(key, value):
