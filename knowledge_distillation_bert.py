@@ -109,7 +109,7 @@ class Settings:
 
     # Training
     batch_size: PositiveInt = 32  # texts a step
-    patience: Count = 5  # epochs without a gain on validation that end a stage, unless it counts steps; 0: all epochs
+    patience: Count = 10  # epochs without a gain on validation that end a stage, unless it counts steps; 0: all epochs
     teacher_epochs: PositiveInt = 15  # of the teacher, and of `teacher-self-distilled`
     student_epochs: PositiveInt = 25  # of every student but the next
     unlabelled_steps: PositiveInt = 320  # of what learns from texts without labels, however many; ten measurements
