@@ -93,12 +93,13 @@ class Settings:
     soft_weight: NonNegative = 1.0  # of T² · KL(teacher || student)
 
     # The teacher's layers, for `distilled-layers`
+    layers_init: str = "teacher-spread"  # what this student starts from, as in --student-init
     layer_mapping: tuple[PositiveInt, ...] = ()  # the layer that each of the student's learns, from 1; (): spread evenly
-    layers_until: Fraction = 0.5  # share of the steps, in tenths, after which layers are no longer learnt
-    labels_from: Fraction = 0.5  # the same after which labels are learnt; 0: beside the layers
+    layers_until: Fraction = 1.0  # share of the steps, in tenths, after which layers are no longer learnt
+    labels_from: Fraction = 0.0  # the same after which labels are learnt; 0: beside the layers from the first step
     hidden_loss: Literal["mse", "cls", "cosine"] = "mse"  # of hidden states, as in TinyBERT, PKD or DistilBERT
     hidden_weight: NonNegative = 1.0  # of it, and of the embeddings' mean squared error
-    attention_weight: NonNegative = 1.0  # of the attention scores' mean squared error
+    attention_weight: NonNegative = 0.0  # of the attention scores' mean squared error
 
     # The BiLSTM of Tang et al.
     bilstm_units: PositiveInt = 150  # of the LSTM, in each direction
@@ -196,7 +197,12 @@ def shape_of(run, name):
     if EXPERIMENTS[name].model == BILSTM:
         units = settings.bilstm_units, settings.bilstm_dense
         return bilstms.draw(run.bert, len(run.corpus.classes), *units, settings.bilstm_embeddings, run.seed)
-    return run.bert if EXPERIMENTS[name].model == DEEP else part_of(settings, run.bert)
+    return run.bert if EXPERIMENTS[name].model == DEEP else part_of(settings, init_of(settings, name), run.bert)
+
+
+def init_of(settings, name):
+    """What an experiment's student starts from: see `common.starting`."""
+    return settings.layers_init if EXPERIMENTS[name].layers else settings.student_init
 
 
 def build(run, name):
@@ -205,7 +211,7 @@ def build(run, name):
         return build_bilstm(shape_of(run, name))
     if EXPERIMENTS[name].model == DEEP:
         return build_classifier(run.bert, len(run.corpus.classes), run.settings.teacher_dropout)
-    return build_student(run, partial(trained, run, "teacher", build))
+    return build_student(run, init_of(run.settings, name), partial(trained, run, "teacher", build))
 
 
 # Training: the losses are those of `common.distillation` -----------------------------------------------------------------
@@ -258,7 +264,7 @@ def distil(run, name):
 def learn_layers(run, student, loss, metrics, optimizer, steps):
     """The same with the layers: L = [t < layers_until] · L_layers + [t ≥ labels_from] · L_labels, t being the share of steps.
 
-    TinyBERT learns layers first and labels afterwards (equation 11), PKD and DistilBERT learn both together.
+    PKD and DistilBERT learn both together; TinyBERT learns layers first and labels afterwards (equation 11).
 
     Returns (checks before the first that learns labels, model to train, its loss, its metrics).
     """
@@ -309,14 +315,16 @@ def main(preset, settings):
     wanted = check(settings)
     further = [EXPERIMENTS[name] for name in wanted if "unlabelled" in EXPERIMENTS[name].further]
     compared = [name for name in wanted if EXPERIMENTS[name].layers and settings.attention_weight]
+    inits = [init_of(settings, name) for name in wanted if EXPERIMENTS[name].model == SHALLOW]
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples if further else None, not all(each.optional for each in further),
-        depths=("student_layers", "layer_mapping"), further_inputs=partial(check_start, settings, next(iter(compared), None)),
+        depths=("student_layers", "layer_mapping"),
+        further_inputs=partial(check_start, settings, inits, next(iter(compared), None)),
         check_answers=as_logits if any(learns_logits(settings, name) for name in wanted) else check_complete,
     )
     if any("augmented" in EXPERIMENTS[name].further for name in wanted):
         runs = [augmented(run) for run in runs]
-    for remark in remarks(runs):
+    for remark in remarks(runs, inits):
         print(remark)
         runs[0].corpus.notes.append(remark)
     linear = show_stages(linear_records(runs))
@@ -354,7 +362,7 @@ def check(settings):
             check_layers(settings, name)
     check_names(settings)
     deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].model == DEEP]
-    several = check_teachers(settings, deep, is_fine_tuned(settings))
+    several = check_teachers(settings, deep, is_fine_tuned(settings.student_init))
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
     return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]

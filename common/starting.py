@@ -9,7 +9,7 @@ from dataclasses import replace
 from common import InputError
 from common.bert import build_classifier
 from common.training import load_stage
-from data.berts import keep_layers, layers_to_keep, without_classifier
+from data.berts import keep_layers, layers_to_keep
 from data.narrowing import narrow, width_of
 from data.successors import PREFIX, best_stage, check_successors, folder_of
 
@@ -19,43 +19,44 @@ STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned tea
 SUCCESSOR = STARTS["first"]  # a successor of Theseus is made of the first layers
 
 
-def is_fine_tuned(settings):
-    """Whether a student starts from its teacher's fine-tuned layers, so that there must be a teacher's model."""
-    return STARTS.get(settings.student_init, SUCCESSOR)[1]
+def is_fine_tuned(init):
+    """Whether a start is that of the teacher's fine-tuned layers, so that there must be a teacher's model."""
+    return STARTS.get(init, SUCCESSOR)[1]
 
 
-def part_of(settings, bert):
+def part_of(settings, init, bert):
     """The layers of `bert` that a student has, as wide as it is to be: a `data.berts.Bert`."""
-    spread, _ = STARTS.get(settings.student_init, SUCCESSOR)
+    spread, _ = STARTS.get(init, SUCCESSOR)
     layers = keep_layers(bert, layers_to_keep(bert.layers, settings.student_layers, spread))
     if not settings.student_hidden:
         return layers
     return narrow(layers, *width_of(layers, settings.student_hidden, settings.student_heads), settings.narrowing)
 
 
-def build_student(run, teacher):
+def build_student(run, init, teacher):
     """The student of a run, a `bert.BertClassifier` that is not trained yet.
 
+    What starts from the teacher's layers, or from those of a teacher that is given, has its classifier, too.
+
     run: the `training.Run`
+    init: what it starts from
     teacher: () -> the BertClassifier of its teacher, trained
     """
     settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
-    if folder := folder_of(settings.student_init):  # its classifier is the one it was trained with
-        successor = build_classifier(part_of(settings, bert), classes, settings.student_dropout)
+    if folder := folder_of(init):  # its classifier is the one it was trained with
+        successor = build_classifier(part_of(settings, init, bert), classes, settings.student_dropout)
         load_stage(replace(run, folder=folder), best_stage(folder, run.seed), successor.model)
         return successor
-    start = teacher().bert if is_fine_tuned(settings) else bert
-    if not bert.is_classifier:  # a teacher that is given hands its classifier on, one that is trained here does not
-        start = without_classifier(start)
-    return build_classifier(part_of(settings, start), classes, settings.student_dropout)
+    start = teacher().bert if is_fine_tuned(init) else bert
+    return build_classifier(part_of(settings, init, start), classes, settings.student_dropout)
 
 
 def check_names(settings):
     """Raise InputError if the settings name no start, or a shape that it cannot have, whatever the BERT."""
-    folder = folder_of(settings.student_init)
-    if folder is None and settings.student_init not in STARTS:
-        raise InputError(f"--student-init {settings.student_init}: expected {', '.join(STARTS)} or {PREFIX}RUN")
-    if folder and settings.student_hidden:
+    for flag, init in (("--student-init", settings.student_init), ("--layers-init", settings.layers_init)):
+        if folder_of(init) is None and init not in STARTS:
+            raise InputError(f"{flag} {init}: expected {', '.join(STARTS)} or {PREFIX}RUN")
+    if settings.student_hidden and any(map(folder_of, (settings.student_init, settings.layers_init))):
         raise InputError(f"--student-hidden {settings.student_hidden}: a successor of Theseus is as wide as its predecessor")
     if settings.student_heads and not settings.student_hidden:
         raise InputError(f"--student-heads {settings.student_heads} needs --student-hidden, the width that they share")
@@ -63,10 +64,11 @@ def check_names(settings):
         raise InputError("--narrowing least-squares needs --student-hidden: a student as wide as the BERT is not narrowed")
 
 
-def check_start(settings, attention, bert, inputs):
+def check_start(settings, inits, attention, bert, inputs):
     """Refuse students that cannot be made of a run's BERT.
 
     settings: the script's
+    inits: what its students start from
     attention: name of an experiment that compares attention scores, or None
     bert: the `data.berts.Bert`
     inputs: {what: fingerprint} of what the run has read
@@ -79,11 +81,15 @@ def check_start(settings, attention, bert, inputs):
         if attention and heads != whole:
             raise InputError(f"--experiments {attention}: the student has {heads} heads, {bert.source} {whole}, so attention "
                              f"cannot be compared; give --student-heads {whole} or --attention-weight 0")
-    folder = folder_of(settings.student_init)
-    return check_successors(folder, settings, inputs) if folder else {}
+    read = {}
+    for folder in filter(None, map(folder_of, inits)):
+        read |= check_successors(folder, settings, inputs)
+    return read
 
 
-def remarks(runs):
-    """A line for each run whose students start as a successor of Theseus: which."""
-    folder = folder_of(runs[0].settings.student_init)
-    return [f"seed {run.seed}: students start as {best_stage(folder, run.seed)} of {folder}" for run in runs if folder]
+def remarks(runs, inits):
+    """A line for each run and each successor of Theseus that its students start as."""
+    return [
+        f"seed {run.seed}: students start as {best_stage(folder, run.seed)} of {folder}"
+        for folder in dict.fromkeys(filter(None, map(folder_of, inits))) for run in runs
+    ]

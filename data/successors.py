@@ -37,9 +37,9 @@ def best_stage(folder, seed):
         records = [json.loads(path.read_text(encoding="utf-8")) for path in paths.values() if path.is_file()]
         accuracies = {record["name"]: record["validation_accuracy"] for record in records}
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"--student-init {PREFIX}{folder}: a record.json of seed {seed} is not that of a stage") from None
+        raise InputError(f"{PREFIX}{folder}: a record.json of seed {seed} is not that of a stage") from None
     if not accuracies:
-        raise InputError(f"--student-init {PREFIX}{folder}: no finished {' or '.join(STAGES)} of seed {seed} in it")
+        raise InputError(f"{PREFIX}{folder}: no finished {' or '.join(STAGES)} of seed {seed} in it")
     return max(accuracies, key=accuracies.get)
 
 
@@ -52,7 +52,7 @@ def check_successors(folder, settings, inputs):
 
     Returns {what: fingerprint} of the weights it starts from, one a seed. Raises InputError.
     """
-    flag, path = f"--student-init {PREFIX}{folder}", folder / "settings.json"
+    flag, path = f"{PREFIX}{folder}", folder / "settings.json"
     if not folder.is_dir():
         raise InputError(f"{flag}: there is no such folder")
     try:

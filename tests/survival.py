@@ -25,7 +25,9 @@ TIMINGS = {
 STAGES = {
     "knowledge_distillation_bert": [
         "--student-layers", 2, "--teacher-epochs", 3, "--student-epochs", 3, "--unlabelled-steps", 9, "--train-examples", 96,
-        "--unlabelled-examples", 16, "--validation-examples", 16, "--student-dropout", 0.1,
+        "--unlabelled-examples", 16, "--validation-examples", 16, "--student-dropout", 0.1, "--augmentations", 1,
+        "--experiments", "distilled", "distilled-unlabelled", "distilled-layers", "distilled-augmented", "bilstm-distilled",
+        "linear-distilled",
     ],
     "knowledge_distillation_bert_of_theseus": [
         "--student-layers", 2, "--middle-layers", 3, "--predecessor-epochs", 2, "--mixed-epochs", 3, "--direct-epochs", 2,

@@ -219,19 +219,23 @@ def test_the_logits_read_the_cls_token(shallow, batch):
     ("init", "kept"), [("first", [0, 1]), ("spread", [1, 3]), ("teacher-first", [0, 1]), ("teacher-spread", [1, 3])]
 )
 def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
-    settings = replace(script.PRESETS["demo"], student_layers=2, student_init=init)
-    run = Run(settings, 0, texts.load(str(data_folder)), None, None, tmp_path, bert)
-    fine_tuned, shift = init.startswith("teacher"), 0
-    if fine_tuned:
-        shift, teacher = 1, script.build(run, "teacher").model
-        teacher.set_weights([value + 1 for value in teacher.get_weights()])
-        save_weights(teacher, run.stage("teacher") / "weights.npz")
-    built = script.build(run, "distilled").bert.weights
-    for new, old in enumerate(kept):
-        name = "bert/encoder/layer_{}/intermediate/dense/kernel"
-        np.testing.assert_allclose(built[name.format(new)], bert.weights[name.format(old)] + shift, atol=1e-6)
-    name = "bert/embeddings/word_embeddings"
-    np.testing.assert_allclose(built[name], bert.weights[name] + shift, atol=1e-6)
+    """What learns layers starts as --layers-init says, what does not as --student-init; a teacher hands its classifier on."""
+    others = {"distilled": ("student_init", "layers_init"), "distilled-layers": ("layers_init", "student_init")}
+    fine_tuned = init.startswith("teacher")
+    for name, (own, other) in others.items():
+        settings = replace(script.PRESETS["demo"], student_layers=2, **{own: init, other: "first" if kept[0] else "spread"})
+        run = Run(settings, 0, texts.load(str(data_folder)), None, None, tmp_path, bert)
+        teacher = script.build(run, "teacher")
+        teacher.model.set_weights([value + 1 for value in teacher.model.get_weights()])
+        save_weights(teacher.model, run.stage("teacher") / "weights.npz")
+        student = script.build(run, name)
+        for new, old in enumerate(kept):
+            layer = "bert/encoder/layer_{}/intermediate/dense/kernel"
+            expected = bert.weights[layer.format(old)] + fine_tuned
+            np.testing.assert_allclose(student.bert.weights[layer.format(new)], expected, atol=1e-6)
+        words = "bert/embeddings/word_embeddings"
+        np.testing.assert_allclose(student.bert.weights[words], bert.weights[words] + fine_tuned, atol=1e-6)
+        assert fine_tuned == np.allclose(student.head.get_weights()[0], teacher.head.get_weights()[0])
 
 
 @pytest.mark.parametrize("init", ["first", "teacher-spread"])
@@ -281,8 +285,9 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--student-hidden", "20"], "has 4 heads of 8 dimensions, so a width is a multiple of 8; or give --student-heads"),
         (["--student-hidden", "16", "--student-heads", "3"], "--student-hidden 16: not a multiple of --student-heads 3"),
         (["--student-heads", "2"], "--student-heads 2 needs --student-hidden"),
+        (["--layers-init", "magic"], "--layers-init magic: expected first, spread, teacher-first, teacher-spread"),
         (["--student-init", "magic"], "magic: expected first, spread, teacher-first, teacher-spread or theseus:RUN"),
-        (["--student-init", "theseus:nowhere"], "--student-init theseus:nowhere: there is no such folder"),
+        (["--student-init", "theseus:nowhere"], "theseus:nowhere: there is no such folder"),
         (["--student-init", "theseus:tests"], "theseus:tests: not the folder of a run of"),
         (["--student-init", "theseus:runs", "--student-hidden", "16"], "--student-hidden 16: a successor of Theseus"),
         (["--maxlen", "41"], "has 40 positions"),
@@ -297,7 +302,7 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--narrowing", "least-squares"], "--narrowing least-squares needs --student-hidden"),
         (["--layer-mapping", "1", "2", *LAYERS], "--layer-mapping 1 2: the student has 3 layers, and each needs a layer"),
         (["--layer-mapping", "1", "2", "5", *LAYERS], "--layer-mapping 5: "),
-        (["--layers-until", "0.01", *LAYERS], "--layers-until 0.01 --labels-from 0.5: both are taken in tenths of the steps"),
+        (["--layers-until", "0.01", *LAYERS], "--layers-until 0.01 --labels-from 0: both are taken in tenths of the steps"),
         (["--layers-until", "0.2", "--labels-from", "0.8", *LAYERS], "must be 0.1 or more, the latter not above it"),
         (["--layers-until", "1", "--labels-from", "0.99", *LAYERS], "and 0.9 or less"),
         (["--hidden-weight", "0", "--attention-weight", "0", *LAYERS], "distilled-layers: no layer would be learnt; raise"),
