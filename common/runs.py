@@ -65,8 +65,9 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, check_corpus=lambda corpus: None, check_answers=soft_labels.check_complete,
-    further_inputs=lambda bert, inputs: {},
+    extensible=EXTENSIBLE, check_corpus=lambda corpus: None, check_bert=lambda bert: None,
+    check_answers=soft_labels.check_complete, further_inputs=lambda bert, inputs: {}, calibration=None,
+    check_calibration=lambda texts: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -81,9 +82,12 @@ def open_text_runs(
     min_layers: how many the BERT must have
     extensible: see `open_folder`
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
+    check_bert: bert -> None, which raises it for one that does not fit the settings
     check_answers: like `soft_labels.check_complete`, which raises it for those of the first of several --soft-labels
     further_inputs: (bert, {what: fingerprint} of what was read) -> the same of what else the runs start from; raises InputError
         for a BERT that the script cannot use
+    calibration: texts wanted besides, whose labels are not looked at; 0: all that are left, None: none
+    check_calibration: how many there are -> None, which raises InputError if they are too few
 
     Raises InputError before anything is written.
     """
@@ -112,11 +116,13 @@ def open_text_runs(
                 flag = f"--{name.replace('_', '-')} {depth}"
                 raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
 
+    check_bert(bert)
     answers = tuple(soft_labels.load(path, corpus) for path in answered)
     corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
     corpus.notes.extend(notes)
 
     def check(parts):
+        check_calibration(len(parts.calibration))
         for number, (path, logits) in enumerate(zip(answered, answers, strict=True)):
             check_one = soft_labels.check_complete if number else check_answers
             check_one(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
@@ -135,7 +141,8 @@ def open_text_runs(
     inputs |= further_inputs(bert, inputs)
     kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
-    all_parts, folder = _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible)
+    spare = unlabelled, calibration
+    all_parts, folder = _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible)
     examples = TokenizedTexts.of(corpus.texts, bert, settings.maxlen)
     more = folder, bert, tuple(others), answers
     return [Run(settings, seed, corpus, examples, parts, *more) for seed, parts in all_parts.items()]
@@ -160,13 +167,18 @@ def open_image_runs(script, preset, settings, check, extensible):
     corpus = images.load(settings.data, settings.download)
     inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
     kind, check = f"images of {corpus.size}", partial(check, settings, corpus)
-    all_parts, folder = _open(script, preset, settings, corpus, None, check, inputs, kind, extensible)
+    all_parts, folder = _open(script, preset, settings, corpus, (None, None), check, inputs, kind, extensible)
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 
-def _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, extensible):
-    """({seed: Parts}, the run's folder), both checked and what there is said. kind: of the examples, in words."""
-    counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples
+def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible):
+    """({seed: Parts}, the run's folder), both checked and what there is said.
+
+    spare: how many unlabelled and how many calibration examples are wanted
+    kind: of the examples, in words
+    """
+    unlabelled, calibration = spare
+    counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples, calibration
     all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
     for parts in all_parts.values():
         check_parts(corpus, parts, settings.batch_size)
@@ -177,7 +189,8 @@ def _open(script, preset, settings, corpus, unlabelled, check, inputs, kind, ext
     open_folder(folder, identity, inputs, extensible)
     set_precision(settings.precision)
     parts = next(iter(all_parts.values()))
-    spare = f"{len(parts.unlabelled):,} unlabelled, " if len(parts.unlabelled) else ""
+    more = {"unlabelled": parts.unlabelled, "calibration": parts.calibration}
+    spare = "".join(f"{len(indices):,} {name}, " for name, indices in more.items() if len(indices))
     print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}{len(parts.validation):,} "
           f"validation, {len(parts.test):,} test {kind}")
     for remark in [*precision_remarks(settings.precision), *remarks(corpus, parts)]:

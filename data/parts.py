@@ -1,4 +1,4 @@
-"""Drawing the parts of a data set that a run uses: training, unlabelled, validation, test. Texts and images alike."""
+"""Drawing the parts of a data set, texts or images, that a run uses: training, unlabelled, validation, test, calibration."""
 
 from dataclasses import dataclass, field
 
@@ -12,16 +12,17 @@ HELD_OUT = 400  # training examples that are held out for validation, unless sai
 
 @dataclass(frozen=True)
 class Parts:
-    """What one run uses: indices into a corpus. The labels of `unlabelled` are never looked at."""
+    """What one run uses: indices into a corpus. The labels of `unlabelled` and `calibration` are never looked at."""
 
     train: np.ndarray
     unlabelled: np.ndarray
     validation: np.ndarray
     test: np.ndarray
     augmented: np.ndarray = field(default_factory=lambda: np.arange(0))  # made of `train`, see `data.augmentation`
+    calibration: np.ndarray = field(default_factory=lambda: np.arange(0))  # that nothing learns from or is chosen by
 
 
-def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0):
+def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibration=None):
     """Draw the Parts of one run. Counts are upper bounds: a small data set gives what it has.
 
     corpus: `texts.Corpus` or `images.Images`
@@ -32,6 +33,8 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0):
         takes all of the dev part, or without one HELD_OUT; 0 takes all of the dev part, or without one the test part, as the
         original programs did
     test: examples of the test part; 0 takes all there are
+    calibration: examples drawn from what all of these leave over, so that they are the same whatever it is, labels ignored; 0
+        takes all there are, None takes none. Those of validation would not do: epochs and temperatures are chosen by them
     """
     labels = corpus.labels
     if validation is None:
@@ -46,8 +49,9 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0):
     spare = np.concatenate([np.random.default_rng(seed).permutation(indices) for indices in (without_label, rest)])
     tested = stratified_sample(corpus.test, labels, test or len(corpus.test), seed=0)[1]
     tested = np.sort(tested)  # in the order of the file
-    spare = spare[: 0 if unlabelled is None else unlabelled or len(spare)]
-    return Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested)
+    spare, left = np.split(spare, [0 if unlabelled is None else unlabelled or len(spare)])
+    left = left[: 0 if calibration is None else calibration or len(left)]
+    return Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested, calibration=left)
 
 
 def stratified_sample(indices, labels, count, seed):
