@@ -8,6 +8,7 @@ after the first layer whose branch is sure enough, and the layers above are not 
 
     python knowledge_distillation_fastbert.py                       # bundled model and data, minutes on two cores
     python knowledge_distillation_fastbert.py --accuracy-drop 1     # faster: a point of validation accuracy may be lost
+    python knowledge_distillation_fastbert.py --max-disagreement 1  # a promise: 1 % of texts at most are answered otherwise
     python knowledge_distillation_fastbert.py original              # IFLYTEK and Chinese BERT-base, as the original script
     python knowledge_distillation_fastbert.py paper                 # the same data and model, trained as the paper does
 """
@@ -32,7 +33,7 @@ from data import texts
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
-from export.exits import exit_model, exit_times, teacher_onnx
+from export.exits import exit_model, measure_exits, teacher_onnx
 from export.student import text_writer, write_student, write_teacher
 from report.document import results_of, show_stages, write_report
 from report.exits import branch_results, exit_sections, plot_exits
@@ -51,6 +52,7 @@ class Settings:
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
     unlabelled_examples: Count | None = 2800  # further texts at most, labels unseen, for branches; 0: all there are; None: none
     validation_examples: Count | None = None  # for epochs and speed: None: the dev part, or 400 held out; 0: test part
+    calibration_examples: Count | None = 1000  # held out, labels unseen, for --max-disagreement; 0: all left; None: none
     test_examples: Count = 0  # of the test part at most, read once at the end; 0 takes all
 
     # Models
@@ -70,10 +72,15 @@ class Settings:
     shuffle_sentences: bool = False  # half of the texts are copies with their sentences doubled and shuffled
 
     # Stopping early
+    criterion: Literal["entropy", "confidence", "patience"] = "entropy"  # of probabilities; the highest; equal answers
+    exit_patience: PositiveInt = 1  # layers in a row that must be sure, by entropy or confidence
     uncertainty_top_k: Count = 0  # entropy of the k highest probabilities, for many classes; 0 takes all
+    calibrate: bool = False  # a temperature for each branch, fitted on the validation part
     speeds: Annotated[tuple[Fraction, ...], ONCE, NOT_EMPTY] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)  # of the curve
     accuracy_drop: NonNegative = 0.2  # choose the highest speed that loses at most so many points on the validation part
     latency_budget: NonNegative = 0.0  # above 0, instead: the lowest speed at which a text by itself takes at most so many ms
+    max_disagreement: command.Percent | None = None  # instead: per cent of texts that may be answered otherwise
+    confidence: command.Percent = 95.0  # per cent, with which that is promised
     timed_examples: PositiveInt = 128  # test texts that are timed in batches of 32; a quarter of them by themselves
 
     # Training
@@ -126,9 +133,7 @@ EXPERIMENTS = {  # what of the settings is another in each
     "fastbert-shuffled": {"shuffle_sentences": True},
     JOINT: {},
 }
-MAY_DIFFER = (  # settings that change no finished stage: in a later start they may be others
-    *EXTENSIBLE, "student_layers", "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget", "timed_examples",
-)
+MAY_DIFFER = (*EXTENSIBLE, *early_exit.STOPPING, "student_layers", "timed_examples")  # they change no finished stage
 
 
 # Models: a branch after every layer --------------------------------------------------------------------------------------
@@ -329,7 +334,7 @@ def main(preset, settings):
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER,
-        check_corpus=partial(check_corpus, settings, wanted),
+        check_corpus=partial(check_corpus, settings, wanted), **early_exit.needs_of(settings),
     )
     linear = show_stages(linear_records(runs))
     for run in runs:
@@ -353,8 +358,7 @@ def check(settings):
         raise InputError(f"--experiments {JOINT}: it trains all layers anew, and a teacher that is given is not trained")
     if settings.teacher and settings.teacher_layers:
         raise InputError(f"--teacher-layers {settings.teacher_layers}: a teacher that is given keeps its layers; leave it at 0")
-    if settings.uncertainty_top_k == 1:
-        raise InputError("--uncertainty-top-k 1: one probability has no entropy; 2 or more, or 0 for all")
+    early_exit.check(settings)
     wanted = [name for name in EXPERIMENTS if name in settings.experiments]
     varied = {name: replace(settings, **EXPERIMENTS[name]) for name in wanted if name != JOINT}
     for place, (name, its_settings) in enumerate(varied.items()):
@@ -367,10 +371,8 @@ def check(settings):
 
 def check_corpus(settings, wanted, corpus):
     """Refuse pairs of texts where sentences are to be shuffled."""
-    shuffled = any(name != JOINT and replace(settings, **EXPERIMENTS[name]).shuffle_sentences for name in wanted)
-    if corpus.pairs and shuffled:
-        raise InputError(f"{corpus.name} has pairs of texts, whose sentences are not shuffled: --no-shuffle-sentences, and no "
-                         "fastbert-shuffled among --experiments")
+    if any(name != JOINT and replace(settings, **EXPERIMENTS[name]).shuffle_sentences for name in wanted):
+        texts.check_shufflable(corpus)
 
 
 def costs(run, tokens):
@@ -386,8 +388,7 @@ def measure(run, names):
     depths = depths_of(run)
     plain = {name: lambda name=name: teacher_onnx(HEADS * has_branch(run), trained_teacher(run, name)) for name in depths}
     stopping = {name: partial(student_model, run, {"name": name, "speed": 0.0}) for name in names}
-    times = exit_times(run, plain, stopping, lambda tokens: early_exit.exit_flops(costs(run, tokens), depths["teacher"]))
-    records = early_exit.exit_records(run, depths, names, uncertainty, partial(costs, run), times)
+    records = measure_exits(run, depths, plain, stopping, partial(trained_fastbert, run), uncertainty, partial(costs, run))
     for record in records:
         if record["name"] in names and record["name"] != JOINT:
             record["train_seconds"] += records[0]["train_seconds"]  # of the teacher that its branches learned from
@@ -411,9 +412,7 @@ def report(preset, settings, runs, names, linear):
 
 def student_model(run, record):
     """The TextModel of a FastBERT, given its record."""
-    run, name, top_k = run_of(run, record["name"]), record["name"], run.settings.uncertainty_top_k
-    start, doubt = keep_layers(run.bert, range(depths_of(run)["teacher"])), partial(uncertainty, top_k=top_k)
-    return exit_model(trained_fastbert(run, name), start, doubt, top_k, HEADS, record["speed"])
+    return exit_model(run, trained_fastbert(run, record["name"]), record, uncertainty, HEADS)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ PositiveInt = Annotated[int, at_least(1)]
 NonNegative = Annotated[float, at_least(0)]
 LearningRate = Annotated[float, Bound("above 0", lambda rate: 0 < rate < float("inf"))]
 Fraction = Annotated[float, Bound("from 0 to 1", lambda fraction: 0 <= fraction <= 1)]
-Percent = Annotated[float, Bound("above 0 and below 100, per cent", lambda share: 0 < share < 100)]
+Percent = Annotated[float, Bound("from 0.001 to 99.999, per cent", lambda share: 0.001 <= share <= 99.999)]  # of a promise
 Dropout = Annotated[float, Bound("0 or more and below 1", lambda rate: 0 <= rate < 1)]
 Temperature = Annotated[float, Bound("from 0.01 to 1000", lambda t: 0.01 <= t <= 1000, noun="temperature")]  # for float32
 

@@ -4,17 +4,26 @@ How sure a branch is of a text, what a branch looks like and how it is taught is
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from common import InputError
 from common.backend import inference_graph, keras, tf
 from common.bert import TEXT_SIGNATURE, build_encoder, embeddings_of, inputs_and_mask, swap_pad_id
 from common.cost import cls_layer_flops, encoder_flops, head_flops
+from common.criteria import criterion_of, fit_temperatures, uncertainty_of_exits
 from common.evaluation import pack_bits, scores
 from common.files import write_array
+from common.promise import GRID, fastest_kept, needed
 from data.berts import keep_layers
+from data.students import PROMISE, promise_in_words
 
 EXIT_SIGNATURE = (*TEXT_SIGNATURE, tf.TensorSpec((), tf.float32, name="speed"))
+STOPPING = (  # settings of a script that has exits: which of them texts leave by. They change no weights
+    "criterion", "exit_patience", "uncertainty_top_k", "calibrate", "speeds", "accuracy_drop", "latency_budget",
+    "max_disagreement", "confidence", "calibration_examples",
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +58,66 @@ def with_embeddings(pieces, bert):
     return replace(pieces, embeddings=embeddings_of(build_encoder(keep_layers(bert, [0]), dropout=0.0)))
 
 
+def with_temperatures(pieces, temperatures):
+    """The same ExitModel, whose branches' logits are divided by a temperature each: their last weights are.
+
+    temperatures: (layers,), of which the last, that of the teacher's head, is 1
+    """
+    for branch, temperature in zip(pieces.branches[:-1], temperatures, strict=False):
+        branch.layers[-1].set_weights([weight / np.float32(temperature) for weight in branch.layers[-1].get_weights()])
+    return pieces
+
+
+# Settings --------------------------------------------------------------------------------------------------------------
+
+
+def check(settings):
+    """Raise InputError for STOPPING settings that do not go together."""
+    if settings.uncertainty_top_k == 1:
+        raise InputError("--uncertainty-top-k 1: one probability has no entropy; 2 or more, or 0 for all")
+    if settings.uncertainty_top_k and settings.criterion != "entropy":
+        raise InputError(f"--uncertainty-top-k {settings.uncertainty_top_k}: is for --criterion entropy; leave it at 0")
+    if settings.exit_patience > 1 and settings.criterion == "patience":
+        raise InputError(f"--exit-patience {settings.exit_patience}: with --criterion patience the speed says how many layers "
+                         "in a row must agree; leave it at 1")
+    if settings.latency_budget and settings.max_disagreement is not None:
+        raise InputError(f"--latency-budget {settings.latency_budget:g} --max-disagreement {settings.max_disagreement:g}: "
+                         "each chooses the speed; give one of them")
+
+
+def needs_of(settings):
+    """What `runs.open_text_runs` is to draw and to refuse by STOPPING settings: arguments of it."""
+    return {
+        "check_bert": partial(check_branches, settings), "check_calibration": partial(check_texts, settings),
+        "calibration": None if settings.max_disagreement is None else settings.calibration_examples,
+    }
+
+
+def check_branches(settings, bert):
+    """Raise InputError if more layers in a row must be sure than the teacher has branches, which is made of a BERT."""
+    layers = settings.teacher_layers or bert.layers
+    if settings.exit_patience > layers - 1:
+        raise InputError(f"--exit-patience {settings.exit_patience}: a teacher of {layers} layers has {layers - 1} branches "
+                         f"that texts can leave by; {layers - 1} at most")
+
+
+def check_texts(settings, texts):
+    """Raise InputError if the calibration part has too few texts for what the settings promise. texts: how many"""
+    if settings.max_disagreement is None:
+        return
+    least = needed(settings.max_disagreement, settings.confidence)
+    if texts < least:
+        raise InputError(
+            f"--max-disagreement {settings.max_disagreement:g} --confidence {settings.confidence:g}: there are {texts:,} "
+            f"calibration texts, and {least:,} are needed at least; raise --calibration-examples, or leave more texts by a "
+            "lower --unlabelled-examples or --train-examples"
+        )
+
+
 # The graph -------------------------------------------------------------------------------------------------------------
 
 
-def early_exit_graph(pieces, uncertainty, pad_id=0):
+def early_exit_graph(pieces, criterion, pad_id=0):
     """One graph: (token ids, segment ids, speed) -> {"probabilities", "layers_used", "uncertainty"} of each text.
 
     token ids, segment ids: (texts, tokens) int32, padded with pad_id. speed: a float32; a text leaves after the first layer
@@ -61,36 +126,37 @@ def early_exit_graph(pieces, uncertainty, pad_id=0):
     batch shrinks to the texts that are undecided; when none is left, nothing above is computed.
 
     pieces: the ExitModel
-    uncertainty: probabilities (texts, classes) -> u (texts,), from 0 to 1
+    criterion: of `common.criteria`
     pad_id: for a graph that is given away: it takes ids as the tokenizer makes them (see `bert.swap_pad_id`)
     """
     depth, classes = len(pieces.layers), pieces.branches[-1].output_shape[-1]
 
-    def step(number, hidden, mask, places, answers, speed):
-        """Layer `number` and its branch, for the undecided: (hidden, mask, places) of those who still are, and the answers.
+    def step(number, hidden, mask, places, answers, speed, *state):
+        """Layer `number` and its branch, for the undecided: what it takes, of those who still are.
 
         places: which text of the batch each is. answers: of the whole batch, (texts, classes + 2): probabilities, u, layers.
+        state: the criterion's.
         """
         hidden = pieces.layers[number - 1](hidden, mask=mask, training=False)  # (undecided, tokens, hidden)
         p = tf.nn.softmax(pieces.branches[number - 1](hidden, mask=mask, training=False))  # (undecided, classes)
-        u = uncertainty(p)  # (undecided,)
+        u, state = criterion(p, *state)  # (undecided,)
         update = tf.concat([p, tf.stack([u, tf.fill(tf.shape(u), float(number))], axis=1)], axis=1)
         answers = tf.tensor_scatter_nd_update(answers, places[:, None], update)  # a later layer may write over them
         # Not ~(u < speed), which TensorFlow's optimizer turns into u >= speed, and so lets NaN go.
         staying = tf.where((u >= speed) | tf.math.is_nan(u - speed))[:, 0]
-        return *(tf.gather(x, staying) for x in (hidden, mask, places)), answers
+        hidden, mask, places, *state = (tf.gather(x, staying) for x in (hidden, mask, places, *state))
+        return hidden, mask, places, answers, speed, *state
 
     def rest_from(number):
-        """The model from layer `number` on: (hidden, mask, places, answers, speed) -> answers."""
+        """The model from layer `number` on: (hidden, mask, places, answers, speed, *state) -> answers."""
         deeper = rest_from(number + 1) if number < depth else None
 
         # Not inlined: TensorFlow would walk through every layer, if only to find that it is not to be computed.
         @tf.function(autograph=False, experimental_attributes={"_noinline": True})
-        def rest(hidden, mask, places, answers, speed):
-            hidden, mask, places, answers = step(number, hidden, mask, places, answers, speed)
-            if not deeper:
-                return answers
-            return tf.cond(tf.size(places) > 0, lambda: deeper(hidden, mask, places, answers, speed), lambda: answers)
+        def rest(*given):
+            left = step(number, *given)
+            _, _, places, answers, *_ = left
+            return tf.cond(tf.size(places) > 0, lambda: deeper(*left), lambda: answers) if deeper else answers
 
         return rest
 
@@ -111,15 +177,28 @@ def early_exit_graph(pieces, uncertainty, pad_id=0):
 
 
 def load_exits(run, name, part, uncertainty):
-    """The exits of a finished model on a part, as its stage left them.
+    """The exits of a finished model on a part, as its stage left them, at the temperatures of `exit_temperatures`.
 
     run: `training.Run` of its seed
     name: of the model, whose stage is `name`-branches
     part: "validation" or "test"
-    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1
+    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy, for the settings' criterion
     """
-    logits = np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy")
-    return logits, uncertainty(tf.nn.softmax(logits), run.settings.uncertainty_top_k).numpy()
+    return exits_of(run, name, np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy"), uncertainty)
+
+
+def exits_of(run, name, logits, uncertainty):
+    """The exits of a finished model of logits (texts, layers, classes) that it gave. See `load_exits`."""
+    logits = (logits / exit_temperatures(run, name)[:, None]).astype(np.float32)
+    return logits, uncertainty_of_exits(logits, criterion_of(run.settings, logits.shape[1], uncertainty))
+
+
+def exit_temperatures(run, name):
+    """The temperatures of a finished model's exits, (layers,): fitted to the labels of the validation part, or all 1."""
+    logits = np.load(run.stage(f"{name}-branches") / "validation_logits.npy")
+    if not run.settings.calibrate:
+        return np.ones(logits.shape[1])
+    return fit_temperatures(run.corpus.labels[run.parts.validation], logits)
 
 
 def mean_scores(labels, logits):
@@ -195,7 +274,29 @@ def choose_speed(points, timed, teacher_accuracy, accuracy_drop, latency_budget)
     return best["speed"], f"the most accurate, though none loses only {accuracy_drop:g} points"
 
 
-def exit_record(validation, test, labels, settings, flops, timed, teacher):
+def promised_speed(exits, expected, settings):
+    """(the highest speed that keeps what the settings promise, in words; the promise, or None).
+
+    exits: on the calibration part
+    expected: (texts,) int, the classes that all layers answer there; if the exits come of fewer tokens, of all tokens
+    settings: with speeds, max_disagreement and confidence
+
+    The promise is {"max_disagreement", "confidence", "texts", "disagreements"}, see `common.promise`.
+    """
+    (logits, u), rows, wanted = exits, np.arange(len(expected)), (settings.max_disagreement, settings.confidence)
+    answers, speeds = logits.argmax(axis=-1), sorted({*GRID, *settings.speeds})
+    others = [int((answers[rows, exit_layers(u, speed) - 1] != expected).sum()) for speed in speeds]
+    place, flag = fastest_kept(others, len(rows), *wanted), f"--max-disagreement {wanted[0]:g}"
+    if place < 0:  # the teacher itself needs no test: only where it reads other tokens can it fail
+        return 0.0, (f"nothing is promised, and all layers answer: no speed keeps {flag}, as with the student's fewer tokens "
+                     f"(--vocabulary) all layers, too, answer {others[0]:,} of {len(rows):,} texts otherwise"), None
+    promise = dict(zip(PROMISE, (*wanted, len(rows), others[place]), strict=True))
+    if speeds[place] == 0:
+        return 0.0, f"all layers answer, as no speed above 0 keeps {flag}: {promise_in_words(promise)}", promise
+    return speeds[place], f"the highest that keeps {flag}: {promise_in_words(promise)}", promise
+
+
+def exit_record(validation, test, labels, settings, flops, timed, teacher, promised=None):
     """What a record says of a model that stops early, and its logits (texts, classes) of either part at the speed chosen.
 
     validation: its exits on the validation part
@@ -203,11 +304,16 @@ def exit_record(validation, test, labels, settings, flops, timed, teacher):
     labels: of either part, a pair
     settings: with speeds, accuracy_drop and latency_budget
     flops: as `exit_curve` takes them
-    timed: of each speed, {"latency_ms" and "int8_latency_ms": {batch size: {"ms", "flops_speedup", "mean_layers"}}}
+    timed: of each speed, {"latency_ms" and "int8_latency_ms": {batch size: {"ms", "flops_speedup", "mean_layers"}}}; last, of
+        the promised one, too, if it is none of them
     teacher: its record
+    promised: of `promised_speed`, which then chooses the speed
     """
+    own = timed[len(settings.speeds) :]  # of a speed that is none of the curve's
+    timed = timed[: len(settings.speeds)]
     points, plain = exit_curve(validation, labels[0], settings.speeds, flops), [at["latency_ms"] for at in timed]
-    speed, why = choose_speed(points, plain, teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget)
+    chosen = choose_speed(points, plain, teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget)
+    speed, why, promise = promised or (*chosen, None)
     exits = [
         point | {
             "wall_speedup": {size: teacher["latency_ms"][size] / at["latency_ms"][size]["ms"] for size in at["latency_ms"]},
@@ -217,16 +323,17 @@ def exit_record(validation, test, labels, settings, flops, timed, teacher):
         }
         for point, at in zip(exit_curve(test, labels[1], settings.speeds, flops), timed, strict=True)
     ]
-    place, (layers, logits, _) = settings.speeds.index(speed), exit_outputs(test, speed)
+    times, (layers, logits, _) = own[0] if own else timed[settings.speeds.index(speed)], exit_outputs(test, speed)
+    on_validation = exit_outputs(validation, speed)[1]
     return {
-        "speed": speed, "chosen": why, "validation_accuracy": points[place]["accuracy"],
-        "accuracy": exits[place]["accuracy"], "macro_f1": exits[place]["macro_f1"],
-        "layers": exits[place]["mean_layers"], "flops": float(flops[1][layers - 1].mean()),
-        **{key: {size: each["ms"] for size, each in of_key.items()} for key, of_key in timed[place].items()},
+        "speed": speed, "chosen": why, **({"promise": promise} if promise else {}),
+        "validation_accuracy": scores(labels[0], on_validation)["accuracy"], **scores(labels[1], logits),
+        "layers": float(layers.mean()), "flops": float(flops[1][layers - 1].mean()),
+        **{key: {size: each["ms"] for size, each in of_key.items()} for key, of_key in times.items()},
         "exits": exits, "leaving": np.bincount(layers - 1, minlength=len(flops[1])).tolist(),
         "branch_accuracy": [scores(labels[1], branch)["accuracy"] for branch in test[0].swapaxes(0, 1)],
         "median_uncertainty": np.median(test[1], axis=0).tolist(),
-    }, {"validation": exit_outputs(validation, speed)[1], "test": logits}
+    }, {"validation": on_validation, "test": logits}
 
 
 # A seed as a whole -------------------------------------------------------------------------------------------------------
@@ -257,7 +364,7 @@ def exit_flops(costs, layers):
     return (layers - 1) * costs["layer"] + costs["last"] + costs["head"], through
 
 
-def exit_records(run, depths, stopping, uncertainty, costs, times):
+def exit_records(run, depths, stopping, uncertainty, costs, times, promised):
     """The records of a seed: of teacher and shallow models with their cost, and of each model that stops early.
 
     run: `training.Run` of the seed, its stages finished
@@ -266,6 +373,7 @@ def exit_records(run, depths, stopping, uncertainty, costs, times):
     uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1
     costs: tokens of a text -> those of `exit_costs`
     times: of `export.exits.exit_times`
+    promised: {name of a stopping one: of `promised_speed`}; empty if nothing is to be promised
     """
     settings, parts, depth, records = run.settings, run.parts, depths["teacher"], []
     whole = costs(settings.maxlen)
@@ -276,7 +384,7 @@ def exit_records(run, depths, stopping, uncertainty, costs, times):
     for name in stopping:
         validation, test = (load_exits(run, name, part, uncertainty) for part in ("validation", "test"))
         labels = run.corpus.labels[parts.validation], run.corpus.labels[parts.test]
-        record, logits = exit_record(validation, test, labels, settings, flops, times[name], records[0])
+        record, logits = exit_record(validation, test, labels, settings, flops, times[name], records[0], promised.get(name))
         for part, of_part in logits.items():
             write_array(run.stage(name) / f"{part}_logits.npy", of_part)
         record["median_entropy"] = np.median(uncertainty(tf.nn.softmax(test[0]), 0), axis=0).tolist()

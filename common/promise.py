@@ -21,8 +21,8 @@ def keeps(disagreements, texts, max_disagreement, confidence):
 
     disagreements: how many of them are: an int, or an array of any shape
     texts: how many there are
-    max_disagreement: per cent, above 0 and below 100
-    confidence: per cent, above 0 and below 100, of the one-sided exact binomial test
+    max_disagreement: per cent, from 0.001 to 99.999
+    confidence: the same, of the one-sided exact binomial test
 
     Returns bool of that shape.
     """
@@ -45,13 +45,3 @@ def fastest_kept(disagreements, texts, max_disagreement, confidence):
     """
     kept = keeps(np.asarray(disagreements), texts, max_disagreement, confidence)
     return int(np.append(kept, False).argmin()) - 1
-
-
-def in_words(promise):
-    """A promise as one sentence.
-
-    promise: {"max_disagreement", "confidence", "texts", "disagreements"}
-    """
-    return (f"with {promise['confidence']:g} % confidence at most {promise['max_disagreement']:g} % of texts like the "
-            f"{promise['texts']:,} it was calibrated on are answered otherwise than by all layers "
-            f"({promise['disagreements']:,} of those were)")

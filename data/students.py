@@ -28,6 +28,7 @@ INPUTS = dict.fromkeys(("token_ids", "segment_ids"), ("tensor(int32)", 2))  # ty
 OUTPUTS = {"probabilities": ("tensor(float)", 2)}
 EXIT_INPUTS = {"speed": ("tensor(float)", 0)}  # of a FastBERT, too
 EXIT_OUTPUTS = {"layers_used": ("tensor(int32)", 1), "uncertainty": ("tensor(float)", 1)}
+PROMISE = "max_disagreement", "confidence", "texts", "disagreements"  # of a FastBERT, if it has one; see `common.promise`
 NUMBERS = {  # of config.json, and the least that each can be
     "vocab_size": 1, "num_hidden_layers": 1, "maxlen": 3, "pad_token_id": 0,
 }
@@ -41,7 +42,7 @@ class Student:
     answer: Callable  # its graph: of arrays by name, as of `ask_by`
     tokenizer: Tokenizer
     classes: list  # names, in order
-    config: dict  # entries of config.json; among them those of NUMBERS, for a FastBERT speed, and pairs if it reads these
+    config: dict  # entries of config.json; among them those of NUMBERS, for a FastBERT speed; pairs if it reads these
     source: str  # its folder
 
     @property
@@ -107,6 +108,9 @@ def _read_config(path):
             raise ValueError(f"pairs is {config['pairs']!r}, expected true or false")
         if type(config.get("speed", 0)) not in (int, float) or not 0 <= config.get("speed", 0) <= 1:
             raise ValueError(f"speed is {config['speed']!r}, expected a number from 0 to 1")
+        for name in PROMISE if "promise" in config else ():
+            if type(config["promise"][name]) not in (int, float):
+                raise ValueError(f"{name} of the promise is {config['promise'][name]!r}, expected a number")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
         raise InputError(f"{path}: not that of a student ({why})") from None
@@ -197,3 +201,14 @@ def ask(student, texts, speed=None, batch_size=32):
         for name, value in student.answer(token_ids=token_ids, segment_ids=segment_ids, **more).items():
             answers.setdefault(name, np.empty((len(texts), *value.shape[1:]), value.dtype))[batch] = value
     return answers
+
+
+def promise_in_words(promise):
+    """A promise as one sentence.
+
+    promise: {"max_disagreement" and "confidence", per cent; "texts" that it was calibrated on; "disagreements", how many of
+        these are answered otherwise than by all layers}
+    """
+    return (f"with {promise['confidence']:g} % confidence at most {promise['max_disagreement']:g} % of texts like the "
+            f"{promise['texts']:,} it was calibrated on are answered otherwise than by all layers "
+            f"({promise['disagreements']:,} of those were)")

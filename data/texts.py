@@ -373,6 +373,13 @@ def is_chinese(texts):
     return len(re.findall(f"[{CHINESE}]", joined)) >= 0.5 * sum(map(str.isalpha, joined)) > 0
 
 
+def check_shufflable(corpus):
+    """Raise InputError for pairs of texts, whose sentences are not shuffled."""
+    if corpus.pairs:
+        raise InputError(f"{corpus.name} has pairs of texts, whose sentences are not shuffled: --no-shuffle-sentences, and no "
+                         "fastbert-shuffled among --experiments")
+
+
 def shuffled_copies(texts, indices, seed):
     """Of each of these texts a copy by `shuffle_sentences`, as a list; says where that does little.
 

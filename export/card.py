@@ -5,10 +5,11 @@ from pathlib import Path
 from data import bilstms
 from data.sources import SOURCES
 from data.students import FLOAT32, INT8
+from export.deployed import promise_of_files
 from report.tables import markdown
 
 
-def model_card(story, run, best, bert, table, folder):
+def model_card(story, run, best, bert, table, folder, others=None):
     """README.md of a student of texts, in Markdown.
 
     story: the script's docstring, whose first two paragraphs say what was done
@@ -17,6 +18,7 @@ def model_card(story, run, best, bert, table, folder):
     bert: what its files hold, a `data.berts.Bert`
     table: rows of `student_table`
     folder: the student's, with its ONNX files
+    others: of `deployed.other_answers`, if it has a promise
     """
     pad_id, is_bilstm = bert.pad_id, bert.kind == bilstms.KIND
     base, data = (Path(name).name for name in (run.bert.source, run.corpus.name))
@@ -47,6 +49,8 @@ def model_card(story, run, best, bert, table, folder):
         "licence is that of the model it was made from.",
         f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
         markdown(table),
+        *([f"Promised of `{FLOAT32}` at its speed, {best['speed']:g}: {promise_of_files(best['promise'], others)}. At "
+           "other speeds, or of texts of another kind, nothing is."] if "promise" in best else []),
         onnx_section(run, best, pad_id, folder),
         "With TensorFlow:" if speed or is_bilstm else "With transformers, or with TensorFlow:",
         "```python\n" + "\n".join(code) + "\n```",

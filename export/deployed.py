@@ -14,7 +14,7 @@ from common.bert import build_classifier, classifier_graph
 from common.bilstm import BilstmClassifier, build_bilstm
 from common.evaluation import compare
 from data import berts, vocabulary
-from data.students import FLOAT32, INT8
+from data.students import FLOAT32, INT8, promise_in_words
 from export.bilstm_graph import bilstm_graph
 from export.onnx_files import choose_int8, decisions
 from export.onnx_graph import text_graph
@@ -31,6 +31,7 @@ class TextModel:
     graph: Callable  # Bert -> `backend.inference_graph`, to {"probabilities", …}
     onnx_graph: Callable = text_graph  # Bert -> onnx.ModelProto
     config: dict = field(default_factory=dict)  # further entries of config.json
+    expected: np.ndarray | None = None  # what all its layers answer to the calibration part, (texts,) int, if it has a promise
 
 
 def text_model(classifier):
@@ -66,7 +67,7 @@ def deploy(run, model, like=None):
     like: another seed's, which is to have the same files; without it the validation part says whether int8 is allowed
     """
     parts, settings = run.parts, run.settings
-    bert = vocabulary.trim(model.bert, run_texts(run, np.concatenate([parts.train, parts.unlabelled])), settings.vocabulary)
+    bert = trimmed(run, model.bert)
     graph = model.onnx_graph(bert)
     if like:
         int8 = {INT8: quantized(graph, reduce_range=like.bits < 8)} if INT8 in like.graphs else {}
@@ -76,6 +77,12 @@ def deploy(run, model, like=None):
     labels = run.corpus.labels[parts.validation]
     int8, bits, words = choose_int8(graph, decide, labels, settings.int8_disagreement, texts)
     return Deployed(model, bert, {FLOAT32: graph} | ({INT8: int8} if int8 else {}), bits, words)
+
+
+def trimmed(run, bert):
+    """A BERT of a run with the tokens that its student keeps."""
+    texts = run_texts(run, np.concatenate([run.parts.train, run.parts.unlabelled]))
+    return vocabulary.trim(bert, texts, run.settings.vocabulary)
 
 
 def speed_of(model):
@@ -95,10 +102,26 @@ def examples_of(run, bert, indices):
 
 def right_on_test(run, deployed):
     """Which test texts each graph of a Deployed gets right: {name: (texts,) bool}."""
-    tested, bert = run.parts.test, deployed.bert
-    examples, speed = examples_of(run, bert, tested), speed_of(deployed.model)
-    return {name: decisions(graph, examples, bert.pad_id, speed) == run.corpus.labels[tested]
-            for name, graph in deployed.graphs.items()}
+    labels = run.corpus.labels[run.parts.test]
+    return {name: answers == labels for name, answers in answers_of(run, deployed, run.parts.test).items()}
+
+
+def answers_of(run, deployed, indices):
+    """What each graph of a Deployed answers to these texts: {name: (texts,) int}."""
+    examples, speed = examples_of(run, deployed.bert, indices), speed_of(deployed.model)
+    return {name: decisions(graph, examples, deployed.bert.pad_id, speed) for name, graph in deployed.graphs.items()}
+
+
+def other_answers(run, deployed):
+    """How many calibration texts each graph of a Deployed answers otherwise than all layers: {name: int}; {} without promise.
+
+    Of model.onnx it is what the promise rests on, but for roundings; of int8 nothing is promised: its speed is model.onnx's.
+    """
+    expected = deployed.model.expected
+    if expected is None:
+        return {}
+    found = answers_of(run, deployed, run.parts.calibration)
+    return {name: int((answers != expected).sum()) for name, answers in found.items()}
 
 
 def deployment_figures(seeds, deployed, build):
@@ -151,4 +174,16 @@ def remark_on(figures, deployed, size):
     written = f"{size / 1e6:.3g} MB" if size else "not written"
     tested = f"; on the test part {points(INT8)}" if size else ""
     said.append(f"int8 ({deployed.bits} bits): {written}, {deployed.words}{tested}.")
+    if promise := deployed.model.config.get("promise"):
+        said.append(f"A promise of {FLOAT32}: {promise_of_files(promise, figures['disagreements'])}.")
     return " ".join(said)
+
+
+def promise_of_files(promise, disagreements):
+    """A promise as one sentence, and what stands beside it of a file of which nothing is promised.
+
+    promise: of `early_exit.promised_speed`
+    disagreements: of `other_answers`
+    """
+    more = f"; of {INT8}, which answers {disagreements[INT8]:,} of them otherwise, nothing is" if INT8 in disagreements else ""
+    return promise_in_words(promise) + more

@@ -2,7 +2,7 @@
 
 What stands above a layer is a graph within the graph, run only if a text is undecided there, and for the undecided alone. It
 holds the weights of its layer itself: those of a graph around it onnxruntime would lay out anew at every call. The pieces of
-the BERT are those of `export.onnx_graph`; what a branch is, the script says.
+the BERT are those of `export.onnx_graph`; what a branch is, the script says, and when it is sure enough, `common.criteria`.
 """
 
 from functools import partial
@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from onnx import TensorProto, helper
 
+from common.criteria import patience_steps
 from export.onnx_graph import (
     TEXTS,
     add_node,
@@ -26,7 +27,7 @@ from export.onnx_graph import (
 )
 
 
-def exit_graph(bert, branches, heads, top_k=0):
+def exit_graph(bert, branches, heads, top_k=0, criterion="entropy", exit_patience=1):
     """A FastBERT as an onnx.ModelProto: token_ids, segment_ids, speed -> probabilities, layers_used, uncertainty.
 
     token_ids, segment_ids: as of `onnx_graph.text_graph`
@@ -40,19 +41,25 @@ def exit_graph(bert, branches, heads, top_k=0):
     branches: weights of a branch for each layer but the last, in Keras's order (see `branch_weights`); and for the last, too,
         where `bert` is no classifier
     heads: of a branch's self-attention
-    top_k: of the highest probabilities that the uncertainty looks at; 0: all
+    top_k: of the highest probabilities that the entropy looks at; 0: all
+    criterion: of `common.criteria.CRITERIA`
+    exit_patience: layers in a row that must be sure, if the criterion is not patience
 
     Returns an onnx.ModelProto. Raises InputError as `onnx_graph.text_graph` does.
     """
     layers, classes, weights = layers_of(bert), len(branches[0][-1]), weights_of(bert)
+    doubt = _agreement if criterion == "patience" else partial(_in_a_row, criterion, top_k, exit_patience)
     for number, branch in enumerate(branches, 1):
         weights |= branch_weights(f"branch_{number}", branch, heads)
 
-    def answer_from(number, nodes, hidden, mask):
-        """Append layer `number`, its exit and, for the undecided, all that is above. Returns (logits, layers used) by name.
+    def answer_from(number, nodes, hidden, mask, *state):
+        """Append layer `number`, its exit and, for the undecided, all that is above.
 
         hidden: states (texts, tokens, hidden) before the layer
         mask: as of `onnx_graph.embeddings`
+        state: the criterion's, (texts,) each
+
+        Returns (logits, layers used, uncertainty) by name.
         """
         add, layer = partial(add_node, nodes, scope=f"layer_{number}/"), layers[number - 1]
         if number > len(branches):
@@ -61,15 +68,16 @@ def exit_graph(bert, branches, heads, top_k=0):
             hidden = whole_layer(add, bert, layer, hidden, mask)
             logits = branch_logits(add, f"branch_{number}", hidden, mask)
         value = helper.make_tensor("layers", TensorProto.INT32, [1], [number])
-        found = logits, add("ConstantOfShape", add("Shape", logits, end=1), value=value)  # (texts, classes), (texts,)
+        used = add("ConstantOfShape", add("Shape", logits, end=1), value=value)
+        u, state = doubt(add, logits, state)
+        found = logits, used, u  # (texts, classes), (texts,), (texts,)
         if number == bert.layers:
             return found
-        # Not entropy >= limit, which would let NaN go.
-        undecided = add("Not", add("Less", _entropy(add, add("LogSoftmax", logits), top_k), "limit"))  # (texts,)
+        undecided = add("Not", add("Less", u, "speed"))  # (texts,); not u >= speed, which would let NaN go
         places = add("NonZero", undecided)  # (1, undecided): which of the texts they are
         above = []
         add_above = partial(add_node, above, scope=f"above_{number}/")
-        some = (add_above("Compress", states, undecided, axis=0) for states in (hidden, mask))
+        some = (add_above("Compress", states, undecided, axis=0) for states in (hidden, mask, *state))
         deeper = answer_from(number + 1, above, *some)
         rows = add_above("Transpose", places)
         merged = [add_above("ScatterND", of_all, rows, of_some) for of_all, of_some in zip(found, deeper, strict=True)]
@@ -77,12 +85,9 @@ def exit_graph(bert, branches, heads, top_k=0):
 
     nodes = []
     add = partial(add_node, nodes)
-    nodes.append(helper.make_node("Mul", ["speed", "log N"], ["limit"]))  # of the entropy, which is divided once, at the end
-    logits, used = answer_from(1, nodes, *embeddings(add, bert))
-    log_p = add("LogSoftmax", logits)
-    u = add("Div", _entropy(add, log_p, top_k), "log N")
+    logits, used, u = answer_from(1, nodes, *embeddings(add, bert))
     for operator, inputs, output in (
-        ("Exp", [log_p], "probabilities"),
+        ("Softmax", [logits], "probabilities"),
         ("Identity", [used], "layers_used"),
         ("Where", [add("Greater", u, "one"), "one", u], "uncertainty"),  # rounding; Clip may lose a NaN
     ):
@@ -91,7 +96,7 @@ def exit_graph(bert, branches, heads, top_k=0):
         ("probabilities", TensorProto.FLOAT, ("texts", classes)), ("layers_used", TensorProto.INT32, ("texts",)),
         ("uncertainty", TensorProto.FLOAT, ("texts",)),
     ]
-    arrays = constants_of(bert) | _constants(classes, top_k) | weights
+    arrays = constants_of(bert) | _constants(classes, top_k, bert.layers) | weights
     return model_of(graph_of(nodes, "FastBERT", [*TEXTS, ("speed", TensorProto.FLOAT, ())], outputs, arrays))
 
 
@@ -120,20 +125,20 @@ def teacher_graph(bert, branch, heads):
 def _if(nodes, scope, places, above, found):
     """Append what says which answers count: those with what is above, if there are `places` of the undecided, or `found`.
 
-    above: (nodes, names of logits and layers used, {name: array} of weights that they may name)
-    found: names of both without it
+    above: (nodes, names of logits, layers used and uncertainty, {name: array} of weights that they may name)
+    found: names of these without it
 
-    Returns the names of both.
+    Returns the names of all three.
     """
     some = add_node(nodes, "Cast", add_node(nodes, "Size", places, scope=f"{scope}/"), scope=f"{scope}/", to=TensorProto.BOOL)
     here = []
     kept = [add_node(here, "Identity", name, scope=f"here_{scope}/") for name in found]
-    types = TensorProto.FLOAT, TensorProto.INT32
+    types = TensorProto.FLOAT, TensorProto.INT32, TensorProto.FLOAT
     branches = {
         name: graph_of(part, f"{scope} {name}", [], [(*output, None) for output in zip(names, types, strict=True)], arrays)
         for name, part, names, arrays in (("then_branch", *above), ("else_branch", here, kept, {}))
     }
-    outputs = [f"{scope}/logits", f"{scope}/layers"]
+    outputs = [f"{scope}/logits", f"{scope}/layers", f"{scope}/uncertainty"]
     nodes.append(helper.make_node("If", [some], outputs, scope, **branches))
     return outputs
 
@@ -194,18 +199,59 @@ def branch_weights(own, weights, heads):
     return arrays | {f"{own}/split heads": np.array([-1, heads, width]), f"{own}/join heads": np.array([-1, heads * width])}
 
 
-def _constants(classes, top_k):
+# Criteria: each appends its nodes for logits (texts, classes), and returns the names of u (texts,) and of its state ----------
+
+
+def _constants(classes, top_k, layers):
     """{name: array} of all that uncertainties name."""
     looked_at = min(top_k or classes, classes)
-    return {"one": np.float32(1), "log N": np.log(looked_at).astype(np.float32), "top k": np.array([looked_at])}
+    return {
+        "one": np.float32(1), "log N": np.log(looked_at).astype(np.float32), "top k": np.array([looked_at]),
+        "N by N - 1": np.float32(classes / (classes - 1)), "no answer": np.int64(-1), "one more": np.int64(1),
+        "steps of patience": patience_steps(layers),
+    }
 
 
-def _entropy(add, log_p, top_k):
-    """-Σ p log p of log p (texts, classes): (texts,), at least 0; above log N by no more than a rounding. u is it by log N.
+def _entropy(add, logits, top_k):
+    """-Σ p log p / log N, at least 0; above 1 by no more than a rounding.
 
     Of no class p log p is above 0, so that the sum of absolute values is that with the sign changed. As logarithms are at hand,
     0 · log 0 needs no care; one NaN makes all of a text's NaN.
     """
+    log_p = add("LogSoftmax", logits)
     if top_k:
         log_p = add("LogSoftmax", add("TopK", log_p, "top k"))  # scaled to sum to 1
-    return add("ReduceL1", add("Mul", add("Exp", log_p), log_p), axes=[-1], keepdims=0)
+    return add("Div", add("ReduceL1", add("Mul", add("Exp", log_p), log_p), axes=[-1], keepdims=0), "log N")
+
+
+def _confidence(add, logits):
+    """(Σ p - max p) · N / (N - 1): see `criteria.confidence`."""
+    p = add("Softmax", logits)
+    others = add("Sub", *(add(operator, p, axes=[-1], keepdims=0) for operator in ("ReduceL1", "ReduceMax")))
+    return add("Mul", others, "N by N - 1")
+
+
+def _in_a_row(criterion, top_k, exit_patience, add, logits, state):
+    """The highest of the last `exit_patience` uncertainties: see `criteria.in_a_row`."""
+    u = _confidence(add, logits) if criterion == "confidence" else _entropy(add, logits, top_k)
+    if exit_patience == 1:
+        return u, ()
+    nan = add("IsNaN", u)
+    state = *state, add("Where", nan, "one", u)
+    highest = add("Max", *state) if len(state) == exit_patience else "one"
+    return add("Where", nan, u, highest), state[max(0, len(state) - exit_patience + 1) :]
+
+
+def _agreement(add, logits, state):
+    """How few layers in a row gave this answer: see `criteria.agreement`."""
+    p = add("Softmax", logits)
+    total = add("ReduceL1", p, axes=[-1], keepdims=0)
+    nan = add("IsNaN", total)
+    answers = add("Where", nan, "no answer", add("ArgMax", p, axis=-1, keepdims=0))
+    if state:
+        before, counts = state
+        again = add("Cast", add("Equal", answers, before), to=TensorProto.INT64)
+        counts = add("Mul", again, add("Add", counts, "one more"))
+    else:
+        counts = add("ConstantOfShape", add("Shape", answers), value=helper.make_tensor("none", TensorProto.INT64, [1], [0]))
+    return add("Where", nan, total, add("Gather", "steps of patience", counts)), (answers, counts)

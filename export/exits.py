@@ -1,45 +1,84 @@
-"""A model that stops early as it is deployed: its graphs, and the clock beside models that compute all their layers."""
+"""A model that stops early as it is deployed: its graphs, its promise, and the clock beside models that compute all layers."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
+from onnx import helper
 
 from common.backend import in_float32
 from common.bert import read_encoder, swap_pad_id, with_head
-from common.early_exit import early_exit_graph, with_embeddings
-from common.files import fingerprint, load_or_compute
+from common.criteria import criterion_of
+from common.early_exit import (
+    all_exits,
+    early_exit_graph,
+    exit_flops,
+    exit_records,
+    exit_temperatures,
+    exits_of,
+    promised_speed,
+    with_embeddings,
+    with_temperatures,
+)
+from common.evaluation import predict
+from common.files import fingerprint, load_or_compute, write_atomic
+from data import vocabulary
+from data.berts import keep_layers
 from export import exit_graph, onnx_int8
 from export.costs import SIZES
-from export.deployed import TextModel, whole_graph
+from export.deployed import TextModel, examples_of, trimmed, whole_graph
 from export.onnx_files import asking
 from export.timing import turns
 
 FORMS = {"latency_ms": lambda graph: graph, "int8_latency_ms": onnx_int8.quantized}  # of a graph, timed under these names
 
 
-def exit_model(pieces, start, uncertainty, top_k, heads, speed):
+def exit_model(run, pieces, record, uncertainty, heads):
+    """The trained model of a record as a TextModel.
+
+    run: `training.Run` of its seed
+    pieces: its `early_exit.ExitModel`
+    record: with its name, its speed and, if it has one, its promise
+    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy
+    heads: of a branch's self-attention
+    """
+    settings, name, depth = run.settings, record["name"], len(pieces.layers)
+    config = {"speed": record["speed"], "criterion": settings.criterion, "exit_patience": settings.exit_patience}
+    expected = None
+    if "promise" in record:
+        config["promise"], expected = record["promise"], calibration_logits(run, name, None)[1]
+    pieces = with_temperatures(pieces, exit_temperatures(run, name))
+    return text_model(pieces, keep_layers(run.bert, range(depth)), settings, uncertainty, heads, config, expected)
+
+
+def text_model(pieces, start, settings, uncertainty, heads, config, expected=None):
     """A trained `early_exit.ExitModel` as a TextModel.
 
     pieces: the ExitModel
     start: the `data.berts.Bert` that its encoder was built from
-    uncertainty: probabilities (texts, classes) -> u (texts,), from 0 to 1
-    top_k: of the highest probabilities that it looks at; 0: all
+    settings: with criterion, exit_patience and uncertainty_top_k
+    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy
     heads: of a branch's self-attention
-    speed: from 0 to 1, unless it is asked at another
+    config: further entries of config.json, among them speed; they are metadata of the ONNX graph, too
+    expected: of the TextModel
     """
-    whole = read_encoder(pieces.encoder, start)
+    whole, criterion = read_encoder(pieces.encoder, start), criterion_of(settings, len(pieces.layers), uncertainty)
 
     def graph(bert):
         own = pieces if bert is whole else with_embeddings(pieces, bert)
-        return early_exit_graph(own, uncertainty, pad_id=bert.pad_id)
+        return early_exit_graph(own, criterion, pad_id=bert.pad_id)
 
     def onnx_of(bert):
         branches = pieces.branches
         if not pieces.branch_headed:
             *branches, head = branches
             bert = with_head(bert, head)
-        weights = [branch.get_weights() for branch in branches]
-        return exit_graph.exit_graph(bert, weights, heads, top_k)
+        weights, wanted = [branch.get_weights() for branch in branches], (settings.criterion, settings.exit_patience)
+        model = exit_graph.exit_graph(bert, weights, heads, settings.uncertainty_top_k, *wanted)
+        helper.set_model_props(model, {key: json.dumps(value) for key, value in config.items()})
+        return model
 
-    return TextModel(whole, graph, onnx_of, config={"speed": speed})
+    return TextModel(whole, graph, onnx_of, config, expected)
 
 
 def teacher_onnx(heads, classifier, bert=None):
@@ -55,53 +94,108 @@ def teacher_onnx(heads, classifier, bert=None):
     return exit_graph.teacher_graph(bert, classifier.head.get_weights(), heads)
 
 
-def exit_times(run, plain, stopping, flops):
+def measure_exits(run, depths, plain, stopping, trained, uncertainty, costs):
+    """The records of a seed, as `early_exit.exit_records` has them.
+
+    run: `training.Run`
+    depths: {name: layers} of the teacher and the shallow models
+    plain: {name: () -> onnx.ModelProto} of these
+    stopping: {name: () -> TextModel} of models that take a speed
+    trained: name of one of those -> its ExitModel
+    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy
+    costs: tokens of a text -> those of `early_exit.exit_costs`
+    """
+    settings, promised = run.settings, {}
+    if settings.max_disagreement is not None:
+        for name in stopping:
+            logits, expected = calibration_logits(run, name, trained)
+            promised[name] = promised_speed(exits_of(run, name, logits, uncertainty), expected, settings)
+    chosen = {name: (speed,) for name, (speed, *_) in promised.items() if speed not in settings.speeds}
+    speeds = {name: (*settings.speeds, *chosen.get(name, ())) for name in stopping}
+    times = exit_times(run, plain, stopping, lambda tokens: exit_flops(costs(tokens), depths["teacher"]), speeds)
+    return exit_records(run, depths, [*stopping], uncertainty, costs, times, promised)
+
+
+def calibration_logits(run, name, trained):
+    """What a finished model answers to the calibration part in float32: computed once, and then read.
+
+    run: `training.Run`
+    name: of the model, whose stage is `name`-branches
+    trained: name -> its ExitModel; not asked where they are there already
+
+    Returns (logits (texts, layers, classes) of all exits, the texts read with the tokens that the student keeps; classes
+    (texts,) int that all layers answer, read with all tokens).
+    """
+    indices, vocabulary_size = run.parts.calibration, run.settings.vocabulary
+    path = run.stage(f"{name}-branches") / f"calibration-{fingerprint(indices, vocabulary_size)}.npz"
+    if not path.is_file():
+        with in_float32(run.settings.precision):
+            model, bert = all_exits(trained(name)), trimmed(run, run.bert)
+            whole = predict(model, run.examples, indices)
+            own = whole if bert is run.bert else predict(model, read_as(run, bert, indices), np.arange(len(indices)))
+        arrays = {"logits": own, "expected": whole[:, -1].argmax(axis=-1)}
+        write_atomic(path, lambda file: np.savez(file, **arrays))
+    with np.load(path) as stored:
+        return stored["logits"], stored["expected"]
+
+
+def read_as(run, bert, indices):
+    """Texts of a run as a trimmed BERT's tokenizer reads them, in the ids of the whole one: TokenizedTexts."""
+    examples, whole = examples_of(run, bert, indices), run.bert
+    ids = vocabulary.original_ids(whole, bert)[np.array(swap_pad_id(examples.ids, bert.pad_id))].astype(np.int32)
+    return replace(examples, ids=np.array(swap_pad_id(ids, whole.pad_id)))
+
+
+def exit_times(run, plain, stopping, flops, speeds):
     """How long models take on test texts of a run: measured once, and anew only where the settings ask for other times.
 
     run: `training.Run`
     plain: {name: () -> onnx.ModelProto} of models that compute all their layers
     stopping: {name: () -> TextModel} of models that take a speed
     flops: tokens of a text -> as `early_exit.exit_curve` takes them
+    speeds: {name of a stopping one: its speeds}
 
     Returns {"tokens": of these texts on average, name of a plain one: {"latency_ms", "int8_latency_ms": {"1": ms, "32": ms}},
     name of a stopping one: [{"latency_ms", "int8_latency_ms": {"1": {"ms", "flops_speedup", "mean_layers"}, "32": …}} of each
-    speed]}. ms are means over batches; the other two are computed for the very texts and lengths that were timed: what the time
-    is to be held against.
+    of its speeds]}. ms are means over batches; the other two are computed for the very texts and lengths that were timed: what
+    the time is to be held against.
     """
     def measure():
         with in_float32(settings.precision):
             graphs = {name: build() for name, build in plain.items()}
             early = {name: whole_graph(build()) for name, build in stopping.items()}
-        return time_exits(run, graphs, early, flops)
+        return time_exits(run, graphs, early, flops, speeds)
 
     settings = run.settings
-    of = fingerprint(settings.speeds, settings.uncertainty_top_k, settings.timed_examples, sorted(plain), sorted(stopping))
+    doubts = settings.criterion, settings.exit_patience, settings.calibrate, settings.uncertainty_top_k
+    of = fingerprint(*doubts, settings.timed_examples, sorted(plain), sorted(speeds.items()))
     return load_or_compute(run.folder / f"seed-{run.seed}" / f"times-{of}.json", measure)
 
 
-def time_exits(run, plain, stopping, flops):
+def time_exits(run, plain, stopping, flops, speeds):
     """The same measured now, the models taking turns: a quarter of the texts by themselves ("1"), all in batches of 32 ("32").
 
     plain: {name: onnx.ModelProto} of models that compute all their layers
     stopping: {name: onnx.ModelProto} of models that take a speed
     """
-    speeds, settings = [np.array(speed, np.float32) for speed in run.settings.speeds], run.settings
+    settings = run.settings
+    speeds = {name: [np.array(speed, np.float32) for speed in speeds[name]] for name in stopping}
     makers = {(name, key): asking(form(graph)) for name, graph in (plain | stopping).items() for key, form in FORMS.items()}
     indices = np.random.default_rng(run.seed).permutation(run.parts.test)[: settings.timed_examples]
     times = {name: {key: {} for key in FORMS} for name in plain}
-    times |= {name: [{key: {} for key in FORMS} for _ in speeds] for name in stopping}
+    times |= {name: [{key: {} for key in FORMS} for _ in speeds[name]] for name in stopping}
     for size in SIZES:
         some = indices[: -(-len(indices) // 4)] if size == 1 else np.resize(indices, -(-len(indices) // size) * size)
         batches = [_inputs(run, some[i : i + size]) for i in range(0, len(some), size)]
-        at_speeds = [(*batch, speed) for speed in speeds for batch in batches]
-        asked = {(name, key): batches if name in plain else at_speeds for name, key in makers}
+        at_speeds = {name: [(*batch, speed) for speed in speeds[name] for batch in batches] for name in stopping}
+        asked = {(name, key): at_speeds.get(name, batches) for name, key in makers}
         for (name, key), seconds in turns(makers, asked, rounds=3).items():
             ms = 1000 * seconds.reshape(-1, len(batches)).mean(axis=1)  # at each speed
             if name in plain:
                 times[name][key][str(size)] = float(ms[0])
                 continue
             ask = makers[name, key]()
-            for place, speed in enumerate(speeds):
+            for place, speed in enumerate(speeds[name]):
                 expected = expected_speedup(batches, lambda batch, ask=ask, speed=speed: ask((*batch, speed)), flops)
                 times[name][place][key][str(size)] = {"ms": float(ms[place])} | expected
     return times | {"tokens": float(run.examples.lengths(indices).mean())}

@@ -13,7 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from common import InputError, errors_in_one_line
-from data.students import FLOAT32, Student, ask, ask_by, load, session_of
+from data.students import FLOAT32, Student, ask, ask_by, load, promise_in_words, session_of
 from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
 from data.tokenizing import check_pairs
 
@@ -72,7 +72,7 @@ def predict(
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
-    top = len(student.classes) if all else top
+    top, layers = len(student.classes) if all else top, []
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
         source = "text" if texts else f"{file or 'standard input'}, line"
         remaining = texts_in(texts or read(file), student.pairs, source)
@@ -82,7 +82,10 @@ def predict(
                     answer = {"probabilities": {label["label"]: label["probability"] for label in answer["labels"]}}
                 said = dict(zip(("text", "text_pair"), text if student.pairs else (text,), strict=False)) | answer
                 print(dumps(said, ensure_ascii=False) if json else as_columns(student, text, answer))
+                layers += [answer["layers_used"]] if student.stops_early else []
             bar.update(len(some))
+    if layers:
+        print(summary(student, layers, speed, int8), file=sys.stderr)  # apart from the answers, of which each has a line
 
 
 def is_teacher(folder):
@@ -158,12 +161,30 @@ def answers(student, texts, top, speed, batch_size):
 
 
 def as_columns(student, text, answer):
-    """An answer as aligned columns: labels with their probabilities, the layer a FastBERT stopped at, the text's beginning."""
+    """An answer as aligned columns: labels and probabilities, layer and uncertainty of a FastBERT, the text's beginning."""
     width = max(map(len, student.classes))
     cells = [f"{label['label']:<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
     if "layers_used" in answer:
-        cells.append(f"layer {answer['layers_used']:>2} of {student.config['num_hidden_layers']}")
+        depth, u = student.config["num_hidden_layers"], answer["uncertainty"]
+        cells.append(f"layer {answer['layers_used']:>2} of {depth}  uncertainty {u:.3f}")
     return "  ".join([*cells, in_one_line(text)])
+
+
+def summary(student, layers, speed, int8):
+    """How early texts left a FastBERT, and what is promised of its answers, in a line.
+
+    layers: how many were computed for each text
+    speed: at which it was asked, unless it is its own
+    int8: whether it was its graph in int8
+    """
+    own, promise = student.config["speed"], student.config.get("promise")
+    mean, depth = np.mean(layers), student.config["num_hidden_layers"]
+    line = f"{len(layers):,} texts, {mean:.2f} of {depth} layers on average at speed {own if speed is None else speed:g}"
+    if not promise:
+        return line
+    if int8 or speed not in (None, own):
+        return f"{line}; nothing is promised but of {FLOAT32} at its own speed, {own:g}"
+    return f"{line}; {promise_in_words(promise)}"
 
 
 def start():

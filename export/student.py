@@ -20,7 +20,16 @@ from data import berts, bilstms, teachers, vocabulary
 from data.students import FLOAT32, INT8
 from export.card import model_card
 from export.checks import TOLERANCE, check_equal, check_weights, hugging_face_answer, rebuilt_answer
-from export.deployed import Deployed, TextModel, deploy, deployment_figures, examples_of, remark_on, speed_of
+from export.deployed import (
+    Deployed,
+    TextModel,
+    deploy,
+    deployment_figures,
+    examples_of,
+    other_answers,
+    remark_on,
+    speed_of,
+)
 from export.onnx_files import convert, on_the_edge, write_onnx
 from report.document import Section, correct_answers
 from report.tables import by_name, student_table
@@ -98,14 +107,15 @@ def text_writer(build):
         deployed = deploy(run, build(run, best))
         write_files(folder, run, deployed)
         size = (folder / INT8).stat().st_size if INT8 in deployed.graphs else None
-        measured = deployment_figures(seeds, deployed, build)
+        measured, others = deployment_figures(seeds, deployed, build), other_answers(run, deployed)
+        measured |= {"disagreements": others} if others else {}
         removed = (measured["all_tokens"] - measured["tokens"]) * deployed.bert.config["hidden_size"]
         files = [
             {"name": name, "bytes": (folder / name).stat().st_size, "parameters": best["parameters"] - removed,
              "accuracy": measured["accuracy"][name], "latency_ms": best[key]}
             for name, key in ((FLOAT32, "latency_ms"), (INT8, "int8_latency_ms")) if name in deployed.graphs
         ]
-        write_text(folder / "README.md", model_card(story, run, best, deployed.bert, table(files), folder))
+        write_text(folder / "README.md", model_card(story, run, best, deployed.bert, table(files), folder, others))
         return Written(files, remark_on(measured, deployed, size), measured)
 
     return write

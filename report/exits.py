@@ -41,6 +41,8 @@ def exit_sections(results, records, run, uncertainty):
     uncertainty: as `early_exit.load_exits` takes it
     """
     part, costs, sections, top_k = results["data"]["chosen_on"], results["costs"], [], run.settings.uncertainty_top_k
+    if run.settings.max_disagreement is not None:
+        part = "calibration"
     outputs = exit_outputs(load_exits(run, records[0]["name"], "test", uncertainty), records[0]["speed"])
     for record in records:
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the {part} part: "

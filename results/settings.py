@@ -7,7 +7,11 @@ import numpy as np
 from report.tables import difference_cells, mean_and_deviation
 from results.stored import compared, correct_of
 
-FREE = {"seeds", "experiments", "output", "download", "strategy", "export", "vocabulary", "int8_disagreement"}  # may differ
+FREE = {  # may differ
+    "seeds", "experiments", "output", "download", "strategy", "export", "vocabulary", "int8_disagreement",
+    # Of models that stop early, which are not compared here:
+    "criterion", "exit_patience", "calibrate", "max_disagreement", "confidence", "calibration_examples",
+}
 
 
 def settings_table(runs):

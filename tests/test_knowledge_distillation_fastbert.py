@@ -17,6 +17,7 @@ import knowledge_distillation_fastbert as script
 from common import InputError, training
 from common.backend import keras, set_seed, tf
 from common.bert import build_encoder, read_encoder
+from common.criteria import by_itself
 from common.devices import fresh_session
 from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_graph, exit_flops, exit_layers
 from common.evaluation import predict
@@ -35,6 +36,7 @@ DEMO = replace(
     script.PRESETS["demo"], maxlen=16, train_examples=96, unlabelled_examples=32, validation_examples=30, batch_size=16,
     teacher_epochs=6, branch_epochs=4, student_layers=(1,), teacher_learning_rate=2e-3, branch_learning_rate=3e-3,
 )
+ENTROPY = by_itself(script.uncertainty)
 
 
 # Uncertainty
@@ -178,7 +180,7 @@ def fast(run):
 @pytest.fixture(scope="module")
 def answers(fast):
     """The graph that stops early, by the number of classes that its uncertainty looks at."""
-    return {top_k: early_exit_graph(fast, partial(script.uncertainty, top_k=top_k)) for top_k in (0, 2)}
+    return {top_k: early_exit_graph(fast, by_itself(partial(script.uncertainty, top_k=top_k))) for top_k in (0, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +295,7 @@ def counting(counts, doubt):
 def test_what_has_left_is_not_computed(doubt):
     """The batch shrinks layer by layer, and when it is empty nothing runs; a branch that says NaN lets nobody go."""
     counts = []
-    answer = early_exit_graph(counting(counts, doubt), script.uncertainty)
+    answer = early_exit_graph(counting(counts, doubt), ENTROPY)
     ids = np.array([[2, 9], [1, 9], [1, 9], [3, 9], [2, 0]], np.int32)
     found = answer(ids, ids, 0.5)
     assert found["layers_used"].numpy().tolist() == [2, 1, 1, 3, 2]
@@ -305,12 +307,12 @@ def test_what_has_left_is_not_computed(doubt):
 
 def test_a_speed_of_nan_lets_nobody_leave():
     ids = np.array([[1, 9], [2, 9]])
-    answer = early_exit_graph(counting([], [0.0, 0.0]), script.uncertainty)
+    answer = early_exit_graph(counting([], [0.0, 0.0]), ENTROPY)
     assert answer(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
 
 
 def test_an_answer_of_nan_leaves_last():
-    answer = early_exit_graph(counting([], [np.nan, np.nan]), script.uncertainty)
+    answer = early_exit_graph(counting([], [np.nan, np.nan]), ENTROPY)
     found = answer(np.array([[7, 7]]), np.array([[7, 7]]), 1.0)
     assert found["layers_used"].numpy() == [3] and np.isnan(found["probabilities"].numpy()).all()
 
@@ -321,7 +323,7 @@ def test_a_graph_to_give_away_takes_the_tokenizers_own_padding(run, fast, answer
     token_ids, segment_ids = run.examples.inputs(run.parts.test[:9])
     theirs = np.select([token_ids == 0, token_ids == 7], [7, 0], token_ids)
     ours = answer(token_ids, segment_ids, 0.5)
-    given_away = early_exit_graph(fast, script.uncertainty, pad_id=7)(theirs, segment_ids, 0.5)
+    given_away = early_exit_graph(fast, ENTROPY, pad_id=7)(theirs, segment_ids, 0.5)
     np.testing.assert_array_equal(ours["probabilities"], given_away["probabilities"])
 
 
@@ -338,7 +340,7 @@ def test_in_narrow_precision(run, precision, narrow):
     fast = script.trained_fastbert(run, "fastbert")
     inputs = run.examples.inputs(run.parts.test[:20])
     logits = all_exits(fast)(inputs, training=False).numpy()
-    found = {key: value.numpy() for key, value in early_exit_graph(fast, script.uncertainty)(*inputs, 0.5).items()}
+    found = {key: value.numpy() for key, value in early_exit_graph(fast, ENTROPY)(*inputs, 0.5).items()}
     assert logits.dtype == found["probabilities"].dtype == np.float32
     expected = softmax(logits[np.arange(20), found["layers_used"] - 1], -1)
     np.testing.assert_allclose(found["probabilities"], expected, atol=0.05)

@@ -11,6 +11,7 @@ import knowledge_distillation_fastbert as script
 from common.backend import forget_models, inference_graph, keras, set_seed, tf
 from common.bert import TEXT_SIGNATURE, inputs_and_mask
 from common.cost import wall_clock
+from common.criteria import by_itself
 from common.early_exit import EXIT_SIGNATURE, ExitModel, all_exits, early_exit_graph, exit_flops, exit_layers
 from common.training import Run
 from data import berts, texts
@@ -103,7 +104,7 @@ def measure():
     """(masked, early exit), seconds of all batches of 32 at a mean of 1.5 layers."""
     case = prepare()
     speed = case.speed_for(32, 1.5)
-    ways = {"masked": masked(case.fast), "early": early_exit_graph(case.fast, script.uncertainty)}
+    ways = {"masked": masked(case.fast), "early": early_exit_graph(case.fast, by_itself(script.uncertainty))}
     runs = {name: lambda batch, answer=answer: answer(*batch, speed) for name, answer in ways.items()}
     for batch in case.batches[32]:
         both = (run(batch)["probabilities"] for run in runs.values())
@@ -122,7 +123,7 @@ def detail():
 
 def gains(case, depths=DEPTHS):
     """Rows of strings, header first: times as fast as the teacher, by FLOPs and by the clock, at mean depths."""
-    early, mask, teach = early_exit_graph(case.fast, script.uncertainty), masked(case.fast), whole_teacher(case.fast)
+    early, mask, teach = early_exit_graph(case.fast, by_itself(script.uncertainty)), masked(case.fast), whole_teacher(case.fast)
     rows = [["batch", "layers", "FLOPs x", "early exit x", "of the promise", "masked x"]]
     for size, batches in case.batches.items():
         for depth in depths:
@@ -162,7 +163,7 @@ def pieces(case):
     steps = {"a call that computes nothing": call, "and embeddings": embeddings, "and a layer": layer, "and its branch": branch}
     graphs = {name: inference_graph(step, *TEXT_SIGNATURE) for name, step in steps.items()}
     everyone = tf.constant(1.01)
-    early, teach = early_exit_graph(fast, script.uncertainty), whole_teacher(fast)
+    early, teach = early_exit_graph(fast, by_itself(script.uncertainty)), whole_teacher(fast)
     two = inference_graph(second_layer, *TEXT_SIGNATURE)
     ways = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
     ways |= {

@@ -4,7 +4,7 @@ import numpy as np
 
 import knowledge_distillation_fastbert as script
 from common.bert import BertClassifier
-from export.exits import exit_model, expected_speedup, teacher_onnx
+from export.exits import expected_speedup, teacher_onnx, text_model
 from export.onnx_files import asking
 from export.onnx_int8 import quantized
 from export.timing import turns
@@ -18,7 +18,7 @@ DEPTHS = (1.0, 1.5, 2.0, 6.0)  # mean layers
 def graphs_of(case):
     """(the teacher, the FastBERT) of a `early_exit.Case` as onnx.ModelProtos in float32."""
     fast, bert = case.fast, case.run.bert
-    student = exit_model(fast, bert, script.uncertainty, 0, script.HEADS, 0.0)
+    student = text_model(fast, bert, case.run.settings, script.uncertainty, script.HEADS, {"speed": 0.0})
     teacher = BertClassifier(bert, fast.encoder, fast.branches[-1], None)
     return teacher_onnx(script.HEADS * fast.branch_headed, teacher), student.onnx_graph(student.bert)
 

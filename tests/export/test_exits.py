@@ -59,9 +59,9 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
     examples = TokenizedTexts(np.arange(1, 241, dtype=np.int32), np.arange(0, 241, 6))
     run = SimpleNamespace(
         seed=0, examples=examples, bert=SimpleNamespace(pad_id=3), parts=SimpleNamespace(test=np.arange(1, 40)),
-        settings=SimpleNamespace(speeds=(0.0, 1.0), timed_examples=36),
+        settings=SimpleNamespace(timed_examples=36),
     )
-    found = time_exits(run, {"teacher": graph(False)}, {"fast": graph(True)}, lambda tokens: FLOPS)
+    found = time_exits(run, {"teacher": graph(False)}, {"fast": graph(True)}, lambda tokens: FLOPS, {"fast": (0.0, 1.0)})
     assert found["tokens"] == 6
     assert found["teacher"] == {key: {"1": 1.0, "32": 32.0} for key in ("latency_ms", "int8_latency_ms")}
     for key in ("latency_ms", "int8_latency_ms"):
