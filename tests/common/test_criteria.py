@@ -1,0 +1,146 @@
+"""common.criteria: each uncertainty against one written in numpy, text by text; the temperatures of exits."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import log_softmax, softmax
+
+from common.backend import tf
+from common.criteria import confidence, criterion_of, fit_temperatures, patience_steps, uncertainty_of_exits
+from common.early_exit import exit_layers
+from knowledge_distillation_fastbert import uncertainty
+
+
+def settings(criterion="entropy", exit_patience=1, top_k=0):
+    return SimpleNamespace(criterion=criterion, exit_patience=exit_patience, uncertainty_top_k=top_k)
+
+
+def of_settings(logits, *given):
+    return uncertainty_of_exits(logits, criterion_of(settings(*given), logits.shape[1], uncertainty))
+
+
+def numpy_leaving(logits, criterion, exit_patience, speed):
+    """After how many layers each text leaves, by the papers' counters, a text and a layer at a time.
+
+    logits: (texts, layers, classes). For patience, `speed` is the number of layers that must agree with the one before.
+    """
+    left = []
+    for text in logits.astype(np.float64):
+        counter, before, number = 0, None, 0
+        for of_layer in text[:-1]:
+            number += 1
+            p = softmax(of_layer)
+            if criterion == "patience":
+                answer = None if np.isnan(p).any() else int(np.argmax(of_layer))
+                counter, before = (counter + 1 if answer is not None and answer == before else 0), answer
+                if counter and counter >= speed:
+                    break
+                continue
+            u = stats.entropy(p) / np.log(len(p)) if criterion == "entropy" else (1 - p.max()) * len(p) / (len(p) - 1)
+            counter = counter + 1 if u < speed else 0
+            if counter == exit_patience:
+                break
+        else:
+            number = len(text)
+        left.append(number)
+    return np.array(left)
+
+
+LOGITS = st.integers(0, 10**6).flatmap(lambda seed: st.builds(
+    lambda *given: made_up(seed, *given), st.sampled_from([0.3, 2, 9]), st.integers(2, 6), st.booleans(),
+))
+
+
+def made_up(seed, scale, layers, ties):
+    """(8 texts, layers, 4 classes) float32, a layer of NaN here and there; with ties, of few values."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, scale, (8, 1, 4)) + rng.normal(0, scale / 2, (8, layers, 4))
+    logits = np.rint(logits / scale) * scale if ties else logits
+    logits[rng.random((8, layers)) < 0.1] = np.nan
+    return logits.astype(np.float32)
+
+
+@given(LOGITS, st.sampled_from(["entropy", "confidence"]), st.integers(1, 4), st.sampled_from([0.0, 0.1, 0.4, 0.8, 0.95, 1.0]))
+def test_so_many_layers_in_a_row_must_be_sure(logits, criterion, exit_patience, speed):
+    """As PCEE's counter has it, which starts anew at each layer that is not sure; at both ends of the speeds, too."""
+    u = of_settings(logits, criterion, exit_patience)
+    alone = of_settings(logits, criterion)
+    clear = ~(np.abs(alone - speed) < 1e-5).any(axis=1)  # elsewhere a rounding decides
+    expected = numpy_leaving(logits, criterion, exit_patience, speed)
+    assert (exit_layers(u, speed) == expected)[clear].all()
+    assert speed or (exit_layers(u, speed) == logits.shape[1]).all()
+    assert ((u >= 0) & (u <= 1) | np.isnan(u)).all() and (np.isnan(u) == np.isnan(logits).any(axis=-1)).all()
+
+
+@given(LOGITS, st.integers(1, 5))
+def test_patience_is_the_papers_counter(logits, patience):
+    """At the speed that stands for a patience the very texts leave that it lets leave; none at speed 0."""
+    layers = logits.shape[1]
+    u, speed = of_settings(logits, "patience"), 1 - (patience - 1) / (layers - 1)
+    if patience < layers:
+        assert exit_layers(u, speed).tolist() == numpy_leaving(logits, "patience", 1, patience).tolist()
+    assert (exit_layers(u, 0.0) == layers).all() and (np.isnan(u) == np.isnan(logits).any(axis=-1)).all()
+    assert np.isin(u[~np.isnan(u)], patience_steps(layers)).all()
+
+
+def test_patience_by_hand():
+    """Answers 1 1 0 0 0, ties that go to the first, and a layer of NaN, after which the count starts anew."""
+    one, other, tie, nan = [0, 5, 0], [5, 0, 0], [3, 3, 0], [np.nan, 0, 0]
+    logits = np.array([[one, one, other, other, other], [other, tie, tie, one, one], [one, one, nan, one, one],
+                       [one, nan, nan, one, one]], np.float32)
+    expected = [[1, 0.75, 1, 0.75, 0.5], [1, 0.75, 0.5, 1, 0.75], [1, 0.75, np.nan, 1, 0.75], [1, np.nan, np.nan, 1, 0.75]]
+    np.testing.assert_array_equal(of_settings(logits, "patience"), np.array(expected, np.float32))
+
+
+@given(LOGITS)
+def test_one_layer_alone_is_the_plain_entropy(logits):
+    for top_k in (0, 2):
+        np.testing.assert_array_equal(of_settings(logits, "entropy", 1, top_k), uncertainty(tf.nn.softmax(logits), top_k))
+
+
+def test_confidence_at_its_ends():
+    p = np.array([[1, 0, 0, 0], [0.25] * 4, [0.7, 0.1, 0.1, 0.1], [np.nan, 0, 0, 0], [0, 0.5, 0.5, 0]], np.float32)
+    np.testing.assert_allclose(confidence(p), [0, 1, 0.4, np.nan, 2 / 3], atol=1e-6)
+    assert confidence(np.full((1, 7), np.float32(1 / 7))).numpy()[0] <= 1
+
+
+def test_a_state_belongs_to_its_text():
+    """Asked layer by layer for a batch that shrinks, each text has the u that it has when it is alone."""
+    logits = made_up(3, 2, 6, False)
+    for given_settings in (("patience",), ("entropy", 3), ("confidence", 2)):
+        whole, criterion = of_settings(logits, *given_settings), criterion_of(settings(*given_settings), 6, uncertainty)
+        staying, state = np.arange(8), ()
+        for layer in range(6):
+            u, state = criterion(tf.nn.softmax(logits[staying, layer]), *state)
+            np.testing.assert_array_equal(u, whole[staying, layer])
+            keep = np.arange(0, len(staying), 2) if layer in (1, 3) else np.arange(len(staying))
+            staying, state = staying[keep], tuple(tf.gather(each, keep) for each in state)
+
+
+# Temperatures
+
+
+def test_temperatures_are_the_best_of_a_fine_grid():
+    """Branches that are too sure, or not sure enough, by a factor; the teacher's exit stays as it is."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (3000, 4))
+    labels = (true + rng.gumbel(size=true.shape)).argmax(axis=-1)  # drawn with the probabilities softmax(true)
+    logits = np.stack([true * 3, true / 2, true, true * 5], axis=1).astype(np.float32)
+    found = fit_temperatures(labels, logits)
+    assert found[-1] == 1 and found[:-1] == pytest.approx([3, 0.5, 1], rel=0.1)
+    for of_exit, temperature in zip(logits.swapaxes(0, 1)[:-1], found, strict=False):
+        def nll(t, of_exit=of_exit):
+            return -log_softmax(of_exit / t, axis=-1)[np.arange(3000), labels].mean()
+
+        assert nll(temperature) <= min(map(nll, np.geomspace(0.06, 19, 200))) + 1e-6
+
+
+def test_a_branch_that_is_always_right_has_the_lowest_temperature():
+    """Where no temperature is the best, it is the end of the range, not a number that overflows."""
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]][:, None].repeat(3, axis=1)
+    found = fit_temperatures(np.array([0, 1, 2, 0]), logits)
+    assert found == pytest.approx([0.05, 0.05, 1], rel=0.05)
