@@ -158,7 +158,7 @@ def deployment_figures(seeds, deployed, build):
 def remark_on(figures, deployed, size):
     """What trimming and int8 cost, in words.
 
-    figures: of `deployment_figures`
+    figures: of `deployment_figures`; with "promise" and "disagreements", of `other_answers`, if something is promised
     deployed: the same
     size: bytes of model.int8.onnx, or None if it is not written
     """
@@ -174,8 +174,8 @@ def remark_on(figures, deployed, size):
     written = f"{size / 1e6:.3g} MB" if size else "not written"
     tested = f"; on the test part {points(INT8)}" if size else ""
     said.append(f"int8 ({deployed.bits} bits): {written}, {deployed.words}{tested}.")
-    if promise := deployed.model.config.get("promise"):
-        said.append(f"A promise of {FLOAT32}: {promise_of_files(promise, figures['disagreements'])}.")
+    if "promise" in figures:
+        said.append(f"A promise of {FLOAT32}: {promise_of_files(figures['promise'], figures['disagreements'])}.")
     return " ".join(said)
 
 

@@ -179,7 +179,8 @@ def summary(student, layers, speed, int8):
     """
     own, promise = student.config["speed"], student.config.get("promise")
     mean, depth = np.mean(layers), student.config["num_hidden_layers"]
-    line = f"{len(layers):,} texts, {mean:.2f} of {depth} layers on average at speed {own if speed is None else speed:g}"
+    line = f"{len(layers):,} text{'s' * (len(layers) > 1)}, {mean:.2f} of {depth} layers on average at speed "
+    line += f"{own if speed is None else speed:g}"
     if not promise:
         return line
     if int8 or speed not in (None, own):

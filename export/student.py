@@ -108,7 +108,7 @@ def text_writer(build):
         write_files(folder, run, deployed)
         size = (folder / INT8).stat().st_size if INT8 in deployed.graphs else None
         measured, others = deployment_figures(seeds, deployed, build), other_answers(run, deployed)
-        measured |= {"disagreements": others} if others else {}
+        measured |= {"promise": best["promise"], "disagreements": others} if others else {}
         removed = (measured["all_tokens"] - measured["tokens"]) * deployed.bert.config["hidden_size"]
         files = [
             {"name": name, "bytes": (folder / name).stat().st_size, "parameters": best["parameters"] - removed,

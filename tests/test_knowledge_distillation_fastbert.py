@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,11 @@ import knowledge_distillation_fastbert as script
 from common import InputError, training
 from common.backend import keras, set_seed, tf
 from common.bert import build_encoder, read_encoder
-from common.criteria import by_itself
+from common.criteria import agreement, by_itself, fit_temperatures
 from common.devices import fresh_session
-from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_graph, exit_flops, exit_layers
+from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_graph, exit_flops, exit_layers, load_exits
 from common.evaluation import predict
+from common.promise import keeps
 from common.training import Run
 from data import berts, students, teachers, texts
 from data.parts import UNLABELLED, split
@@ -532,6 +534,20 @@ def test_of_speeds_that_are_as_accurate_the_fastest_is_chosen():
         (["--experiments"], "--experiments: at least one is needed"),
         (["--experiments", "fastbert", "fastbert-plain"], "fastbert-plain: with these settings it is the same as fastbert"),
         (["--uncertainty-top-k", "1"], "--uncertainty-top-k 1: one probability has no entropy"),
+        (["--uncertainty-top-k", "3", "--criterion", "confidence"], "--uncertainty-top-k 3: is for --criterion entropy"),
+        (["--exit-patience", "4"], "--exit-patience 4: a teacher of 4 layers has 3 branches that texts can leave by; 3 at"),
+        (["--exit-patience", "2", "--teacher-layers", "2"], "--exit-patience 2: a teacher of 2 layers has 1 branches"),
+        (["--exit-patience", "2", "--criterion", "patience"], "--exit-patience 2: with --criterion patience the speed says"),
+        (["--exit-patience", "0"], "--exit-patience 0: must be 1 or more"),
+        (["--max-disagreement", "0"], "--max-disagreement 0.0: must be from 0.001 to 99.999, per cent"),
+        (["--max-disagreement", "100"], "--max-disagreement 100.0: must be from 0.001 to 99.999, per cent"),
+        (["--max-disagreement", "1", "--confidence", "100"], "--confidence 100.0: must be from 0.001 to 99.999, per cent"),
+        (["--max-disagreement", "1", "--latency-budget", "5"], "--latency-budget 5 --max-disagreement 1: each chooses"),
+        (["--max-disagreement", "1"], "--max-disagreement 1 --confidence 95: there are 0 calibration texts, and 299 are"),
+        (["--max-disagreement", "1", "--calibration-examples", "None", "--train-examples", "40", "--unlabelled-examples", "9"],
+         "there are 0 calibration texts, and 299 are needed at least; raise --calibration-examples, or leave more texts by a"),
+        (["--max-disagreement", "5", "--calibration-examples", "58", "--train-examples", "40", "--unlabelled-examples", "9"],
+         "there are 58 calibration texts, and 59 are needed"),
         (["--teacher-layers", "5"], "--teacher-layers 5: "),
         (["--teacher-layers", "1"], "--teacher-layers 1: a teacher of one layer has no branches"),
         (["--student-layers", "2", "9"], "--student-layers 9: "),
@@ -681,6 +697,137 @@ def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     assert "speed 1 chosen on the validation part: the highest that loses at most 50 points" in again.stdout
     other = start(script, *words, "--branch-epochs", 5)
     assert other.returncode == 2 and "holds a run with another branch epochs" in other.stderr and other.stderr.count("\n") == 1
+
+
+# A promise, by a criterion of its own
+
+
+@pytest.fixture(scope="module")
+def promising(finished):
+    """(folder, what it printed) of a copy of that run, started again with a promise; and what its stages were before."""
+    words, folder, _ = finished
+    copy = shutil.copytree(folder, folder.parent / "promising")
+    before = modified(copy, "seed-0/*/record.json") | modified(copy, "seed-0/*/weights.npz")
+    more = ["--experiments", "fastbert", "--criterion", "confidence", "--exit-patience", 2, "--calibrate", "--confidence", 90,
+            "--max-disagreement", 30, "--calibration-examples", 200, "--vocabulary", 117, "--output", copy]
+    done = start(script, *words, *more)
+    assert done.returncode == 0, done.stderr
+    return copy, done.stdout, before
+
+
+@pytest.mark.slow
+def test_smoke_a_promise_trains_nothing(promising):
+    folder, printed, before = promising
+    assert modified(folder, "seed-0/*/record.json") | modified(folder, "seed-0/*/weights.npz") == before and len(before) > 6
+    assert "200 calibration, 30 validation" in printed
+    assert "chosen on the calibration part: the highest that keeps --max-disagreement 30: with 90 % confidence" in printed
+
+
+@pytest.mark.slow
+def test_smoke_the_promise_is_what_the_texts_show(promising, run):
+    """Counted anew, from logits that the whole model gives for texts that no other part has."""
+    folder = promising[0]
+    record = json.loads((folder / "results.json").read_text())["models"][2]
+    parts = split(run.corpus, 0, 96, 32, 30, 0, 200)
+    assert not set(parts.calibration) & {*parts.train, *parts.unlabelled, *parts.validation, *parts.test}
+    fast = script.trained_fastbert(replace(run, folder=folder), "fastbert")
+    whole = predict(all_exits(fast), run.examples, parts.calibration)
+    path, = (folder / "seed-0" / "fastbert-branches").glob("calibration-*.npz")
+    stored = np.load(path)
+    np.testing.assert_array_equal(stored["expected"], whole[:, -1].argmax(axis=-1))
+    gone = (np.abs(stored["logits"] - whole) > 1e-4).any(axis=(1, 2))
+    assert 0 < gone.mean() < 1  # some texts have tokens that the student does not keep
+    labels, on_validation = run.corpus.labels[parts.validation], np.load(path.with_name("validation_logits.npy"))
+    temperatures = fit_temperatures(labels, on_validation)
+    assert (np.abs(temperatures[:-1] - 1) > 0.01).all()
+    p = softmax(stored["logits"] / temperatures[:, None], axis=-1)
+    sure = (1 - p.max(axis=-1)) * 4 / 3
+
+    def answered_otherwise(speed):
+        """Two layers in a row must be sure; of three layers the text leaves after the second, or the last."""
+        answers = np.where(sure[:, :2].max(axis=1) < speed, p[:, 1].argmax(-1), p[:, 2].argmax(-1))
+        return int((answers != stored["expected"]).sum())
+
+    promise, speed = record["promise"], record["speed"]
+    assert promise == {"max_disagreement": 30, "confidence": 90, "texts": 200, "disagreements": answered_otherwise(speed)}
+    assert speed > 0 and keeps(promise["disagreements"], 200, 30, 90)
+    assert speed == 1 or not keeps(answered_otherwise(speed + 0.001), 200, 30, 90)
+    assert record["layers"] == pytest.approx(np.dot(record["leaving"], [1, 2, 3]) / 200) and record["leaving"][0] == 0
+
+
+@pytest.mark.slow
+def test_smoke_what_is_given_away_carries_the_promise(promising, run, capsys):
+    """config.json, the graph's metadata, the card, the report, what `predict` says; and the files keep it."""
+    folder = promising[0]
+    results = json.loads((folder / "results.json").read_text())
+    record, student = results["models"][2], results["student"]
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert [config[key] for key in ("speed", "criterion", "exit_patience")] == [record["speed"], "confidence", 2]
+    assert config["promise"] == record["promise"] == student["promise"]
+    graph = onnx.load(folder / "student" / "model.onnx")
+    named = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
+    assert named == {key: config[key] for key in ("speed", "criterion", "exit_patience", "promise")}
+    words = students.promise_in_words(record["promise"])
+    assert words in (folder / "student" / "README.md").read_text() and words in (folder / "report.md").read_text()
+    assert student["disagreements"]["model.onnx"] == pytest.approx(record["promise"]["disagreements"], abs=1)
+    asked = split(run.corpus, 0, 96, 32, 30, 0, 200).calibration
+    lines = tuple(run.corpus.texts[index] for index in asked)
+    told = students.ask(students.load(folder), lines)
+    path, = (folder / "seed-0" / "fastbert-branches").glob("calibration-*.npz")
+    others = int((told["probabilities"].argmax(-1) != np.load(path)["expected"]).sum())
+    assert others == pytest.approx(record["promise"]["disagreements"], abs=1)
+    ask(str(folder), lines[:3])
+    out, err = capsys.readouterr()
+    assert out.count("  uncertainty 0.") + out.count("  uncertainty 1.") == 3 and err.endswith(f"; {words}\n")
+    ask(str(folder), lines[:3], speed=0.0)
+    assert "nothing is promised but of model.onnx at its own speed" in capsys.readouterr().err
+
+
+OTHER_CRITERIA = {"patience": {"criterion": "patience"}, "confidence": {"criterion": "confidence"},
+                  "two": {"exit_patience": 2}, "two confident": {"criterion": "confidence", "exit_patience": 2}}
+
+
+@pytest.fixture(scope="module")
+def graphs(run):
+    """{name of a criterion: (its graph in TensorFlow, in ONNX, u of the exits)}, with a temperature for each branch."""
+    found = {}
+    for name, changed in OTHER_CRITERIA.items():
+        other = replace(run, settings=replace(run.settings, calibrate=True, **changed))
+        model = script.student_model(other, {"name": "fastbert", "speed": 0.5})
+        logits, u = load_exits(other, "fastbert", "test", script.uncertainty)
+        found[name] = model.graph(model.bert), asking(model.onnx_graph(model.bert))(), logits, u
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_CRITERIA)
+def test_every_graph_has_every_criterion(run, graphs, name):
+    """TensorFlow, onnxruntime and the stored logits at their temperatures let texts leave after the same layers."""
+    graph, asked, logits, u = graphs[name]
+    inputs, rows, depths = run.examples.inputs(run.parts.test[:40]), np.arange(40), set()
+    for speed in SPEEDS:
+        clear, layers = ~near(u[:40], speed) | (name == "patience"), exit_layers(u[:40], speed)
+        of_tensorflow = {key: value.numpy() for key, value in graph(*inputs, speed).items()}
+        outputs = asked((*inputs, np.array(speed, np.float32)))
+        of_onnx = dict(zip(("probabilities", "layers_used", "uncertainty"), outputs, strict=True))
+        for found in (of_tensorflow, of_onnx):
+            assert (found["layers_used"] == layers)[clear].all()
+            np.testing.assert_allclose(found["probabilities"][clear], softmax(logits[rows, layers - 1], -1)[clear], atol=1e-5)
+            np.testing.assert_allclose(found["uncertainty"][clear], u[rows, layers - 1][clear], atol=1e-5)
+        depths |= {*layers}
+    assert depths == ({1, 2, 3} if name == "confidence" else {2, 3})
+
+
+def test_what_agrees_is_not_computed_further():
+    """States shrink with the batch: texts of first token i answer 1 before layer i, and 0 from there on."""
+    counts = []
+    answer = early_exit_graph(counting(counts, [0.0, 1.0]), agreement(3))
+    ids = np.array([[2, 9], [1, 9], [3, 9], [1, 9], [2, 0]], np.int32)
+    found = answer(ids, ids, 1.0)
+    assert found["layers_used"].numpy().tolist() == [3, 2, 2, 2, 3]
+    assert found["uncertainty"].numpy().tolist() == [0.5, 0.5, 0.5, 0.5, 0.5]
+    assert counts == [("layer 1", 5), ("branch 1", 5), ("layer 2", 5), ("branch 2", 5), ("layer 3", 2), ("branch 3", 2)]
+    assert answer(ids, ids, 0.5)["layers_used"].numpy().tolist() == [3, 3, 3, 3, 3]
 
 
 @pytest.mark.slow

@@ -89,6 +89,36 @@ def test_a_fastbert_stops_at_its_own_speed_or_another(stopping):
     assert depths[1] == 2 and depths[2] == 1 and 1 < depths[3] < 2
 
 
+PROMISE = {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagreements": 3}
+
+
+def test_a_promise_is_read(stopping, tmp_path):
+    folder = shutil.copytree(stopping[0], tmp_path / "student")
+    assert "promise" not in students.load(folder).config
+    damage(folder, "config.json", lambda config: config.update(promise=PROMISE))
+    promise = students.load(folder).config["promise"]
+    assert students.promise_in_words(promise) == (
+        "with 95 % confidence at most 1 % of texts like the 1,000 it was calibrated on are answered otherwise than by all "
+        "layers (3 of those were)")
+
+
+@pytest.mark.parametrize(
+    ("promise", "message"),
+    [
+        ({}, "'max_disagreement' is missing"),
+        (PROMISE | {"texts": "1000"}, "texts of the promise is '1000', expected a number"),
+        (PROMISE | {"confidence": None}, "confidence of the promise is None"), (PROMISE | {"disagreements": True}, "is True"),
+        (["a"], "not that of a student"), (1, "not that of a student"),
+    ],
+)
+def test_a_promise_that_is_none_is_refused(stopping, tmp_path, promise, message):
+    folder = shutil.copytree(stopping[0], tmp_path / "student")
+    damage(folder, "config.json", lambda config: config.update(promise=promise))
+    with pytest.raises(InputError, match="config.json: not that of a student") as error:
+        students.load(folder)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
 def test_int8_is_asked_where_it_is_wanted(taken, tmp_path):
     """It answers nearly as float32 does."""
     folder = shutil.copytree(taken.folder, tmp_path / "student")

@@ -15,6 +15,7 @@ from data.parts import Parts
 from data.students import FLOAT32
 from export import deployed as deploying
 from export.deployed import Deployed, deploy, deployment_figures, remark_on, text_model
+from export.onnx_files import decisions
 from export.student import write_files
 from tests import tiny
 
@@ -137,3 +138,24 @@ def test_what_is_said_of_it():
         "+0.00 points there; on the test part -0.12 points (-0.40 to +0.16).")
     said = remark_on(measured | {"tokens": 30522}, made, None)
     assert said == "int8 (8 bits): not written, answers as float32 on 99.75 % of the validation texts, +0.00 points there."
+    promise = {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagreements": 3}
+    for disagreements, more in (({"model.onnx": 3, "model.int8.onnx": 21}, True), ({"model.onnx": 3}, False)):
+        said = remark_on(measured | {"promise": promise, "disagreements": disagreements}, made, None)
+        assert said.split("there. ")[1] == (
+            "A promise of model.onnx: with 95 % confidence at most 1 % of texts like the 1,000 it was calibrated on are "
+            "answered otherwise than by all layers (3 of those were)"
+            + "; of model.int8.onnx, which answers 21 of them otherwise, nothing is" * more + ".")
+
+
+def test_the_files_are_held_against_what_all_layers_answer(spelled):
+    """On the calibration texts, as their own tokenizer reads them; without a promise nothing is asked."""
+    run, model = spelled
+    run = replace(run, parts=replace(run.parts, calibration=np.arange(40, 60)))
+    deployed = deploy(run, model)
+    assert deploying.other_answers(run, deployed) == {}
+    float32 = decisions(deployed.graphs[FLOAT32], deploying.examples_of(run, deployed.bert, np.arange(40, 60)), 0)
+    for wrong in (0, 3):
+        expected = (float32 + (np.arange(20) < wrong)) % 3
+        promising = replace(deployed, model=replace(model, expected=expected))
+        found = deploying.other_answers(run, promising)
+        assert found[FLOAT32] == wrong and found.keys() == deployed.graphs.keys()

@@ -87,6 +87,22 @@ def test_lines_that_are_no_pair_are_named(taken_pairs, tmp_path, line, message):
         predict.predict(str(taken_pairs.folder), ("w1\tw2", line))
 
 
+def test_the_summary_of_a_model_that_stops_early():
+    """Its promise is of its own speed and of float32: at another speed, or by int8, it is not told as one."""
+    promise = {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagreements": 3}
+    plain = SimpleNamespace(config={"speed": 0.312, "num_hidden_layers": 6})
+    assert predict.summary(plain, [1, 2, 1], None, False) == "3 texts, 1.33 of 6 layers on average at speed 0.312"
+    assert predict.summary(plain, [6], 0.5, True) == "1 text, 6.00 of 6 layers on average at speed 0.5"
+    kept = SimpleNamespace(config=plain.config | {"promise": promise})
+    for speed in (None, 0.312):
+        assert predict.summary(kept, [1, 2], speed, False).endswith(
+            "at speed 0.312; with 95 % confidence at most 1 % of texts like the 1,000 it was calibrated on are answered "
+            "otherwise than by all layers (3 of those were)")
+    for speed, int8 in ((0.3, False), (None, True)):
+        assert predict.summary(kept, [1, 2], speed, int8).endswith(
+            "; nothing is promised but of model.onnx at its own speed, 0.312")
+
+
 def test_predict_in_columns(taken, capsys):
     predict.predict(str(taken.folder), (LINES[0], "w2\tw3 " * 20), top=9)
     lines = capsys.readouterr().out.splitlines()
