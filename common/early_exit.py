@@ -387,6 +387,7 @@ def exit_records(run, depths, stopping, uncertainty, costs, times, promised):
         record, logits = exit_record(validation, test, labels, settings, flops, times[name], records[0], promised.get(name))
         for part, of_part in logits.items():
             write_array(run.stage(name) / f"{part}_logits.npy", of_part)
+        record |= {"temperatures": exit_temperatures(run, name).tolist()} if settings.calibrate else {}
         record["median_entropy"] = np.median(uncertainty(tf.nn.softmax(test[0]), 0), axis=0).tolist()
         stage = run.record(f"{name}-branches")
         del stage["measured"]  # of the branches' mean

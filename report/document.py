@@ -109,6 +109,7 @@ def results_of(run, script, preset, default, records, pairs):
         "data": {
             "name": corpus.name, "classes": len(corpus.classes), "train": len(parts.train),
             "unlabelled": len(parts.unlabelled), "validation": len(parts.validation), "test": len(parts.test),
+            **({"calibration": len(parts.calibration)} if len(parts.calibration) else {}),
             "chosen_on": "test" if parts.validation is parts.test else "validation",
             "test_fingerprint": fingerprint(corpus.labels[parts.test]),
             "notes": corpus.notes, "descriptions": corpus.descriptions,

@@ -51,9 +51,14 @@ def exit_sections(results, records, run, uncertainty):
         chosen = "; ".join(f"seed {record['seed']}: {record['speed']:g}, {record['chosen']}" for record in group)
         note = f"Chosen on the {part} part: {chosen}. {SPEEDS_NOTE}{INT8_NOTE if in_int8(group) else ''}"
         sections.append(Section(f"{name}: speeds", speeds_table(group), note))
+    fitted = "".join(
+        f" Temperatures of {record['name']}, seed {record['seed']}: {' '.join(map('{:.2f}'.format, record['temperatures']))}."
+        for record in records if "temperatures" in record
+    )
     sections.append(Section("Each branch by itself", branches_table(records, top_k), (
         f"A layer takes {count(costs['layer'])}FLOPs, a branch {count(costs['branch'])}FLOPs "
         f"({costs['branch'] / costs['layer']:.1%} of a layer), the teacher's own classifier {count(costs['head'])}FLOPs."
+        f"{fitted}"
     )))
     if results["branch_comparisons"]:
         sections.append(Section("Mean accuracy of the branches", comparisons_table(results["branch_comparisons"]), (

@@ -217,7 +217,8 @@ def run_page(name, results, folder, overview):
     stopping = [record for record in records if "exits" in record]
     for row, group in by_name(stopping):
         chosen = ", ".join(f"{record['speed']:g}" for record in group)
-        blocks += [f"`{row}` at each speed; chosen on validation: {chosen}.", markdown(speeds_table(group))]
+        part = "calibration texts" if settings.get("max_disagreement") else "validation"
+        blocks += [f"`{row}` at each speed; chosen on {part}: {chosen}.", markdown(speeds_table(group))]
     if stopping:
         blocks += [SPEEDS_NOTE + INT8_NOTE * in_int8(stopping), "Each branch by itself:"]
         blocks += [markdown(branches_table(stopping, settings["uncertainty_top_k"]))]
