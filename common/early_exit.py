@@ -274,26 +274,21 @@ def choose_speed(points, timed, teacher_accuracy, accuracy_drop, latency_budget)
     return best["speed"], f"the most accurate, though none loses only {accuracy_drop:g} points"
 
 
-def promised_speed(exits, expected, settings):
-    """(the highest speed that keeps what the settings promise, in words; the promise, or None).
+def promised_speed(exits, settings):
+    """(the highest speed that keeps what the settings promise, in words why, the promise).
 
-    exits: on the calibration part
-    expected: (texts,) int, the classes that all layers answer there; if the exits come of fewer tokens, of all tokens
+    exits: on the calibration part, of as many texts as `check_texts` demands
     settings: with speeds, max_disagreement and confidence
 
     The promise is {"max_disagreement", "confidence", "texts", "disagreements"}, see `common.promise`.
     """
-    (logits, u), rows, wanted = exits, np.arange(len(expected)), (settings.max_disagreement, settings.confidence)
-    answers, speeds = logits.argmax(axis=-1), sorted({*GRID, *settings.speeds})
-    others = [int((answers[rows, exit_layers(u, speed) - 1] != expected).sum()) for speed in speeds]
-    place, flag = fastest_kept(others, len(rows), *wanted), f"--max-disagreement {wanted[0]:g}"
-    if place < 0:  # the teacher itself needs no test: only where it reads other tokens can it fail
-        return 0.0, (f"nothing is promised, and all layers answer: no speed keeps {flag}, as with the student's fewer tokens "
-                     f"(--vocabulary) all layers, too, answer {others[0]:,} of {len(rows):,} texts otherwise"), None
+    (logits, u), wanted = exits, (settings.max_disagreement, settings.confidence)
+    answers, rows, speeds = logits.argmax(axis=-1), np.arange(len(logits)), sorted({0.0, *GRID, *settings.speeds})
+    others = [int((answers[rows, exit_layers(u, speed) - 1] != answers[:, -1]).sum()) for speed in speeds]
+    place, flag = fastest_kept(others, len(rows), *wanted), f"--max-disagreement {wanted[0]:g}"  # at 0 all layers answer: kept
     promise = dict(zip(PROMISE, (*wanted, len(rows), others[place]), strict=True))
-    if speeds[place] == 0:
-        return 0.0, f"all layers answer, as no speed above 0 keeps {flag}: {promise_in_words(promise)}", promise
-    return speeds[place], f"the highest that keeps {flag}: {promise_in_words(promise)}", promise
+    why = f"the highest that keeps {flag}" if place else f"all layers answer, as no speed above 0 keeps {flag}"
+    return speeds[place], f"{why}: {promise_in_words(promise)}", promise
 
 
 def exit_record(validation, test, labels, settings, flops, timed, teacher, promised=None):

@@ -108,8 +108,8 @@ def measure_exits(run, depths, plain, stopping, trained, uncertainty, costs):
     settings, promised = run.settings, {}
     if settings.max_disagreement is not None:
         for name in stopping:
-            logits, expected = calibration_logits(run, name, trained)
-            promised[name] = promised_speed(exits_of(run, name, logits, uncertainty), expected, settings)
+            exits = exits_of(run, name, calibration_logits(run, name, trained)[0], uncertainty)
+            promised[name] = promised_speed(exits, settings)
     chosen = {name: (speed,) for name, (speed, *_) in promised.items() if speed not in settings.speeds}
     speeds = {name: (*settings.speeds, *chosen.get(name, ())) for name in stopping}
     times = exit_times(run, plain, stopping, lambda tokens: exit_flops(costs(tokens), depths["teacher"]), speeds)
