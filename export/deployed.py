@@ -31,7 +31,7 @@ class TextModel:
     graph: Callable  # Bert -> `backend.inference_graph`, to {"probabilities", …}
     onnx_graph: Callable = text_graph  # Bert -> onnx.ModelProto
     config: dict = field(default_factory=dict)  # further entries of config.json
-    expected: np.ndarray | None = None  # what all its layers answer to the calibration part, (texts,) int, if it has a promise
+    expected: np.ndarray | None = None  # classes that all layers, with all tokens, give the calibration part; with a promise
 
 
 def text_model(classifier):
