@@ -40,7 +40,7 @@ from common.distillation import (
     noise_labels,
     soften,
 )
-from common.layer_distillation import CHECKS, beside_layers, check_layers, layer_loss, windows, with_layer_loss
+from common.layer_distillation import beside_layers, check_layers, layer_loss, windows, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_records
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
@@ -59,7 +59,8 @@ from report.document import show_stages
 # Settings --------------------------------------------------------------------------------------------------------------
 
 SCRIPT = "knowledge_distillation_bert"
-DEFAULT = ("teacher", "alone", "distilled", "distilled-unlabelled", "linear-distilled")
+DEFAULT = ("teacher", "alone", "distilled", "distilled-layers", "linear-distilled")
+OF_ANSWERS = ("alone", "distilled", "distilled-unlabelled", "linear-distilled")  # the default with --soft-labels: no layers
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Settings:
     # The teacher's layers, for `distilled-layers`
     layers_init: str = "teacher-spread"  # what this student starts from, as in --student-init
     layer_mapping: tuple[PositiveInt, ...] = ()  # the layer that each of the student's learns, from 1; (): spread evenly
-    layers_until: Fraction = 1.0  # share of the steps, in tenths, after which layers are no longer learnt
+    layers_until: Fraction = 1.0  # share of the training after which layers are no longer learnt
     labels_from: Fraction = 0.0  # the same after which labels are learnt; 0: beside the layers from the first step
     hidden_loss: Literal["mse", "cls", "cosine"] = "mse"  # of hidden states, as in TinyBERT, PKD or DistilBERT
     hidden_weight: NonNegative = 1.0  # of it, and of the embeddings' mean squared error
@@ -113,7 +114,7 @@ class Settings:
     patience: Count = 10  # epochs without a gain on validation that end a stage, unless it counts steps; 0: all epochs
     teacher_epochs: PositiveInt = 15  # of the teacher, and of `teacher-self-distilled`
     student_epochs: PositiveInt = 25  # of every student but the next
-    unlabelled_steps: PositiveInt = 320  # of what learns from texts without labels, however many; ten measurements
+    unlabelled_steps: PositiveInt = 160  # of what learns from texts without labels, however many; ten measurements
     teacher_learning_rate: LearningRate = 2e-4  # of Adam, for the deep models
     student_learning_rate: LearningRate = 5e-4  # of Adam, for the shallow ones
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
@@ -148,6 +149,8 @@ PACES = {  # settings: epochs on the labelled texts, learning rate
     BILSTM: ("student_epochs", "bilstm_learning_rate"),
 }
 
+CHECKS = 10  # epochs of what counts its steps, however many texts there are: so often it is measured on validation
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -166,9 +169,9 @@ EXPERIMENTS = {
     "distilled": Experiment(SHALLOW, "teacher"),
     "distilled-ensemble": Experiment(SHALLOW, "ensemble"),
     "distilled-unlabelled": Experiment(SHALLOW, "teacher", further=("unlabelled",)),
-    "distilled-layers": Experiment(SHALLOW, "teacher", further=("unlabelled",), layers=True),
+    "distilled-layers": Experiment(SHALLOW, "teacher", further=("unlabelled",), optional=True, layers=True),
     "distilled-augmented": Experiment(SHALLOW, "teacher", further=("augmented",)),
-    "linear-distilled": Experiment(LINEAR, "teacher", further=("unlabelled",)),
+    "linear-distilled": Experiment(LINEAR, "teacher", further=("unlabelled",), optional=True),
     "bilstm-alone": Experiment(BILSTM),
     "bilstm-distilled": Experiment(BILSTM, "teacher", further=("unlabelled",), optional=True),
     "alone-self-distilled": Experiment(SHALLOW, "alone"),
@@ -177,7 +180,7 @@ EXPERIMENTS = {
 }
 STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model in (SHALLOW, BILSTM)]
 COMPARISONS = (
-    *((name, LINEAR) for name in (*DEFAULT, "distilled-layers", "bilstm-distilled")),
+    *((name, LINEAR) for name in (*DEFAULT, "distilled-unlabelled", "bilstm-distilled")),
     ("distilled", "alone"), ("distilled-ensemble", "alone"), ("distilled-ensemble", "distilled"),
     ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
     ("distilled-augmented", "alone"), ("distilled-augmented", "distilled"), ("distilled-unlabelled", "distilled-augmented"),
@@ -254,22 +257,22 @@ def distil(run, name):
         optimizer = adam(rate, epochs * steps, settings.schedule)
         more = {"patience": 0 if counted else None} | accuracy
         if experiment.layers:
-            more["first"], more["model"], loss, metrics = learn_layers(run, student, loss, metrics, optimizer, steps)
+            more["first"], more["model"], loss, metrics = learn_layers(run, student, loss, metrics, optimizer, epochs, steps)
         return train_stage(
             run, name, student.model, loss, optimizer, indices, distillation_targets(labels, answers), epochs, steps,
             metrics=metrics, **more,
         )
 
 
-def learn_layers(run, student, loss, metrics, optimizer, steps):
-    """The same with the layers: L = [t < layers_until] · L_layers + [t ≥ labels_from] · L_labels, t being the share of steps.
+def learn_layers(run, student, loss, metrics, optimizer, epochs, steps):
+    """The same with the layers: L = [t < layers_until] · L_layers + [t ≥ labels_from] · L_labels, t being the share of epochs.
 
     PKD and DistilBERT learn both together; TinyBERT learns layers first and labels afterwards (equation 11).
 
-    Returns (checks before the first that learns labels, model to train, its loss, its metrics).
+    Returns (epochs before the first that learns labels, model to train, its loss, its metrics).
     """
     settings = run.settings
-    until, since = windows(settings)
+    until, since = windows(settings, epochs)
     mapping = settings.layer_mapping or [g + 1 for g in layers_to_keep(run.bert.layers, settings.student_layers, spread=True)]
     model = with_layer_loss(
         trained(run, "teacher", build), student, mapping, settings.hidden_loss, settings.hidden_weight,
@@ -351,6 +354,8 @@ def augmented(run):
 def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
     command.check_loss_weights(settings)
+    if settings.soft_labels and settings.experiments == DEFAULT:
+        settings = replace(settings, experiments=OF_ANSWERS)
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     for name in settings.experiments:
         wants = "unlabelled" in EXPERIMENTS[name].further and not EXPERIMENTS[name].optional

@@ -3,12 +3,12 @@
 The losses of two layers are equations of `common.distillation`; here is which layer learns from which, and the model of it.
 """
 
+from math import ceil, floor
+
 from common import InputError
 from common.backend import keras, tf
 from common.bert import mask_of, states_of
 from common.distillation import HIDDEN_LOSSES, attention_loss, hidden_loss
-
-CHECKS = 10  # how often a model that learns from texts without labels is measured on validation
 
 
 class LayerLoss(keras.layers.Layer):
@@ -84,9 +84,13 @@ def with_layer_loss(teacher, student, mapping, *words, **more):
     return keras.Model(inputs, keras.layers.Concatenate(dtype="float32")([losses, logits]))
 
 
-def windows(settings):
-    """(checks after which layers are no longer learnt, checks after which labels are learnt), of CHECKS."""
-    return round(CHECKS * settings.layers_until), round(CHECKS * settings.labels_from)
+def windows(settings, epochs):
+    """(epochs after which layers are no longer learnt, epochs after which labels are learnt): whole ones, the former 1 or more.
+
+    epochs: of the whole training
+    """
+    until, since = (round(epochs * share, 6) for share in (settings.layers_until, settings.labels_from))
+    return ceil(until), floor(since)
 
 
 def check_layers(settings, name):
@@ -98,7 +102,6 @@ def check_layers(settings, name):
     if settings.layer_mapping and len(settings.layer_mapping) != settings.student_layers:
         raise InputError(f"--layer-mapping{''.join(f' {g}' for g in settings.layer_mapping)}: the student has "
                          f"{settings.student_layers} layers, and each needs a layer of the teacher")
-    until, since = windows(settings)
-    if until == 0 or since > min(until, CHECKS - 1):
-        raise InputError(f"--layers-until {settings.layers_until:g} --labels-from {settings.labels_from:g}: both are taken in "
-                         "tenths of the steps; the former must be 0.1 or more, the latter not above it, and 0.9 or less")
+    if settings.layers_until == 0 or settings.labels_from > min(settings.layers_until, 0.9):
+        raise InputError(f"--layers-until {settings.layers_until:g} --labels-from {settings.labels_from:g}: the former must be "
+                         "above 0, the latter not above it, and 0.9 or less")

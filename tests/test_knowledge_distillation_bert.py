@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import weakref
 from dataclasses import replace
@@ -28,7 +29,7 @@ from tests import tiny
 from tests.alone import check_student
 from tests.starting import refused, run_script, start
 
-LAYERS = ("--experiments", "distilled-layers")
+LAYERS, WITHOUT_LABELS = ("--experiments", "distilled-layers"), ("--experiments", "distilled-unlabelled")
 ALL = tuple(name for name in script.EXPERIMENTS if name != "distilled-ensemble")  # which needs several teachers
 NETWORKS = tuple(name for name in ALL if script.EXPERIMENTS[name].model != LINEAR)
 
@@ -149,17 +150,34 @@ def layers_run(bert, data_folder, folder, **settings):
 
 
 @pytest.mark.parametrize(("until", "since"), [(0.5, 0.5), (0.3, 0.2), (1.0, 0.0)])
-def test_layers_and_labels_are_learnt_in_their_shares_of_the_steps(bert, data_folder, tmp_path, until, since):
-    """The loss of each of the ten checks is made of what is learnt in it; those without labels are not chosen."""
+@pytest.mark.parametrize("unlabelled", [30, 0])
+def test_layers_and_labels_are_learnt_in_their_shares_of_the_training(
+    bert, data_folder, tmp_path, until, since, unlabelled
+):
+    """The loss of each epoch is made of what is learnt in it; those without labels are not chosen.
+
+    Steps are counted where there are texts without labels, and patience does not end that; else epochs are.
+    """
     run = layers_run(bert, data_folder, tmp_path, layers_until=until, labels_from=since, hard_weight=0.7, soft_weight=0.2)
+    if not unlabelled:
+        run = replace(run, parts=replace(run.parts, unlabelled=run.parts.unlabelled[:0]),
+                      settings=replace(run.settings, student_epochs=3, patience=0))
     record = script.train(run, "distilled-layers")
-    assert record["epochs"] == 10 and record["steps"] == 20  # patience does not end what is counted in steps
-    for check, epoch in enumerate(record["history"]):
-        layers, labels = check < 10 * until, check >= 10 * since
-        assert (epoch["layer_loss"] > 0) == layers
-        expected = epoch["layer_loss"] + labels * (0.7 * epoch["hard_loss"] + 0.2 * 6.0**2 * epoch["soft_loss"])
-        assert epoch["loss"] == pytest.approx(expected, rel=1e-4)
-    assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"][round(10 * since):])
+    epochs = 10 if unlabelled else 3
+    assert record["epochs"] == epochs and record["steps"] == (20 if unlabelled else 3 * 2)
+    layers_end, labels_begin = math.ceil(round(epochs * until, 9)), math.floor(round(epochs * since, 9))
+    for place, epoch in enumerate(record["history"]):
+        assert (epoch["layer_loss"] > 0) == (place < layers_end)
+        labels = (place >= labels_begin) * (0.7 * epoch["hard_loss"] + 0.2 * 6.0**2 * epoch["soft_loss"])
+        assert epoch["loss"] == pytest.approx(epoch["layer_loss"] + labels, rel=1e-4)
+    assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"][labels_begin:])
+
+
+def test_what_is_trained_by_default_needs_no_texts_without_labels_and_with_answers_alone_no_layers():
+    demo = script.PRESETS["demo"]
+    assert script.check(replace(demo, unlabelled_examples=None)) == [*script.DEFAULT]
+    of_answers = script.check(replace(demo, soft_labels=("answers.jsonl",)))
+    assert of_answers == ["alone", "distilled", "distilled-unlabelled", "linear-distilled"]
 
 
 @pytest.mark.parametrize(("given", "taught"), [((), [2, 4]), ((1, 3), [1, 3])])
@@ -293,21 +311,19 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--maxlen", "41"], "has 40 positions"),
         (["--maxlen", "2"], "--maxlen 2: must be 3 or more"),
         (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training examples are fewer than a batch"),
-        (["--train-examples", "1000"], "leaves none without labels; lower --train-examples, add"),
-        (["--unlabelled-examples", "None"], "distilled-unlabelled needs --unlabelled-examples; 0 takes all there are"),
-        (["--unlabelled-examples", "None", "--experiments", "linear-distilled"], "linear-distilled needs --unlabelled-exa"),
-        (["--experiments", "linear-distilled", "--train-examples", "1000"], "leaves none without labels; lower --train-ex"),
+        (["--train-examples", "1000", *WITHOUT_LABELS], "leaves none without labels; lower --train-examples, add"),
+        (["--unlabelled-examples", "None", *WITHOUT_LABELS], "distilled-unlabelled needs --unlabelled-examples; 0 takes"),
         (["--experiments", "distilled-augmented", "--augmentations", "0"], "--augmentations 0: must be 1 or more"),
         (["--experiments", "distilled-augmented", "--soft-labels", "x"], "with --soft-labels there is no teacher to label"),
         (["--narrowing", "least-squares"], "--narrowing least-squares needs --student-hidden"),
         (["--layer-mapping", "1", "2", *LAYERS], "--layer-mapping 1 2: the student has 3 layers, and each needs a layer"),
         (["--layer-mapping", "1", "2", "5", *LAYERS], "--layer-mapping 5: "),
-        (["--layers-until", "0.01", *LAYERS], "--layers-until 0.01 --labels-from 0: both are taken in tenths of the steps"),
-        (["--layers-until", "0.2", "--labels-from", "0.8", *LAYERS], "must be 0.1 or more, the latter not above it"),
+        (["--layers-until", "0", *LAYERS], "--layers-until 0 --labels-from 0: the former must be above 0"),
+        (["--layers-until", "0.2", "--labels-from", "0.8", *LAYERS], "must be above 0, the latter not above it"),
         (["--layers-until", "1", "--labels-from", "0.99", *LAYERS], "and 0.9 or less"),
         (["--hidden-weight", "0", "--attention-weight", "0", *LAYERS], "distilled-layers: no layer would be learnt; raise"),
         (["--soft-labels", "answers.jsonl", *LAYERS], "distilled-layers: with --soft-labels there is no teacher whose layers"),
-        (["--student-hidden", "16", *LAYERS], "has 2 heads, "),
+        (["--student-hidden", "16", "--attention-weight", "1", *LAYERS], "has 2 heads, "),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
         (["paper"], "'paper' is not a preset; expected demo or original or 20newsgroups or "),
         (["original", "--bert", "minilm-l6", "--data", "iflytek"], "iflytek is not here"),
