@@ -66,7 +66,7 @@ class Settings:
 
     # Training
     batch_size: PositiveInt = 32  # texts a step
-    patience: Count = 10  # epochs without a gain on the validation part that end a stage; 0: all epochs
+    patience: Count = 5  # epochs without a gain on the validation part that end a stage; 0: all epochs
     predecessor_epochs: PositiveInt = 15
     mixed_epochs: PositiveInt = 12  # of progressive replacing
     successor_epochs: Count = 12  # of the successor alone after it, all of it trained; a p that never reaches 1 needs them
