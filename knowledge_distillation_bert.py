@@ -319,7 +319,7 @@ def main(preset, settings):
     wanted = check(settings)
     further = [EXPERIMENTS[name] for name in wanted if "unlabelled" in EXPERIMENTS[name].further]
     compared = [name for name in wanted if EXPERIMENTS[name].layers and settings.attention_weight]
-    inits = [init_of(settings, name) for name in wanted if EXPERIMENTS[name].model == SHALLOW]
+    inits = dict.fromkeys(init_of(settings, name) for name in wanted if EXPERIMENTS[name].model == SHALLOW)
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples if further else None, not all(each.optional for each in further),
         depths=("student_layers", "layer_mapping"),

@@ -68,7 +68,7 @@ def check_start(settings, inits, attention, bert, inputs):
     """Refuse students that cannot be made of a run's BERT.
 
     settings: the script's
-    inits: what its students start from
+    inits: what its students start from, each once
     attention: name of an experiment that compares attention scores, or None
     bert: the `data.berts.Bert`
     inputs: {what: fingerprint} of what the run has read
@@ -91,5 +91,5 @@ def remarks(runs, inits):
     """A line for each run and each successor of Theseus that its students start as."""
     return [
         f"seed {run.seed}: students start as {best_stage(folder, run.seed)} of {folder}"
-        for folder in dict.fromkeys(filter(None, map(folder_of, inits))) for run in runs
+        for folder in filter(None, map(folder_of, inits)) for run in runs
     ]
