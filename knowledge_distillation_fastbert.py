@@ -36,7 +36,7 @@ from data.parts import UNLABELLED
 from export.exits import exit_model, measure_exits, teacher_onnx
 from export.student import text_writer, write_student, write_teacher
 from report.document import results_of, show_stages, write_report
-from report.exits import branch_results, exit_sections, plot_exits
+from report.exits import branch_results, exit_sections, plot_exits, verdict
 
 # Settings --------------------------------------------------------------------------------------------------------------
 
@@ -407,7 +407,8 @@ def report(preset, settings, runs, names, linear):
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
     example = (f"one text of {settings.maxlen} tokens (timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on "
                "average)")
-    write_report(run.folder, results | told, records, example, student, sections=sections + section, plots=["exits.png"])
+    more = {"sections": sections + section, "plots": ["exits.png"], "first": verdict(records, names)}
+    write_report(run.folder, results | told, records, example, student, **more)
 
 
 def student_model(run, record):

@@ -123,7 +123,8 @@ def results_of(run, script, preset, default, records, pairs):
     }
 
 
-def write_report(folder, results, records, example, student, measure="macro_f1", sections=(), plots=(), plotted=None):
+def write_report(folder, results, records, example, student, measure="macro_f1", sections=(), plots=(), plotted=None,
+                 first=""):
     """Write log.csv, curves.png, tradeoff.png, results.json and report.md, and print the tables and where they are.
 
     folder: the run's
@@ -135,13 +136,16 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
     sections: further `Section`s
     plots: names of further plots in the folder, already there
     plotted: names of the models in the first two plots; None takes all
+    first: what stands above everything, if anything has to
     """
     write_log(folder / "log.csv", records)
     shown = [record for record in records if plotted is None or record["name"] in plotted]
     plot_curves(folder / "curves.png", [record for record in shown if record["history"]])
     plot_tradeoff(folder / "tradeoff.png", shown, results.get("student", {}).get("files", []))
     write_json(folder / "results.json", results)
-    write_text(folder / "report.md", document(results, example, student, measure, sections, plots))
+    write_text(folder / "report.md", document(results, example, student, measure, sections, plots, first))
+    if first:
+        print(f"\n{textwrap.fill(first, 100)}")
     print(summary(results, measure))
     for section in sections:
         remark = [textwrap.fill(section.remark, 100)] if section.remark else []
@@ -188,7 +192,7 @@ def linear_remark(results):
     )]
 
 
-def document(results, example, student, measure="macro_f1", sections=(), plots=()):
+def document(results, example, student, measure="macro_f1", sections=(), plots=(), first=""):
     """report.md: what was run, the tables, the plots, the settings and the environment (see `write_report`)."""
     counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int) and value)
     seeds = len(results["settings"]["seeds"])
@@ -198,6 +202,7 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
         test = "The interval and the two-sided p count the draw of the test part and of the seeds as chance."
     blocks = [
         f"# {results['script']}, preset {results['preset']}",
+        *([f"**{first}**"] if first else []),
         f"{results['data']['name']}: {counts}.",
         *results["data"]["notes"],
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "

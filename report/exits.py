@@ -13,6 +13,10 @@ SPEEDS_NOTE = (
     "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
     "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
 )
+ASKED = {"1": "one text", "32": "32 together"}
+WORTHWHILE = 1.1  # times as fast as the teacher
+INSTEAD = ("Branches may need more unlabelled texts or --branch-epochs, a choice may need a higher --accuracy-drop; or take a "
+           "student of fewer layers (knowledge_distillation_bert.py).")
 INT8_NOTE = " int8 x is the clock of the model's int8 form at the same speed, held against the teacher in float32."
 
 
@@ -30,6 +34,28 @@ def branch_results(run, records, names, uncertainty):
         return (branches.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
 
     return {"branch_comparisons": comparisons(run, records, [(name, names[0]) for name in names[1:]], correct)}
+
+
+def verdict(records, names):
+    """What is to be said first: where models that stop early are hardly faster than their teacher by the clock; "" if nowhere.
+
+    records: over the seeds, the teacher's first, with "latency_ms"
+    names: of the models that stop early
+    """
+    groups, said = dict(by_name(records)), []
+
+    def ms(name, size):
+        return np.mean([record["latency_ms"][size] for record in groups[name]])
+
+    teacher = records[0]["name"]
+    for name in names:
+        slow = [size for size in ASKED if ms(teacher, size) < WORTHWHILE * ms(name, size)]
+        layers = np.mean([record["layers"] for record in groups[name]])
+        compared = [f"{ms(name, size):.3g} ms and the teacher {ms(teacher, size):.3g} for {ASKED[size]}" for size in slow]
+        if slow:
+            said.append(f"{name} does not pay for {' nor for '.join(map(ASKED.get, slow))}: at the speed chosen it computes "
+                        f"{layers:.2f} of {records[0]['layers']} layers on average and takes {', '.join(compared)}.")
+    return " ".join([*said, INSTEAD] if said else [])
 
 
 def exit_sections(results, records, run, uncertainty):

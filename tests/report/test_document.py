@@ -2,7 +2,7 @@
 
 import pytest
 
-from report.document import describe, document, linear_remark, show_stages, summary, write_log
+from report.document import describe, document, linear_remark, show_stages, summary, write_log, write_report
 from tests.report.records import comparison, model, results
 
 
@@ -78,3 +78,11 @@ def test_a_stage_is_shown_before_the_next_one_is_trained(capsys):
     assert show_stages(training()) == records
     assert capsys.readouterr().out == f"{describe(records[1])}\n"
     assert show_stages([]) == [] and capsys.readouterr().out == ""
+
+
+def test_what_has_to_be_said_first_stands_first(tmp_path, capsys):
+    """Above every table, in the report and in what is printed."""
+    write_report(tmp_path, results(), results()["models"], "one text", "alone", first="It does not pay.")
+    assert (tmp_path / "report.md").read_text().split("\n\n")[1] == "**It does not pay.**"
+    assert capsys.readouterr().out.strip().startswith("It does not pay.")
+    assert "****" not in document(results(), "one text", "alone")

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from report.exits import branches_table, first_and_last_exits, speeds_table
+from report.exits import branches_table, first_and_last_exits, speeds_table, verdict
+from tests.report.records import model
 
 
 def record(name, **more):
@@ -31,3 +32,18 @@ def test_the_first_and_the_last_to_leave():
     rows = first_and_last_exits([("a\nb", "c"), ("d | e", "f" * 60), *"gh"], [0] * 4, ["x", "y"], left)
     assert [row[0] for row in rows[1:]] == ["g", "a b | c", "h", f"d | e | {'f' * 27}…"]
     assert [row[0] for row in first_and_last_exits(list("abcd"), [0] * 4, ["x", "y"], left)[1:]] == list("cadb")
+
+
+def test_what_does_not_pay_is_said_first():
+    """5.88 of 6 layers and 7.3 ms where the teacher takes 5.0: by the mean over seeds, and where only one size is slow."""
+    def records(one, many):
+        exits = [model("fast", seed, layers=layers, latency_ms={"1": one + way, "32": many})
+                 for seed, layers, way in ((0, 5.8, -1), (1, 5.96, 1))]
+        return [model("teacher", seed, deep=True, latency_ms={"1": 5.0, "32": 100.0}) for seed in (0, 1)] + exits
+
+    line = verdict(records(7.3, 110), ["fast"])
+    assert line.startswith("fast does not pay for one text nor for 32 together: at the speed chosen it computes 5.88 of 6 ")
+    assert "takes 7.3 ms and the teacher 5 for one text, 110 ms and the teacher 100 for 32 together." in line
+    assert "student of fewer layers" in line
+    assert verdict(records(4, 95), ["fast"]).startswith("fast does not pay for 32 together: ")
+    assert verdict(records(4, 50), ["fast"]) == ""
