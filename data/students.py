@@ -2,6 +2,7 @@
 
 A folder is data, whoever it came from: its graph is taken from memory and has no other files, code in it is never run, and what
 does not fit is refused in one line. A teacher is asked in the same way: `export.predict` makes a `Student` of it.
+Of the two together see `data.cascades`.
 """
 
 import json
@@ -17,6 +18,7 @@ from common import InputError, reason
 from data import bilstms
 from data.berts import read_tokenizer_file
 from data.bucketing import by_length
+from data.cascades import CASCADE, UNCERTAINTY, cascade_of
 from data.tokenizing import check_pairs, padded, tokenize
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
@@ -44,6 +46,7 @@ class Student:
     classes: list  # names, in order
     config: dict  # entries of config.json; among them those of NUMBERS, for a FastBERT speed; pairs if it reads these
     source: str  # its folder
+    teacher: "Student | None" = None  # of a cascade: who is asked where it is unsure; config then has `cascades.ENTRIES`, too
 
     @property
     def stops_early(self):
@@ -56,7 +59,7 @@ class Student:
 
 
 def load(folder, int8=False):
-    """Read the text classifier in a run's folder or its student/.
+    """Read the text classifier in a run's folder or its student/, or the cascade in a folder with both of its models.
 
     folder: which
     int8: its graph in int8, instead of that in float32
@@ -64,8 +67,16 @@ def load(folder, int8=False):
     Returns a `Student`. Raises InputError if anything is missing, cannot be read, or does not fit.
     """
     folder = Path(folder)
-    if (folder / "student").is_dir():
-        folder = folder / "student"
+    if (folder / CASCADE).is_file():
+        if int8:
+            raise InputError(f"--int8: {folder} is a cascade, whose promise is of {FLOAT32}; ask it without")
+        config = _read_json(folder / CASCADE, "cascade", _check_cascade)
+        return cascade_of(*(_load_one(folder / part) for part in ("student", "teacher")), config)
+    return _load_one(folder / "student" if (folder / "student").is_dir() else folder, int8)
+
+
+def _load_one(folder, int8=False):
+    """`load` for the very folder of one model."""
     if not (folder / "config.json").is_file():
         found = "one that takes images" if (folder / "classes.json").is_file() else "no config.json in it"
         raise InputError(f"{folder}: {found}; expected a run's folder, or its student/, with a classifier of texts")
@@ -95,26 +106,52 @@ def load(folder, int8=False):
 
 def _read_config(path):
     """The entries of a student's config.json, as a `Student` has them."""
+    return _read_json(path, "student", _check_config)
+
+
+def _read_json(path, kind, check):
+    """What a file of JSON holds, if `check` raises nothing that such a file can cause. kind: what it is of, for errors"""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        positions = {} if config.get("model_type") == bilstms.KIND else {POSITIONS: 1}
-        for name, least in (NUMBERS | positions).items():
-            if type(config[name]) is not int or config[name] < least:
-                raise ValueError(f"{name} is {config[name]!r}, expected a whole number from {least}")
-        if positions and config["maxlen"] > config[POSITIONS]:
-            raise ValueError(f"maxlen is {config['maxlen']}, of {config[POSITIONS]} positions")
-        "".join(_classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
-        if type(config.get("pairs", False)) is not bool:
-            raise ValueError(f"pairs is {config['pairs']!r}, expected true or false")
-        if type(config.get("speed", 0)) not in (int, float) or not 0 <= config.get("speed", 0) <= 1:
-            raise ValueError(f"speed is {config['speed']!r}, expected a number from 0 to 1")
-        for name in PROMISE if "promise" in config else ():
-            if type(config["promise"][name]) not in (int, float):
-                raise ValueError(f"{name} of the promise is {config['promise'][name]!r}, expected a number")
+        check(config)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
-        raise InputError(f"{path}: not that of a student ({why})") from None
+        raise InputError(f"{path}: not that of a {kind} ({why})") from None
     return config
+
+
+def _check_config(config):
+    positions = {} if config.get("model_type") == bilstms.KIND else {POSITIONS: 1}
+    for name, least in (NUMBERS | positions).items():
+        if type(config[name]) is not int or config[name] < least:
+            raise ValueError(f"{name} is {config[name]!r}, expected a whole number from {least}")
+    if positions and config["maxlen"] > config[POSITIONS]:
+        raise ValueError(f"maxlen is {config['maxlen']}, of {config[POSITIONS]} positions")
+    "".join(_classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
+    if type(config.get("pairs", False)) is not bool:
+        raise ValueError(f"pairs is {config['pairs']!r}, expected true or false")
+    if "speed" in config:
+        _check_share(config, "speed")
+    if "promise" in config:
+        _check_promise(config["promise"])
+
+
+def _check_cascade(config):
+    _check_share(config, "threshold")
+    if config["criterion"] not in UNCERTAINTY:
+        raise ValueError(f"criterion is {config['criterion']!r}, expected {' or '.join(UNCERTAINTY)}")
+    _check_promise(config["promise"])
+
+
+def _check_share(config, name):
+    if type(config[name]) not in (int, float) or not 0 <= config[name] <= 1:
+        raise ValueError(f"{name} is {config[name]!r}, expected a number from 0 to 1")
+
+
+def _check_promise(promise):
+    for name in PROMISE:
+        if type(promise[name]) not in (int, float):
+            raise ValueError(f"{name} of the promise is {promise[name]!r}, expected a number")
 
 
 def _classes_of(config):
@@ -186,7 +223,8 @@ def _in_words(values):
 
 def ask(student, texts, speed=None, batch_size=32):
     """What a `Student` answers to texts, in their order: {"probabilities": (texts, classes) float32, for a FastBERT
-    "layers_used" (texts,) int32 and "uncertainty" (texts,) float32}.
+    "layers_used" (texts,) int32 and "uncertainty" (texts,) float32; for a cascade "answered_by" (texts,) str, "student" or
+    "teacher", and "uncertainty", that of the student}.
 
     student: as `load` reads it
     texts: list of strings, or of pairs of strings where the student reads these; one or more
@@ -200,15 +238,24 @@ def ask(student, texts, speed=None, batch_size=32):
         token_ids, segment_ids = padded(*tokens, batch, pad_id)
         for name, value in student.answer(token_ids=token_ids, segment_ids=segment_ids, **more).items():
             answers.setdefault(name, np.empty((len(texts), *value.shape[1:]), value.dtype))[batch] = value
-    return answers
+    if not student.teacher:
+        return answers
+    u = UNCERTAINTY[student.config["criterion"]](answers["probabilities"])
+    sure = u < student.config["threshold"]  # NaN is not
+    unsure = np.flatnonzero(~sure)
+    if unsure.size:  # each reads texts by its own tokenizer
+        answer = ask(student.teacher, [texts[place] for place in unsure], batch_size=batch_size)
+        answers["probabilities"][unsure] = answer["probabilities"]
+    return answers | {"answered_by": np.where(sure, "student", "teacher"), "uncertainty": u}
 
 
-def promise_in_words(promise):
+def promise_in_words(promise, whole="all layers"):
     """A promise as one sentence.
 
     promise: {"max_disagreement" and "confidence", per cent; "texts" that it was calibrated on; "disagreements", how many of
-        these are answered otherwise than by all layers}
+        these are answered otherwise than by the whole}
+    whole: what that is
     """
     return (f"with {promise['confidence']:g} % confidence at most {promise['max_disagreement']:g} % of texts like the "
-            f"{promise['texts']:,} it was calibrated on are answered otherwise than by all layers "
+            f"{promise['texts']:,} it was calibrated on are answered otherwise than by {whole} "
             f"({promise['disagreements']:,} of those were)")

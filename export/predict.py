@@ -1,10 +1,11 @@
-"""Ask the student of a finished run, or a teacher: `python -m common.predict`. Nothing is trained or written here.
+"""Ask the student of a finished run, a teacher or a cascade: `python -m common.predict`. Nothing is trained or written here.
 
-Both are asked by onnxruntime: a command that answers two texts cannot wait for TensorFlow.
+All are asked by onnxruntime: a command that answers two texts cannot wait for TensorFlow.
 """
 
 import itertools
 import sys
+from dataclasses import replace
 from json import dumps, loads
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def predict(
     """Label texts with the student of a finished run, or with a teacher: a line each, in their order.
 
     Args:
-        folder: a run's folder, its student/, or a classifier that --teacher of the scripts takes
+        folder: a run's folder, its student/, a classifier that --teacher of the scripts takes, or a cascade of common.cascade
         texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
             a tab between
         file: a file of texts, UTF-8, plain or .gz; of one that ends in .jsonl or .json the fields that hold the texts of data
@@ -72,20 +73,23 @@ def predict(
         raise InputError(f"--speed {speed:g}: {folder} has no early exit; only a FastBERT has")
     if speed is not None and not 0 <= speed <= 1:
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
-    top, layers = len(student.classes) if all else top, []
+    top, told = len(student.classes) if all else top, []
+    column = "layers_used" if student.stops_early else "answered_by" if student.teacher else None  # that the last line sums up
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
         source = "text" if texts else f"{file or 'standard input'}, line"
         remaining = texts_in(texts or read(file), student.pairs, source)
         while some := list(itertools.islice(remaining, CHUNK_SIZE)):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
                 if all:
-                    answer = {"probabilities": {label["label"]: label["probability"] for label in answer["labels"]}}
+                    labels = answer.pop("labels")
+                    answer = {"probabilities": {label["label"]: label["probability"] for label in labels}} | answer
                 said = dict(zip(("text", "text_pair"), text if student.pairs else (text,), strict=False)) | answer
                 print(dumps(said, ensure_ascii=False) if json else as_columns(student, text, answer))
-                layers += [answer["layers_used"]] if student.stops_early else []
+                told += [answer[column]] if column else []
             bar.update(len(some))
-    if layers:
-        print(summary(student, layers, speed, int8), file=sys.stderr)  # apart from the answers, of which each has a line
+    if told:  # apart from the answers, of which each has a line
+        words = summary(student, told, speed, int8) if student.stops_early else cascade_summary(student, told)
+        print(words, file=sys.stderr)
 
 
 def is_teacher(folder):
@@ -96,6 +100,16 @@ def is_teacher(folder):
 
 def load_teacher(folder, pairs=False, maxlen=0):
     """A fine-tuned classifier as a `Student`, its graph built in memory. For the parameters see `predict`."""
+    return opened(*read_teacher(folder, pairs, maxlen))
+
+
+def opened(student, graph):
+    """A `Student` that can be asked, of one whose answer is None and the bytes of its graph."""
+    return replace(student, answer=ask_by(session_of(graph, student.source), student.source, student.stops_early))
+
+
+def read_teacher(folder, pairs=False, maxlen=0):
+    """What `opened` takes of a fine-tuned classifier. For the parameters see `predict`."""
     from data import teachers
     from export.onnx_graph import text_graph  # which needs the package onnx: students do without, and start sooner
 
@@ -105,8 +119,7 @@ def load_teacher(folder, pairs=False, maxlen=0):
     config = bert.config | {"maxlen": maxlen, "pad_token_id": bert.pad_id} | ({"pairs": True} if pairs else {})
     if "pairs" in config:
         check_pairs(bert, maxlen)
-    session = session_of(text_graph(bert).SerializeToString(), folder)
-    return Student(ask_by(session, folder), bert.tokenizer, teachers.numbered(classes), config, folder)
+    return Student(None, bert.tokenizer, teachers.numbered(classes), config, folder), text_graph(bert).SerializeToString()
 
 
 def read(file):
@@ -146,7 +159,7 @@ def texts_in(lines, pairs, source):
 
 
 def answers(student, texts, top, speed, batch_size):
-    """What the student says of each text: {"labels": [{"label", "probability"}], a FastBERT "layers_used", "uncertainty" too}.
+    """What the student says of each text: {"labels": [{"label", "probability"}]}, and what else `ask` gives of it.
 
     For the parameters see `predict`.
     """
@@ -161,12 +174,16 @@ def answers(student, texts, top, speed, batch_size):
 
 
 def as_columns(student, text, answer):
-    """An answer as aligned columns: labels and probabilities, layer and uncertainty of a FastBERT, the text's beginning."""
+    """An answer as aligned columns: labels and probabilities; of a FastBERT the layer, of a cascade the model that answered, of
+    either the uncertainty; the text's beginning."""
     width = max(map(len, student.classes))
     cells = [f"{label['label']:<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
     if "layers_used" in answer:
-        depth, u = student.config["num_hidden_layers"], answer["uncertainty"]
-        cells.append(f"layer {answer['layers_used']:>2} of {depth}  uncertainty {u:.3f}")
+        cells.append(f"layer {answer['layers_used']:>2} of {student.config['num_hidden_layers']}")
+    if "answered_by" in answer:
+        cells.append(answer["answered_by"])
+    if "uncertainty" in answer:
+        cells.append(f"uncertainty {answer['uncertainty']:.3f}")
     return "  ".join([*cells, in_one_line(text)])
 
 
@@ -186,6 +203,16 @@ def summary(student, layers, speed, int8):
     if int8 or speed not in (None, own):
         return f"{line}; nothing is promised but of {FLOAT32} at its own speed, {own:g}"
     return f"{line}; {promise_in_words(promise)}"
+
+
+def cascade_summary(student, answered_by):
+    """How many texts the teacher of a cascade answered, and what is promised of its answers, in a line.
+
+    answered_by: "student" or "teacher" for each text
+    """
+    texts, asked = len(answered_by), answered_by.count("teacher")
+    return (f"{texts:,} text{'s' * (texts > 1)}, {asked:,} ({asked / texts:.1%}) answered by the teacher; "
+            f"{promise_in_words(student.config['promise'], 'the teacher')}")
 
 
 def start():

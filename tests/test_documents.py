@@ -162,7 +162,8 @@ def test_functions_that_docstrings_name():
             continue
         head, _, last = name.rpartition(".")
         if head and (head in modules or head in short):
-            assert hasattr(importlib.import_module(head if head in modules else short[head]), last), f"{path}: `{name}`"
+            whole = head if head in modules else short[head]
+            assert f"{whole}.{last}" in modules or hasattr(importlib.import_module(whole), last), f"{path}: `{name}`"
         elif not head and "_" in name.strip("_"):
             assert name in identifiers | keys | set(modules), f"{path}: `{name}`"
 

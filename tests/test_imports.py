@@ -12,16 +12,16 @@ ORDER = (
     "common", "common.files", "common.backend",
     "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts",
     "data.tokenizing", "data.augmentation", "data.bucketing", "data.images", "data.soft_labels", "data.successors",
-    "data.berts", "data.narrowing", "data.vocabulary", "data.bilstms", "data.teachers", "data.grounds", "data.students",
-    "data.__main__",
+    "data.berts", "data.narrowing", "data.vocabulary", "data.bilstms", "data.teachers", "data.grounds", "data.cascades",
+    "data.students", "data.__main__",
     "common.devices", "common.command", "common.batches", "common.bert", "common.bilstm", "common.distillation",
     "common.layer_distillation", "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training",
     "common.soft_labels", "common.starting", "common.promise", "common.criteria", "common.early_exit", "common.runs",
     "report", "report.tables", "report.plots", "report.document", "report.exits", "report.temperatures",
     "export", "export.timing", "export.checks", "export.onnx_graph", "export.bilstm_graph", "export.onnx_int8",
     "export.exit_graph", "export.onnx_files", "export.costs", "export.deployed", "export.exits", "export.card",
-    "export.student", "export.reporting", "export.predict",
-    "common.predict",  # a command alone, which nothing imports
+    "export.student", "export.reporting", "export.predict", "export.cascade",
+    "common.predict", "common.cascade",  # commands alone, which nothing imports
 )
 OURS = ("common", "data", "export", "report", "results", "tests")
 

@@ -1,0 +1,232 @@
+"""Put a teacher behind a student, to be asked for the texts that the student is unsure of: `python -m common.cascade`.
+
+A cascade of two whole models (CascadeBERT: Li et al. 2021, arXiv 2012.14682). How sure is sure enough is tested on texts
+without labels, and promised as the speed of a FastBERT is (see `common.promise`). Nothing is trained.
+"""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from common import InputError, errors_in_one_line
+from common.files import atomic_folder, write_atomic, write_json, write_text
+from common.promise import fastest_kept, needed
+from data.cascades import CASCADE, UNCERTAINTY, cascade_of
+from data.students import FLOAT32, PROMISE, ask, load, promise_in_words
+from data.texts import json_rows, suffix_of
+from export.predict import is_teacher, opened, read, read_teacher, texts_in
+from export.timing import turns
+from report.tables import aligned
+
+TIMED = {1: 64, 32: 4}  # texts that are asked together: how many such batches are timed
+TOGETHER = {1: "for one text", 32: "for 32 together"}
+CHUNK_SIZE = 256  # texts between two steps of a progress bar
+
+
+def build(
+    student: tyro.conf.Positional[str],
+    teacher: tyro.conf.Positional[str],
+    /,
+    file: str,
+    max_disagreement: float = 1.0,
+    confidence: float = 95.0,
+    criterion: Literal["confidence", "entropy"] = "confidence",
+    output: str = "",
+    pairs: bool = False,
+    maxlen: int = 0,
+) -> None:
+    """A cascade: a student answers the texts that it is sure of, its teacher the rest. Measures what that gains.
+
+    Args:
+        student: what `python -m common.predict` takes; no FastBERT, which stops early by itself
+        teacher: the same, a FastBERT with all its layers; of a run it is the folder teacher/ in it
+        file: texts that neither has learned from, like those that will be asked; formats as of common.predict. Labels are not
+            needed; if every line of a .jsonl or .json has one, accuracies are told, too
+        max_disagreement: per cent of such texts that may be answered otherwise than by the teacher
+        confidence: per cent, with which this is promised
+        criterion: what the student's uncertainty is of: the highest probability, or the entropy of all
+        output: a folder to write, which `python -m common.predict` takes; without it nothing is written
+        pairs: of a classifier whose folder does not say it: it reads pairs of texts
+        maxlen: of a classifier that is no student: tokens a text is cut to; 0: as its folder says, or as it has positions
+    """
+    check((student, teacher), max_disagreement, confidence, output, pairs, maxlen)
+    models = [read_model(folder, pairs, maxlen) for folder in (student, teacher)]
+    sources = [Path(model.source) for model, _ in models]
+    if sources[0].samefile(sources[1]):
+        raise InputError(f"{sources[0]}: student and teacher are one model; a run's teacher is in its folder teacher/")
+    config = {"threshold": 0.0, "criterion": criterion, "promise": None}
+    both = cascade_of(*(model for model, _ in models), config)  # if they go together
+    texts, labels = [*texts_in(read(file), both.pairs, f"{file}, line")], labels_in(file, both.classes)
+    least = needed(max_disagreement, confidence)
+    if len(texts) < least:
+        raise InputError(f"--max-disagreement {max_disagreement:g} --confidence {confidence:g}: there are {len(texts):,} texts "
+                         f"in {file}, and {least:,} are needed at least")
+    p = {name: probabilities(ways(models, config)[name](), texts, name) for name in ("teacher", "student")}
+    answers, u = {name: each.argmax(axis=-1) for name, each in p.items()}, UNCERTAINTY[criterion](p["student"])
+    threshold, disagreements = highest_kept(u, answers["student"] != answers["teacher"], max_disagreement, confidence)
+    promise = dict(zip(PROMISE, (max_disagreement, confidence, len(texts), disagreements), strict=True))
+    config |= {"threshold": threshold, "promise": promise}
+    answers["cascade"] = np.where(u < threshold, answers["student"], answers["teacher"])
+    asked = {"teacher": 1.0, "student": 0.0, "cascade": 1 - (u < threshold).mean()}
+    ms = milliseconds(ways(models, config), texts, u)
+    where = f"threshold {threshold:.3g}" if threshold else "no threshold keeps it, so the teacher answers always"
+    print(f"{verdict(ms)}\n\n{aligned(table(answers, labels, asked, ms))}\n\n"
+          f"{where}: {promise_in_words(promise, 'the teacher')}")
+    if output:
+        write(Path(output), models, config)
+        print(f"\n{output}: python -m common.predict {output} --file {file}")
+
+
+def check(folders, max_disagreement, confidence, output, pairs, maxlen):
+    """Raise InputError for settings of `build` that cannot be, before anything is read."""
+    for flag, share in (("max-disagreement", max_disagreement), ("confidence", confidence)):
+        if not 0.001 <= share <= 99.999:
+            raise InputError(f"--{flag} {share:g}: must be from 0.001 to 99.999, per cent")
+    if maxlen and maxlen < 3:
+        raise InputError(f"--maxlen {maxlen}: must be 3 or more")
+    if (pairs or maxlen) and not any(map(is_teacher, folders)):
+        flag, models = "--pairs" if pairs else "--maxlen", " and ".join(folders)
+        raise InputError(f"{flag}: is for teachers; {models} say themselves what they read")
+    if output and Path(output).exists() and not (Path(output).is_dir() and not any(Path(output).iterdir())):
+        raise InputError(f"--output {output}: there is something already; expected a new folder or an empty one")
+
+
+def read_model(folder, pairs, maxlen):
+    """What `opened` takes of a student or a teacher: (a `Student` whose answer is None, the bytes of its graph)."""
+    if is_teacher(folder):
+        return read_teacher(folder, pairs, maxlen)
+    model = load(folder)
+    if model.teacher:
+        raise InputError(f"{folder}: a cascade itself; expected one model")
+    return replace(model, answer=None), Path(model.source, FLOAT32).read_bytes()
+
+
+def labels_in(file, classes):
+    """The labels of a file of JSON lines as numbers of classes, (texts,) int; None if it is another or a line has none."""
+    if suffix_of(Path(file)) not in (".json", ".jsonl"):
+        return None
+    rows = [(line, row.get("label")) for line, row in json_rows(Path(file))]
+    if any(label in (None, "") for _, label in rows):
+        return None
+    numbers = {name: number for number, name in enumerate(classes)}
+    for line, label in rows:
+        if str(label).strip() not in numbers:
+            raise InputError(f"{file}, line {line}: the label {label!r} is none of the {len(classes)} classes")
+    return np.array([numbers[str(label).strip()] for _, label in rows])
+
+
+def ways(models, config):
+    """{"teacher", "student", "cascade": () -> `Student` that can be asked}, of models as of `read_model`."""
+    (student, student_graph), (teacher, teacher_graph) = models
+    return {
+        "teacher": lambda: cascade_of(student, opened(teacher, teacher_graph), config).teacher,  # with its classes in order
+        "student": lambda: opened(student, student_graph),
+        "cascade": lambda: cascade_of(opened(student, student_graph), opened(teacher, teacher_graph), config),
+    }
+
+
+def probabilities(model, texts, name):
+    """What a `Student` answers, (texts, classes) float32. name: of its progress bar"""
+    starts = tqdm(range(0, len(texts), CHUNK_SIZE), desc=name, unit="", disable=None, leave=False)
+    return np.concatenate([ask(model, texts[start : start + CHUNK_SIZE])["probabilities"] for start in starts])
+
+
+def highest_kept(u, others, max_disagreement, confidence):
+    """(the highest threshold that keeps a promise, how many texts are answered otherwise there).
+
+    Of all numbers from 0 to 1 that a threshold can be, from 0 on, each is tested at the whole confidence, up to the first that
+    fails (see `common.promise`). How many texts are answered otherwise changes only where u of one of them is passed: so these
+    are the only ones to look at.
+
+    u: the student's uncertainty, (texts,), as many as are `needed`
+    others: of which texts it has another answer than the teacher, (texts,) bool
+    max_disagreement, confidence: as of `common.promise.keeps`
+    """
+    limits = np.append(np.sort(u[others & (u < 1)]), 1.0)  # up to the i-th, i texts are answered otherwise; NaN never is
+    limit = limits[fastest_kept(np.arange(len(limits)), len(u), max_disagreement, confidence)]
+    sure = u < limit
+    if not sure.any():
+        return 0.0, 0
+    # Half-way down to the next text, so that rounding, which depends on what else is in a batch, does not move one across.
+    threshold = float((u[sure].max() + limit) / 2)
+    return threshold, int((others & (u < threshold)).sum())
+
+
+def milliseconds(makers, texts, u):
+    """Of each of `ways` the milliseconds from texts to answers: {name: {1: one text, 32: so many together}}.
+
+    texts: of which those that are timed are taken evenly from the surest to the least sure, so that the teacher is asked for
+        the share of them that it is asked for of all
+    u: (texts,)
+    """
+    order, rng, found = np.argsort(u, kind="stable"), np.random.default_rng(0), {name: {} for name in makers}
+    makers = {name: lambda make=make: partial(ask, make()) for name, make in makers.items()}
+    for size, count in TIMED.items():
+        places = order[((np.arange(size * count) + 0.5) / (size * count) * len(texts)).astype(int)]
+        batches = [[texts[place] for place in some] for some in rng.permutation(places).reshape(count, size)]
+        for name, seconds in turns(makers, batches, rounds=1).items():
+            found[name][size] = 1000 * seconds.mean()
+    return found
+
+
+def verdict(ms):
+    """Whether the cascade is faster than the teacher, in a line. ms: of `milliseconds`"""
+    times = {size: ms["teacher"][size] / ms["cascade"][size] for size in TOGETHER}
+    slow = [f"{three_digits(ms['cascade'][size])} ms {words}, the teacher alone {three_digits(ms['teacher'][size])}"
+            for size, words in TOGETHER.items() if times[size] <= 1]
+    if slow:
+        return f"does not pay here: the cascade takes {'; '.join(slow)}"
+    return "times as fast as the teacher: " + ", ".join(f"{times[size]:.1f} {words}" for size, words in TOGETHER.items())
+
+
+def table(answers, labels, asked, ms):
+    """Rows for `aligned`: a model each.
+
+    answers: {name: (texts,) int}, teacher, student and cascade
+    labels: (texts,) int, or None
+    asked: {name: share of texts that the teacher is asked for}
+    ms: of `milliseconds`
+    """
+    header = ["model", "other answers", "%", "teacher asked %", "ms @1", "ms @32", "x @1", "x @32"]
+    rows = [header + ([] if labels is None else ["accuracy %"])]
+    for name in ("teacher", "student", "cascade"):
+        others = answers[name] != answers["teacher"]
+        rows.append([name, f"{others.sum():,}", f"{100 * others.mean():.2f}", f"{100 * asked[name]:.1f}",
+                     *(three_digits(ms[name][size]) for size in TIMED),
+                     *(f"{ms['teacher'][size] / ms[name][size]:.1f}" for size in TIMED),
+                     *([] if labels is None else [f"{100 * (answers[name] == labels).mean():.2f}"])])
+    return rows
+
+
+def three_digits(ms):
+    """Milliseconds as a cell: "0.123", "12.3", "1,230"."""
+    return f"{float(f'{ms:.3g}'):,g}"
+
+
+def write(folder, models, config):
+    """Write a cascade to `folder`, and read it again, so that nothing is left there that would be refused.
+
+    models: as of `read_model`, student and teacher
+    config: as of `data.cascades.cascade_of`
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as new:
+        for name, (model, graph) in zip(("student", "teacher"), models, strict=True):
+            model.tokenizer.no_truncation()  # as it was read
+            labels = {str(number): label for number, label in enumerate(model.classes)}
+            write_json(new / name / "config.json", model.config | {"id2label": labels})
+            write_text(new / name / "tokenizer.json", model.tokenizer.to_str())
+            write_atomic(new / name / FLOAT32, lambda file, graph=graph: file.write(graph))
+        write_json(new / CASCADE, config)
+        load(new)
+
+
+def start():
+    """Run the command: `build` with what stands on the command line."""
+    with errors_in_one_line("stopped"):
+        tyro.cli(build, prog="python -m common.cascade")

@@ -1,0 +1,357 @@
+"""export.cascade: the promise is exact and kept; a cascade answers as its student and its teacher do, also from its folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+from scipy import stats
+from scipy.special import softmax
+
+from common import InputError
+from data.cascades import UNCERTAINTY, cascade_of
+from data.students import ask, load
+from export import cascade, predict
+from export.timing import turns
+from tests import tiny
+from tests.common.test_promise import stored_logits
+from tests.data.test_cascades import CONFIG, PROMISE, TEXTS, made_up, random_p
+from tests.starting import ROOT
+from tests.taken import CLASSES
+
+# The promise ---------------------------------------------------------------------------------------------------------------
+
+
+def upper_bound(k, n, confidence):
+    """Clopper and Pearson's, one-sided, in per cent, by the beta distribution."""
+    return 100.0 if k == n else 100 * stats.beta.ppf(confidence / 100, k + 1, n - k)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_size=80),
+    st.integers(1, 40), st.integers(50, 99),
+)
+def test_the_threshold_is_the_last_before_one_fails(texts, max_disagreement, confidence):
+    """By walking through all thresholds that tell these texts apart, each held against an upper bound; texts may tie."""
+    u, others = (np.array(column) for column in zip(*texts, strict=True))
+    u, n, kept = (u / 40).astype(np.float32), len(texts), None
+    for threshold in np.unique([0.0, 1.0, *u, *np.nextafter(u, np.float32(1))]):
+        sure = u < threshold
+        if upper_bound((others & sure).sum(), n, confidence) > max_disagreement:
+            break
+        kept = sure
+    if kept is None:  # too few texts even for none
+        assert n < cascade.needed(max_disagreement, confidence)
+        return
+    threshold, disagreements = cascade.highest_kept(u, others, max_disagreement, confidence)
+    assert 0 <= threshold <= 1 and (threshold > 0) == kept.any()
+    assert ((u < threshold) == kept).all() and disagreements == (others & kept).sum()
+
+
+def test_the_threshold_keeps_its_distance_from_texts():
+    """So that a text that is computed anew, in another batch, is not moved across by rounding."""
+    u, others = np.array([0.1, 0.2, 0.3, 0.4] * 100), np.array([False, False, True, True] * 100)
+    assert cascade.highest_kept(u, others, 1, 95) == (pytest.approx(0.25), 0)
+    assert cascade.highest_kept(u, others & False, 1, 95) == (pytest.approx(0.7), 0)
+    assert cascade.highest_kept(u, ~others, 1, 95) == (0.0, 0)
+    assert cascade.highest_kept(np.full(400, np.nan), others, 1, 95) == (0.0, 0)
+    u[:2], others[:2] = (0.35, np.nan), (False, True)  # who is never sure is always answered by the teacher
+    assert cascade.highest_kept(u[:99], others[:99] & np.isnan(u[:99]), 4, 95) == (pytest.approx(0.7), 0)
+
+
+def test_a_threshold_between_neighbours():
+    """Where no number lies between two, none is promised that is not counted."""
+    u, others = np.float32([0.1] * 200 + [np.nextafter(np.float32(0.1), np.float32(1))] * 200), np.arange(400) >= 200
+    threshold, disagreements = cascade.highest_kept(u, others, 1, 95)
+    assert (u < threshold).sum() in (0, 200) and disagreements == 0
+
+
+@pytest.mark.parametrize("criterion", UNCERTAINTY)
+def test_a_promise_is_kept(criterion):
+    """Over 500 splits into 1,000 texts to calibrate and 11,000 others it is broken in at most 5 %; and something is gained.
+
+    A choice by the plain share of other answers among the 1,000 breaks it far more often: so the test could fail.
+    """
+    logits, rng, broken, asked = stored_logits(layers=2), np.random.default_rng(1), [], []
+    u = UNCERTAINTY[criterion](softmax(logits[:, 0], axis=-1))
+    others = logits[:, 0].argmax(axis=-1) != logits[:, 1].argmax(axis=-1)
+    assert others.mean() > 0.02
+    for _ in range(500):
+        order = rng.permutation(len(u))
+        some, rest = order[:1000], order[1000:]
+        threshold, k = cascade.highest_kept(u[some], others[some], 1, 95)
+        assert k == (others & (u < threshold))[some].sum() and upper_bound(k, 1000, 95) <= 1
+        plain = np.append(np.sort(u[some][others[some]]), 1)[:11][-1]
+        broken.append([(others & (u < limit))[rest].mean() > 0.01 for limit in (threshold, plain)])
+        asked.append((u[rest] >= threshold).mean())
+    assert np.mean(broken, axis=0)[0] <= 0.05 < 0.4 < np.mean(broken, axis=0)[1]
+    assert np.median(asked) < 0.5
+
+
+# The command ---------------------------------------------------------------------------------------------------------------
+
+
+def write_model(folder, source, classes, change):
+    """A copy of the student in `source` with these classes, and what `change` makes of each array of its head, (…, classes)."""
+    folder.mkdir()
+    shutil.copy(source / "tokenizer.json", folder)
+    config = json.loads((source / "config.json").read_text()) | {"id2label": {str(i): name for i, name in enumerate(classes)}}
+    (folder / "config.json").write_text(json.dumps(config))
+    graph = onnx.load(source / "model.onnx")
+    for array in graph.graph.initializer:
+        if array.name in ("classifier", "output_bias"):
+            array.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(array)).astype(np.float32), array.name))
+    onnx.save(graph, folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(taken, labelled, tmp_path_factory):
+    """Folders of a student, whose answers differ from text to text, and of a teacher that mostly answers so, its classes in
+    another order."""
+    folder, rng, order = tmp_path_factory.mktemp("pair"), np.random.default_rng(0), [3, 1, 0, 2]
+    mean = np.log(ask(load(taken.folder), [text for text, _ in labelled.pairs])["probabilities"]).mean(axis=0)
+    student = write_model(folder / "one", taken.folder, CLASSES, lambda x: 30 * (x - mean * (x.ndim == 1)))
+    noisy = [CLASSES[i] for i in order], lambda x: (x + rng.normal(0, 1, x.shape) * (x.ndim == 2))[..., order]
+    return student, write_model(folder / "other", student, *noisy)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A file of 400 texts with labels, and the same without."""
+    folder, made = tmp_path_factory.mktemp("texts"), tiny.texts(400, seed=7)
+    named = [(text, CLASSES[int(label[-1])]) for text, label in made]
+    tiny.write_jsonl(folder / "labelled.jsonl", named)
+    (folder / "plain.txt").write_text("\n".join(text for text, _ in named))
+    return SimpleNamespace(file=folder / "labelled.jsonl", plain=folder / "plain.txt", pairs=named)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """A shorter look at the clock."""
+    monkeypatch.setattr(cascade, "TIMED", {1: 2, 32: 1})
+    monkeypatch.setattr(cascade, "turns", partial(turns, count=1))
+
+
+def test_the_command_and_the_folder_that_it_writes(pair, labelled, timed, tmp_path, capsys):
+    """Every figure of its table, but for the clock, from the answers of the two; and the folder answers so, too."""
+    folder, texts = tmp_path / "new" / "cascade", [text for text, _ in labelled.pairs]
+    cascade.build(*map(str, pair), file=str(labelled.file), max_disagreement=3, output=str(folder))
+    out = capsys.readouterr().out
+    one, other, both = *map(load, pair), load(folder)
+    config = json.loads((folder / "cascade.json").read_text())
+    p, theirs = ask(one, texts)["probabilities"], ask(other, texts)["probabilities"]
+    theirs = theirs[:, [other.classes.index(name) for name in one.classes]]
+    sure = UNCERTAINTY["confidence"](p) < config["threshold"]
+    expected, labels = np.where(sure[:, None], p, theirs), [CLASSES.index(label) for _, label in labelled.pairs]
+    assert 0 < sure.sum() < 400 and config["criterion"] == "confidence"
+    answer = ask(both, texts, batch_size=17)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-4)
+    assert ((answer["answered_by"] == "student") == sure).all()
+    disagreements = (expected.argmax(1) != theirs.argmax(1)).sum()
+    assert config["promise"] == {"max_disagreement": 3, "confidence": 95, "texts": 400, "disagreements": disagreements}
+    assert upper_bound(disagreements, 400, 95) <= 3
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith(("teacher ", "student ", "cascade "))}
+    for name, values, share in (("teacher", theirs, 1), ("student", p, 0), ("cascade", expected, 1 - sure.mean())):
+        others, accuracy = (values.argmax(1) != theirs.argmax(1)), (values.argmax(1) == labels).mean()
+        assert rows[name][1:4] == [f"{others.sum()}", f"{100 * others.mean():.2f}", f"{100 * share:.1f}"]
+        assert rows[name][8] == f"{100 * accuracy:.2f}"
+    first, last = out.splitlines()[0], out.splitlines()[-1]
+    assert first.startswith(("does not pay here: the cascade takes ", "times as fast as the teacher: "))
+    assert last == f"{folder}: python -m common.predict {folder} --file {labelled.file}"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["cascade"]
+
+
+def test_a_classifier_of_others_as_the_teacher(pair, labelled, timed, tmp_path, capsys):
+    """From Hugging Face's files, of which the folder holds the graph: it needs neither them nor the package onnx."""
+    labels = {str(i): CLASSES[number] for i, number in enumerate([1, 0, 3, 2])}
+    other, folder = tiny.write_classifier(tmp_path / "teacher", labels=labels), tmp_path / "cascade"
+    folder.mkdir()  # an empty one may be there
+    cascade.build(str(pair[0]), str(other), file=str(labelled.plain), output=str(folder), maxlen=12)
+    out, texts = capsys.readouterr().out, [text for text, _ in labelled.pairs]
+    assert "accuracy %" not in out and "no threshold keeps it, so the teacher answers always: with 95 %" in out
+    answer = ask(load(folder), texts)
+    expected = ask(predict.load_teacher(str(other), maxlen=12), texts)["probabilities"]
+    np.testing.assert_allclose(answer["probabilities"], expected[:, [1, 0, 3, 2]], atol=1e-6)
+    assert set(answer["answered_by"]) == {"teacher"}
+
+
+@pytest.fixture(scope="module")
+def folder(pair, tmp_path_factory):
+    """The folder of a cascade, by hand."""
+    folder = tmp_path_factory.mktemp("cascade") / "cascade"
+    for name, source in zip(("student", "teacher"), pair, strict=True):
+        shutil.copytree(source, folder / name)
+    (folder / "cascade.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def test_predict_tells_who_answered(folder, labelled, capsys):
+    predict.predict(str(folder), file=str(labelled.file))
+    out, error = capsys.readouterr()
+    by = [line.split("uncertainty")[0].split()[-1] for line in out.splitlines()]
+    assert len(by) == 400 and {*by} == {"student", "teacher"}
+    asked = by.count("teacher")
+    assert error.splitlines()[-1] == (
+        f"400 texts, {asked} ({asked / 400:.1%}) answered by the teacher; with 95 % confidence at most 1 % of texts like the "
+        "1,000 it was calibrated on are answered otherwise than by the teacher (3 of those were)")
+    predict.predict(str(folder), ("w1 w2",), json=True)
+    predict.predict(str(folder), ("w1 w2",), json=True, all=True)
+    one, every = map(json.loads, capsys.readouterr().out.splitlines())
+    assert one.keys() == {"text", "labels", "answered_by", "uncertainty"}
+    assert every.keys() == {"text", "probabilities", "answered_by", "uncertainty"} and [*every["probabilities"]]
+    assert one["labels"][0]["probability"] == max(every["probabilities"].values())
+
+
+def test_all_probabilities_of_a_model_that_stops_early(taken, capsys, monkeypatch):
+    stopping = made_up(taken.bert.tokenizer, random_p(0), speed=0.6)
+    monkeypatch.setattr(predict, "load", lambda folder, int8: stopping)
+    predict.predict("runs/fastbert", (TEXTS[3],), json=True, all=True)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["layers_used"] == 2 and answer["uncertainty"] == 0
+    assert [*answer["probabilities"].values()] == pytest.approx(sorted(random_p(0)[3], reverse=True))
+
+
+_ALONE = """
+import runpy, sys
+module, *others = sys.argv.pop(1).split()
+sys.modules |= dict.fromkeys(others)  # none of these can be imported
+runpy.run_module(module, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["predict", "cascade"])
+def test_neither_command_needs_tensorflow(folder, module):
+    without = "tensorflow keras tf_keras bert4keras sklearn h5py onnx" + " scipy" * (module == "predict")
+    words = {"predict": [folder, "w1 w2"], "cascade": [folder / "student", folder / "teacher", "--file", "nowhere.txt"]}[module]
+    words = [sys.executable, "-c", _ALONE, f"common.{module} {without}", *words]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, cwd=ROOT)
+    if module == "predict":
+        assert done.returncode == 0 and done.stdout.count("\n") == 1 and "answered by the teacher" in done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (2, "error: --file nowhere.txt: there is no such file\n")
+
+
+# The clock -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_texts_that_are_timed_are_unsure_as_often_as_all(taken, monkeypatch):
+    """A tenth of all, so a tenth of the 64 single texts and of the 128 in batches: each way is given the same."""
+    p, seen = np.full((len(TEXTS), 3), 1 / 3, np.float32), {}
+    p[np.random.default_rng(0).permutation(1000)[:900]] = [1, 0, 0]
+    both = cascade_of(*(made_up(taken.bert.tokenizer, each) for each in (p, random_p(1))), CONFIG)
+
+    def made_up_turns(makers, batches, rounds):
+        answers = {name: [make()(batch) for batch in batches] for name, make in makers.items()}
+        by = np.concatenate([answer["answered_by"] for answer in answers["cascade"]])
+        seen[len(batches[0])] = batches, (by == "teacher").mean()
+        return {name: np.full(len(batches), seconds) for name, seconds in (("teacher", 0.004), ("cascade", 0.001))}
+
+    monkeypatch.setattr(cascade, "turns", made_up_turns)
+    ms = cascade.milliseconds({"teacher": lambda: both.teacher, "cascade": lambda: both}, TEXTS, UNCERTAINTY["confidence"](p))
+    assert ms == {"teacher": {1: 4.0, 32: 4.0}, "cascade": {1: 1.0, 32: 1.0}}
+    for size, (batches, share) in seen.items():
+        assert {len(batch) for batch in batches} == {size} and share == pytest.approx(0.1, abs=0.5 / (size * len(batches)))
+        assert len({text for batch in batches for text in batch}) == size * len(batches)  # none of them twice
+
+
+@pytest.mark.parametrize(
+    ("one", "many", "words"),
+    [
+        (2.0, 100.0, "times as fast as the teacher: 2.0 for one text, 2.0 for 32 together"),
+        (4.0, 100.0, "does not pay here: the cascade takes 4 ms for one text, the teacher alone 4"),
+        (2.0, 1234.0, "does not pay here: the cascade takes 1,230 ms for 32 together, the teacher alone 200"),
+        (5.0, 300.0, "does not pay here: the cascade takes 5 ms for one text, the teacher alone 4; 300 ms for 32 together, the "
+                     "teacher alone 200"),
+    ],
+)
+def test_whether_it_pays(one, many, words):
+    assert cascade.verdict({"teacher": {1: 4.0, 32: 200.0}, "cascade": {1: one, 32: many}}) == words
+
+
+# What is refused -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"max_disagreement": 0}, "--max-disagreement 0: must be from 0.001 to 99.999, per cent"),
+        ({"confidence": 100}, "--confidence 100: must be from 0.001 to 99.999, per cent"),
+        ({"max_disagreement": float("nan")}, "--max-disagreement nan: must be from"),
+        ({"max_disagreement": 0.5}, "--max-disagreement 0.5 --confidence 95: there are 400 texts in .*, and 598 are needed"),
+        ({"file": "nowhere.txt"}, "--file nowhere.txt: there is no such file"),
+        ({"maxlen": 2}, "--maxlen 2: must be 3 or more"),
+        ({"maxlen": 8}, "--maxlen: is for teachers; .*one and .*other say themselves what they read"),
+        ({"pairs": True}, "--pairs: is for teachers"),
+        ({"output": "."}, "--output .: there is something already; expected a new folder or an empty one"),
+        ({"output": __file__}, "--output .*: there is something already"),
+    ],
+)
+def test_the_command_refuses(pair, labelled, words, message):
+    with pytest.raises(InputError, match=message) as error:
+        cascade.build(*map(str, pair), **{"file": str(labelled.file)} | words)
+    assert "\n" not in str(error.value)
+
+
+def test_models_that_the_command_refuses(taken, taken_pairs, pair, folder, labelled, tmp_path):
+    file = str(labelled.file)
+    with pytest.raises(InputError, match="student and teacher are one model; a run's teacher is in its folder teacher/"):
+        cascade.build(str(taken.folder), str(taken.folder.parent), file=file)
+    for models in ((folder, pair[1]), (pair[0], folder)):
+        with pytest.raises(InputError, match="a cascade itself; expected one model"):
+            cascade.build(*map(str, models), file=file)
+    with pytest.raises(InputError, match="reads pairs of texts, .* reads single texts"):
+        cascade.build(str(taken_pairs.folder), str(pair[1]), file=file)
+    with pytest.raises(InputError, match="no config.json in it"):
+        cascade.build(str(tmp_path), str(pair[1]), file=file)
+
+
+def test_labels_are_read_where_every_line_has_one(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a", "label": 1}\n\n{"text": "b", "label": " 0"}\n')
+    assert cascade.labels_in(path, ["0", "1"]).tolist() == [1, 0]
+    with pytest.raises(InputError, match="texts.jsonl, line 1: the label 1 is none of the 2 classes"):
+        cascade.labels_in(path, ["0", "2"])
+    path.write_text('{"text": "a", "label": 1}\n{"text": "b"}\n')
+    assert cascade.labels_in(path, ["0", "1"]) is None and cascade.labels_in(tmp_path / "texts.txt", ["0"]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": 1.5}, "threshold is 1.5, expected a number from 0 to 1"),
+        ({"threshold": True}, "threshold is True, expected a number"),
+        ({"threshold": float("nan")}, "threshold is nan, expected a number"),
+        ({"criterion": "patience"}, "criterion is 'patience', expected confidence or entropy"),
+        ({"criterion": []}, "unhashable"),
+        ({"promise": None}, "not subscriptable"),
+        ({"promise": PROMISE | {"texts": "many"}}, "texts of the promise is 'many', expected a number"),
+        ({"promise": {}}, "'max_disagreement' is missing"),
+    ],
+)
+def test_a_broken_cascade_is_refused(folder, tmp_path, change, message):
+    shutil.copytree(folder, tmp_path / "cascade")
+    path = tmp_path / "cascade" / "cascade.json"
+    path.write_text(json.dumps(CONFIG | change))
+    with pytest.raises(InputError, match="cascade.json: not that of a cascade .*" + message) as error:
+        load(path.parent)
+    assert "\n" not in str(error.value)
+
+
+def test_parts_that_are_missing(folder, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "cascade")
+    shutil.rmtree(broken / "teacher")
+    with pytest.raises(InputError, match="cascade/teacher: no config.json in it"):
+        load(broken)
+    with pytest.raises(InputError, match="--int8: .* is a cascade, whose promise is of model.onnx; ask it without"):
+        predict.predict(str(folder), ("a",), int8=True)
+    with pytest.raises(InputError, match="--speed 0.5: .* has no early exit; only a FastBERT has"):
+        predict.predict(str(folder), ("a",), speed=0.5)
