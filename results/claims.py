@@ -44,7 +44,7 @@ def claims_table(runs, marked=()):
 def comparison_of(results, a, b):
     """A - B in one run; of models that stop early by the mean of their branches, since their chosen speeds differ in cost."""
     if {a, b} <= {record["name"] for record in results["models"] if "exits" in record}:
-        pairs = {(each["a"], each["b"]): each for each in results["branch_comparisons"]}
+        pairs = {(each["a"], each["b"]): each for each in results.get("branch_comparisons", ())}
         return pairs.get((a, b)) or swapped(pairs.get((b, a)))
     return compared(correct_of(results, a), correct_of(results, b))
 

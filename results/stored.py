@@ -5,21 +5,23 @@ import shutil
 
 import numpy as np
 
-from common import InputError
+from common import InputError, reason
 from common.evaluation import compare, unpack_bits
 from common.files import write_json
+from results.form import mismatch
 from results.methods import METHODS, method_of
 
 
 def take_in(folders, store):
     """Copy results.json and the plots to show of each run folder to `store`/runs/NAME/, NAME being the folder's.
 
-    Raises InputError if there is none, or it is not what the scripts write now.
+    Raises InputError, before anything is written, if one has none, or it is not what the scripts write now.
     """
     for folder in folders:
         if not (folder / "results.json").is_file():
             raise InputError(f"{folder}: there is no results.json; a run has it when it is finished")
-        results = read(folder / "results.json")
+    all_results = [read(folder / "results.json") for folder in folders]
+    for folder, results in zip(folders, all_results, strict=True):
         results["settings"]["output"] = ""
         target = store / "runs" / folder.resolve().name
         write_json(target / "results.json", results)
@@ -33,11 +35,11 @@ def read(path):
     """A results.json. Raises InputError if it is not what the scripts write now."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        known = results["script"] in METHODS and results["command"] and results["models"][0]["correct"]
-    except (ValueError, KeyError, TypeError, IndexError):
-        known = False
-    if not known:
-        raise InputError(f"{path}: not the results of one of the scripts, or of an older one; start the run again")
+        wrong = mismatch(results)
+    except (ValueError, RecursionError) as error:
+        wrong = f"no JSON, {reason(error)}"
+    if wrong:
+        raise InputError(f"{path}: not the results of one of the scripts, or of another version ({wrong}); start the run again")
     return results
 
 

@@ -22,7 +22,7 @@ def right_of(name, share):
 
 def model(name, seed, correct, layers=3, ms=10.0, **more):
     return {
-        "name": name, "seed": seed, "layers": layers, "parameters": 1000 * layers, "flops": 1e6 * layers,
+        "name": name, "seed": seed, "layers": layers, "parameters": int(1000 * layers), "flops": 1e6 * layers,
         "latency_ms": {"1": ms, "32": 10 * ms}, "accuracy": float(correct.mean()), "macro_f1": float(correct.mean()),
         "validation_accuracy": float(correct.mean()) - 0.01,
         "train_seconds": 36.0, "epochs": 4, "correct": pack_bits(correct), **more,
