@@ -6,6 +6,8 @@ import numpy as np
 
 from common import InputError
 
+CHARACTERS = 1_000  # of a text that are looked at for each token it is cut to: only one made for that has fewer tokens in them
+SLICE = 1_000_000  # characters of texts that are tokenized together: the tokenizer takes over a hundred bytes for each
 MASKS = ("[MASK]", "<mask>")  # as WordPiece and SentencePiece tokenizers call the token of a word that is not shown
 
 
@@ -18,7 +20,7 @@ def tokenize(texts, tokenizer, maxlen, pad_id=0):
 
     texts: list of strings, or of pairs of strings
     tokenizer: of the `tokenizers` library
-    maxlen: tokens a text or a pair is cut to, special ones included
+    maxlen: tokens a text or a pair is cut to, special ones included; CHARACTERS for each of them are looked at
     pad_id: the id that the tokenizer pads with
     """
     pairs = bool(texts) and isinstance(texts[0], tuple)
@@ -36,10 +38,9 @@ def tokenize(texts, tokenizer, maxlen, pad_id=0):
 def _encode_texts(texts, tokenizer, maxlen):
     """(token ids, how many: all are segment 0) of each text."""
     tokenizer.enable_truncation(maxlen)
-    for start in range(0, len(texts), 10_000):  # in slices, so that the tokenizer's own objects do not pile up
-        whole = texts[start : start + 10_000]
-        beginnings = [_first_words(text, maxlen) for text in whole]
-        for text, beginning, encoding in zip(whole, beginnings, tokenizer.encode_batch_fast(beginnings), strict=True):
+    whole = (_cut(text, maxlen) for text in texts)
+    for beginnings in slices(_first_words(_cut(text, maxlen), maxlen) for text in texts):
+        for beginning, encoding, text in zip(beginnings, tokenizer.encode_batch_fast(beginnings), whole, strict=False):
             if len(encoding) < maxlen and len(beginning) < len(text):  # words of which nothing was left
                 encoding = tokenizer.encode(text)
             yield encoding.ids, len(encoding)
@@ -61,15 +62,40 @@ def encode_pairs(pairs, tokenizer, maxlen):
     before, between, after = ([frame.ids[place] for place in special if low <= place < high]
                               for low, high in ((0, a), (a, b), (b, len(frame))))
     room, ones = maxlen - len(special), sum(frame.type_ids[place] for place in special)
-    for start in range(0, len(pairs), 1_000):  # see `_encode_texts`; these are tokenized whole: their lengths decide
+    for some in slices(tuple(_cut(text, maxlen) for text in pair) for pair in pairs):  # not by words: their lengths decide
         firsts, seconds = (tokenizer.encode_batch_fast(side, add_special_tokens=False)
-                           for side in map(list, zip(*pairs[start : start + 1_000], strict=True)))
+                           for side in map(list, zip(*some, strict=True)))
         for first, second in zip(firsts, seconds, strict=True):
             kept = min(len(first), len(second), room // 2)
             cut = (room - kept, kept) if len(first) > len(second) else (kept, room - kept)
             first, second = first.ids[: cut[0]], second.ids[: cut[1]]
             ids = [*before, *first, *between, *second, *after]
             yield ids, len(ids) - ones - frame.type_ids[a] * len(first) - frame.type_ids[b] * len(second)
+
+
+def slices(texts, count=10_000, characters=SLICE):
+    """Lists of texts that follow each other, each as short as `count` or `characters` make it; what is one text stays one.
+
+    Where the next text cannot be had, for an InputError, those before it come first.
+
+    texts: strings or pairs of strings, iterable
+    count: texts in a list, at most
+    characters: with which a list ends
+    """
+    some, size = [], 0
+    try:
+        for text in texts:
+            some.append(text)
+            size += len(text) if isinstance(text, str) else sum(map(len, text))
+            if len(some) == count or size >= characters:
+                yield some
+                some, size = [], 0
+    except InputError:
+        if some:
+            yield some
+        raise
+    if some:
+        yield some
 
 
 def padded(ids, offsets, first_segments, indices, pad_id=0, multiple=1):
@@ -115,6 +141,11 @@ def check_pairs(bert, maxlen):
                          "expected 0 and then 1, or 0 throughout")
     if maxlen < special + 2:
         raise InputError(f"--maxlen {maxlen}: a pair of texts has {special} special tokens; {special + 2} or more are needed")
+
+
+def _cut(text, maxlen):
+    """As much of a text as is looked at."""
+    return text[: CHARACTERS * maxlen]
 
 
 def _first_words(text, count):

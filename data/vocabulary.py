@@ -15,12 +15,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from common import InputError
-from data.tokenizing import tokenize
+from data.tokenizing import slices, tokenize
 
 EMBEDDINGS = "bert/embeddings/word_embeddings"
 WORD_START = "▁"  # which a Unigram puts where a word begins
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # how a Unigram with byte_fallback writes a character that it does not have
-CHUNK_SIZE = 1_000  # texts that are tokenized at once: whole ones, and the tokenizer's own objects are large
 
 
 def trim(bert, texts, size):
@@ -90,8 +89,8 @@ def count_tokens(texts, tokenizer):
     tokenizer = _uncut(tokenizer)
     texts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
     counts = Counter()
-    for start in range(0, len(texts), CHUNK_SIZE):
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + CHUNK_SIZE], add_special_tokens=False):
+    for some in slices(texts):
+        for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
             counts.update(encoding.ids)
     return counts
 

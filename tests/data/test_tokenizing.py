@@ -1,5 +1,7 @@
 """data.tokenizing: the tokens of texts and of pairs of texts."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +15,9 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from common import InputError
 from data import berts
-from data.tokenizing import check_pairs, mask_token, tokenize
+from data.tokenizing import check_pairs, mask_token, slices, tokenize
 from tests import tiny
+from tests.starting import ROOT
 
 # Single texts
 
@@ -43,6 +46,54 @@ def test_long_texts_give_the_tokens_of_the_whole_text(tokenizer):
     found = tokenized(made, tokenizer, maxlen=12)
     assert found == [tokenizer.encode(text).ids for text in made]
     assert tokenizer.encode(made[1]).ids == [2, 6, 7, 3]
+
+
+MEMORY = """
+import resource, sys
+from tokenizers import Tokenizer
+from data.tokenizing import tokenize
+
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+length, tokenizer = 4_000_000, Tokenizer.from_file(sys.argv[1])
+texts = ["中" * length, "a" * length, "w1 " * (length // 3), "\\x07 " * (length // 2) + "w1", "a" + "\\u0301" * length]
+couples = [(text, "w1") for text in texts]
+before = most()
+tokenize(texts, tokenizer, 64), tokenize(couples, tokenizer, 64), tokenize(["中" * 50_000] * 40, tokenizer, 64)
+print(most() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_text(tokenizer, tmp_path):
+    """Of four million characters without a space the tokenizer itself makes 700 MB."""
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    words = [sys.executable, "-c", MEMORY, str(tmp_path / "tokenizer.json")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and int(done.stdout) < 300e6, done
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 5), st.integers(1, 20))
+def test_slices_are_all_texts_in_their_order(lengths, count, characters):
+    texts = [(i % 2 * "x" + "y" * length, "z" * (length % 3)) if i % 3 else "y" * length for i, length in enumerate(lengths)]
+    made = [*slices(iter(texts), count, characters)]
+    assert [text for some in made for text in some] == texts
+    for some, following in pairwise([*made, [""]]):
+        sizes = [len("".join(text)) for text in some]
+        assert 0 < len(some) <= count and sum(sizes[:-1]) < characters and following
+    for some in made[:-1]:
+        assert len(some) == count or len("".join(map("".join, some))) >= characters
+
+
+def test_what_comes_before_an_error_is_in_a_slice():
+    def texts():
+        yield from "abc"
+        raise InputError("line 4")
+
+    made = slices(texts(), 2)
+    assert next(made) == ["a", "b"] and next(made) == ["c"]
+    with pytest.raises(InputError, match="line 4"):
+        next(made)
 
 
 def test_another_padding_id_changes_places_with_0(tmp_path):
