@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import re
 import sys
 
 # Since 1.29 onnxruntime tells Microsoft of every graph that it loads, unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# What a terminal obeys or ends a line at, and what turns the direction of writing around: to be shown, never sent.
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class InputError(Exception):
@@ -19,6 +23,11 @@ class InputError(Exception):
 def reason(error):
     """The first line of what an exception says, or its name if it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def visible(text):
+    """A text of others as it may go to a terminal or a document: control characters as JSON escapes them, \\u001b and so on."""
+    return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
 @contextlib.contextmanager
@@ -36,12 +45,12 @@ def errors_in_one_line(stopped):
             if sys.stdout:  # which may be closed
                 sys.stdout.flush()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
     except OSError as error:  # a file or folder that may not be read
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {visible(str(error.filename or 'a file'))}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import InputError
+from common import InputError, visible
 from common.backend import precision_remarks, set_precision
 from common.batches import Pixels, TokenizedTexts
 from common.command import as_dict
@@ -191,8 +191,8 @@ def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensib
     parts = next(iter(all_parts.values()))
     more = {"unlabelled": parts.unlabelled, "calibration": parts.calibration}
     spare = "".join(f"{len(indices):,} {name}, " for name, indices in more.items() if len(indices))
-    print(f"{corpus.name}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}{len(parts.validation):,} "
-          f"validation, {len(parts.test):,} test {kind}")
+    print(f"{visible(corpus.name)}: {len(corpus.classes)} classes, {len(parts.train):,} training, {spare}"
+          f"{len(parts.validation):,} validation, {len(parts.test):,} test {kind}")
     for remark in [*precision_remarks(settings.precision), *remarks(corpus, parts)]:
-        print(remark)
+        print(visible(remark))
     return all_parts, folder

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import InputError
+from common import InputError, visible
 from data import fetching
 from data.parts import UNLABELLED, sort_labels, stratified_sample
 from data.sources import SOURCES
@@ -360,7 +360,7 @@ def in_one_line(text, width=60):
     """The beginning of a text in one line of at most `width` characters; of a pair those of both, with | between."""
     if isinstance(text, tuple):
         return " | ".join(in_one_line(part, (width - 3) // 2) for part in text)
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split(maxsplit=width)[:width])[: width + 1])  # without more parts of a long text than needed
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 

@@ -6,7 +6,7 @@ from data import bilstms
 from data.sources import SOURCES
 from data.students import FLOAT32, INT8
 from export.deployed import promise_of_files
-from report.tables import markdown
+from report.tables import as_markdown, markdown
 
 
 def model_card(story, run, best, bert, table, folder, others=None):
@@ -21,7 +21,7 @@ def model_card(story, run, best, bert, table, folder, others=None):
     others: of `deployed.other_answers`, if it has a promise
     """
     pad_id, is_bilstm = bert.pad_id, bert.kind == bilstms.KIND
-    base, data = (Path(name).name for name in (run.bert.source, run.corpus.name))
+    base, data = (as_markdown(Path(name).name) for name in (run.bert.source, run.corpus.name))
     licences = {name: SOURCES[name].licence for name in (run.bert.source, run.corpus.name) if name in SOURCES}
     licence = licences.get(run.bert.source)
     speed = f", speed=tf.constant({best['speed']:g})" if "speed" in best else ""

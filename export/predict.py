@@ -3,7 +3,6 @@
 All are asked by onnxruntime: a command that answers two texts cannot wait for TensorFlow.
 """
 
-import itertools
 import sys
 from dataclasses import replace
 from json import dumps, loads
@@ -13,12 +12,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from common import InputError, errors_in_one_line
+from common import InputError, errors_in_one_line, visible
 from data.students import FLOAT32, Student, ask, ask_by, load, promise_in_words, session_of
 from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
-from data.tokenizing import check_pairs
+from data.tokenizing import check_pairs, slices
 
-CHUNK_SIZE = 4096  # texts that are sorted by length together
+CHUNK_SIZE = 4096, 10_000_000  # texts that are sorted by length together, or characters of them
 
 
 def predict(
@@ -78,13 +77,13 @@ def predict(
     with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
         source = "text" if texts else f"{file or 'standard input'}, line"
         remaining = texts_in(texts or read(file), student.pairs, source)
-        while some := list(itertools.islice(remaining, CHUNK_SIZE)):
+        for some in slices(remaining, *CHUNK_SIZE):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
                 if all:
                     labels = answer.pop("labels")
                     answer = {"probabilities": {label["label"]: label["probability"] for label in labels}} | answer
                 said = dict(zip(("text", "text_pair"), text if student.pairs else (text,), strict=False)) | answer
-                print(dumps(said, ensure_ascii=False) if json else as_columns(student, text, answer))
+                print(visible(dumps(said, ensure_ascii=False)) if json else as_columns(student, text, answer))
                 told += [answer[column]] if column else []
             bar.update(len(some))
     if told:  # apart from the answers, of which each has a line
@@ -176,8 +175,8 @@ def answers(student, texts, top, speed, batch_size):
 def as_columns(student, text, answer):
     """An answer as aligned columns: labels and probabilities; of a FastBERT the layer, of a cascade the model that answered, of
     either the uncertainty; the text's beginning."""
-    width = max(map(len, student.classes))
-    cells = [f"{label['label']:<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
+    width = max(len(visible(name)) for name in student.classes)
+    cells = [f"{visible(label['label']):<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
     if "layers_used" in answer:
         cells.append(f"layer {answer['layers_used']:>2} of {student.config['num_hidden_layers']}")
     if "answered_by" in answer:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from common import visible
 from common.command import as_dict, command_line
 from common.evaluation import compare, pack_bits
 from common.files import fingerprint, write_json, write_text
 from common.linear import LINEAR
 from common.training import ADVICE
 from report.plots import plot_curves, plot_tradeoff
-from report.tables import aligned, comparisons_table, difference_cells, markdown, models_table
+from report.tables import aligned, as_markdown, comparisons_table, difference_cells, markdown, models_table
 
 PACKAGES = ("tensorflow", "tf_keras", "bert4keras", "numpy", "tokenizers", "onnxruntime")
 SCHEMA = 1  # of results.json; a higher one where an entry that `results.form` asks for means something else, or is gone
@@ -150,7 +151,7 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
     print(summary(results, measure))
     for section in sections:
         remark = [textwrap.fill(section.remark, 100)] if section.remark else []
-        print("\n" + "\n\n".join([section.title, aligned(section.table), *remark]))
+        print("\n" + "\n\n".join([visible(section.title), aligned(section.table), *remark]))
     files = "  ".join(["report.md", "results.json", "curves.png", "tradeoff.png", *plots])
     print(f"\n{folder}/  {files}  student/ ({student})")
 
@@ -204,8 +205,8 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
     blocks = [
         f"# {results['script']}, preset {results['preset']}",
         *([f"**{first}**"] if first else []),
-        f"{results['data']['name']}: {counts}.",
-        *results["data"]["notes"],
+        f"{as_markdown(results['data']['name'])}: {counts}.",
+        *map(as_markdown, results["data"]["notes"]),
         f"Epochs were chosen on the {results['data']['chosen_on']} part. FLOPs count a multiply-add as two and are those of "
         f"{example}; \"ms @32\" is the latency of 32 of them together, "
         f"{RUNTIMES['int8_latency_ms' in results['models'][0]]} {spread}",
@@ -217,7 +218,7 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
         blocks += [f"Differences in points of accuracy. {test}", markdown(comparisons_table(results["comparisons"]))]
     blocks += linear_remark(results)
     for section in sections:
-        blocks += [f"## {section.title}", section.note, markdown(section.table), *filter(None, [section.remark])]
+        blocks += [f"## {as_markdown(section.title)}", section.note, markdown(section.table), *filter(None, [section.remark])]
     blocks += [
         "![training curves](curves.png)",
         "![accuracy against latency and size](tradeoff.png)",
@@ -227,5 +228,6 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
     lists = {"Classes": results["data"]["descriptions"], "Settings": results["settings"], "Environment": results["environment"]}
     for title, entries in lists.items():
         if entries:
-            blocks += [f"## {title}", "\n".join(f"- {name}: {value}" for name, value in entries.items())]
+            lines = (f"- {as_markdown(f'{name}: {value}')}" for name, value in entries.items())
+            blocks += [f"## {title}", "\n".join(lines)]
     return "\n\n".join(blocks) + "\n"

@@ -1,9 +1,17 @@
 """Tables as rows of strings, the header first, and the two ways to show them: aligned, and in Markdown."""
 
+import re
+
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
+from common import visible
+
 MEASURES = {"macro_f1": "macro-F1 %", "ece": "ECE %"}  # that may stand beside accuracy
+_MARKUP = re.compile(  # where CommonMark, or GitHub's tables and strikethrough, would take it for markup
+    r"\\(?=[!-/:-@\[-`{-~]|$)|[`|]|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~"
+    r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<=\])[(\[:]|^#+(?=\s|$)|^[>\[]|^[*+-](?=\s)"
+)
 
 count = EngFormatter(places=2)  # 22570000 -> "22.57 M"
 
@@ -101,6 +109,7 @@ def student_table(teacher, student, files, linear=None):
 
 def aligned(rows):
     """Rows of strings as lines of text: first column left, the others right, a rule under the header."""
+    rows = [[*map(visible, row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
@@ -109,7 +118,17 @@ def aligned(rows):
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def markdown(rows):
-    """The same rows as a Markdown table."""
+def as_markdown(text):
+    """A text of others as Markdown that shows it as it is: what would be markup or HTML in it is escaped, and nothing else."""
+    return _MARKUP.sub(r"\\\g<0>", visible(text))
+
+
+def markdown(rows, cell=as_markdown):
+    """The same rows as a Markdown table.
+
+    rows: of strings, the header first
+    cell: what makes Markdown of a cell; `str` if they are Markdown already
+    """
     rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [rows[0], rule, *rows[1:]])
+    head, *body = [[*map(cell, row)] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])

@@ -139,7 +139,7 @@ def benchmark_blocks(path, files):
     blocks = ["## Benchmarks"] if files else []
     if len(rows) > 1:
         blocks += ["`python -m tests.benchmarks [NAME …]`, medians of one run on a quiet machine, which the linked files name.",
-                   markdown(rows)]
+                   markdown(rows, str)]
     return blocks + others
 
 

@@ -1,12 +1,15 @@
 """common: errors that end in one line, and a reader that has had enough, which is none."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from common import InputError, errors_in_one_line, reason
+from common import InputError, errors_in_one_line, reason, visible
 from tests.starting import ROOT
 
 
@@ -17,6 +20,8 @@ from tests.starting import ROOT
         (FileNotFoundError(2, "No such file or directory", "there.txt"), 2, "error: there.txt: No such file or directory\n"),
         (PermissionError(13, "Permission denied"), 2, "error: a file: Permission denied\n"),
         (OSError("it broke"), 2, "error: a file: it broke\n"),
+        (InputError("no \x1b[2J\x9b1m 'a\u202eb'\n"), 2, "error: no \\u001b[2J\\u009b1m 'a\\u202eb'\\u000a\n"),
+        (FileNotFoundError(2, "None", "\x07"), 2, "error: \\u0007: None\n"),
         (KeyboardInterrupt(), 130, "\nstopped here\n"),
     ],
 )
@@ -24,6 +29,14 @@ def test_errors_end_in_one_line(capsys, error, status, line):
     with pytest.raises(SystemExit) as stop, errors_in_one_line("stopped here"):
         raise error
     assert stop.value.code == status and capsys.readouterr() == ("", line)
+
+
+@given(st.text())
+def test_what_is_visible_is_itself_or_escaped_as_json_has_it(text):
+    assert all(map(str.isprintable, visible("".join(map(chr, range(256))).replace("\xa0", "").replace("\xad", ""))))
+    shown = visible(text.replace("\\", "/").replace('"', "'"))
+    assert json.loads(f'"{shown}"') == text.replace("\\", "/").replace('"', "'")
+    assert visible("é 猫 \u3000\xa0 👩\u200d🔬") == "é 猫 \u3000\xa0 👩\u200d🔬"
 
 
 def test_a_bug_keeps_its_traceback():

@@ -26,7 +26,7 @@ from tests.taken import CLASSES, LINES
 
 def test_predict_gives_a_line_for_each_line(taken, tmp_path, capsys, monkeypatch):
     """More lines than are sorted together: in their order, each with its own answer."""
-    monkeypatch.setattr(predict, "CHUNK_SIZE", 250)
+    monkeypatch.setattr(predict, "CHUNK_SIZE", (250, 9_000))
     lines = [LINES[i % len(LINES)] for i in np.random.default_rng(0).integers(0, 1000, 600)]
     (tmp_path / "lines.txt.gz").write_bytes(gzip.compress("\r\n".join(lines).encode("utf-8-sig")))
     predict.predict(str(taken.folder), file=str(tmp_path / "lines.txt.gz"), top=2, json=True)
@@ -42,7 +42,7 @@ def test_predict_gives_a_line_for_each_line(taken, tmp_path, capsys, monkeypatch
 
 @pytest.mark.parametrize("layout", ["sentence1", "text", "tab"])
 def test_predict_reads_pairs(taken_pairs, tmp_path, capsys, monkeypatch, layout):
-    monkeypatch.setattr(predict, "CHUNK_SIZE", 7)
+    monkeypatch.setattr(predict, "CHUNK_SIZE", (7, 9_000))
     couples = [(a, b) for a in [*LINES[:3], "[1]"] for b in [*LINES[3:8], '{"a": 1}', "w1 " * 40]]
     names = {"sentence1": ("sentence1", "sentence2"), "text": ("text", "text_pair")}.get(layout)
     lines = [json.dumps(dict(zip(names, couple, strict=True))) if names else "\t".join(couple) for couple in couples]
@@ -108,6 +108,26 @@ def test_predict_in_columns(taken, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[0].endswith(f"%  {LINES[0]}") and lines[1].endswith("…")
     assert all(name in lines[0] for name in CLASSES) and len(lines[1].split("%  ")[-1]) == 60
+
+
+def test_names_and_texts_of_others_do_nothing_to_the_terminal(taken, tmp_path, capsys):
+    folder, name = shutil.copytree(taken.folder, tmp_path / "student"), "b\x1b]0;c\x9b"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["id2label"] = dict(zip("0123", (name, "a", "c", "d"), strict=True))
+    (folder / "config.json").write_text(json.dumps(config))
+    predict.predict(str(folder), ("w1\x1b[2J\u202e",), top=9)
+    predict.predict(str(folder), ("w1\x1b[2J\x9b",), json=True, all=True)
+    columns, line = capsys.readouterr().out.splitlines()
+    assert columns.isprintable() and r"b\u001b]0;c\u009b " in columns and columns.endswith(r"  w1\u001b[2J\u202e")
+    assert line.isprintable() and json.loads(line)["text"] == "w1\x1b[2J\x9b" and name in json.loads(line)["probabilities"]
+
+
+def test_what_stands_before_a_bad_line_is_answered(taken, tmp_path, capsys):
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"w1 w2\nw3\n\xff\xff\nw4\n")
+    with pytest.raises(InputError, match="lines.txt, line 3: not UTF-8"):
+        predict.predict(str(taken.folder), file=str(path))
+    assert [line.split("%  ")[-1] for line in capsys.readouterr().out.splitlines()] == ["w1 w2", "w3"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from report.document import describe, document, linear_remark, show_stages, summary, write_log, write_report
+from report.document import Section, describe, document, linear_remark, show_stages, summary, write_log, write_report
 from tests.report.records import comparison, model, results
 
 
@@ -24,6 +24,16 @@ def test_report_says_what_was_done():
     text = document(results(), "one text of 64 tokens", "alone, seed 0")
     assert "Epochs were chosen on the validation part." in text and "McNemar" in text and "curves.png" in text
     assert "| alone | 3 | 22.57 M | 1.40 G | 5.8 | 33.3 | 73.00 | 72.00 | 123 |" in text
+
+
+def test_what_others_have_named_is_no_markup():
+    hostile = results()
+    hostile["data"] |= {"name": "a<b>\x1b", "notes": ["[n](http://x) dropped"], "descriptions": {"*c*": "<img src=x>\nz"}}
+    section = Section("Class `d`", [["text"], ["</td><b>|"]], "A `note`.")
+    text = document(hostile, "one text of 64 tokens", "alone, seed 0", sections=[section])
+    for line in (r"a\<b>\u001b: 4 classes", r"\[n]\(http://x) dropped", r"- \*c\*: \<img src=x>\u000az", r"## Class \`d\`",
+                 r"| \</td>\<b>\| |", "A `note`.", "- seeds: [0]"):
+        assert f"\n{line}" in text
 
 
 def test_log_has_a_line_per_epoch(tmp_path):

@@ -1,9 +1,14 @@
 """report.tables: rows of strings, and the two ways to show them."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
+from common import visible
 from report.tables import (
     aligned,
+    as_markdown,
     by_name,
     comparisons_table,
     count,
@@ -25,6 +30,56 @@ def test_the_first_column_is_left_and_the_others_right():
 def test_the_same_in_markdown():
     assert markdown([["text"], ["a | b"]]).splitlines()[2] == r"| a \| b |"  # one cell
     assert markdown(ROWS).splitlines() == ["| model | ms |", "| --- | ---: |", "| a | 10.5 |", "| longer | 2 |"]
+
+
+ORDINARY = [
+    "theseus-random-linear", "a - b", "< 0.0001", "-0.51", "+1.23 to +2.00", "macro-F1 %", "x @1", "wall / FLOPs @32",
+    "C++", "C#", "comp.os.ms-windows.misc", "train_seconds", "w1 [MASK]", "5 * 3", "AT&T", "类别 1", "what?!", "(none)", "a~b",
+]
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_names_look_as_ever(text):
+    assert as_markdown(text) == text and visible(text) == text
+
+
+def rendered(text, kind):
+    """The tokens that a reader of Markdown finds within each piece of this kind."""
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    inside = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == kind]
+    assert len(tokens) > 2 and {token.type for token in inside} == {"inline"}
+    return [token.children for token in inside]
+
+
+def shown(children):
+    """The text of tokens which are nothing but text."""
+    assert {token.type for token in children} <= {"text", "text_special"}, children
+    return "".join(token.content for token in children)
+
+
+@given(st.text("ab1 \\`*_[]()<>&|~#!:;/-+=\x1b\n\u202e'\"", max_size=20) | st.sampled_from(ORDINARY))
+@example("<script>alert(1)</script>")
+@example("[a](http://b) ![c](d) <http://e> &lt; &#60; ~~f~~ `g` **h** __i__")
+@example("\\|")
+@example("# a")
+@example("[a]")
+@example("* a")
+def test_markup_in_a_text_is_shown_as_it_is(text):
+    """A reader of Markdown finds no more than the text, whether in a paragraph, a list or a table."""
+    text = text.strip(" ")
+    (paragraph,) = rendered(f"name {as_markdown(text)}: 3.", "paragraph_open")
+    assert shown(paragraph) == f"name {visible(text)}: 3."
+    (paragraph,) = rendered(f"- {as_markdown(text)}: 3", "paragraph_open")
+    assert shown(paragraph) == f"{visible(text)}: 3".strip()
+    cells = rendered(markdown([["a", "b"], [text, "c"]]), "td_open")
+    assert [shown(cell) for cell in cells] == [visible(text), "c"]
+
+
+def test_control_characters_are_shown_in_both():
+    rows = [["a\x1b[31m\n", "b"], ["c\u202e", "\x9b2J"]]
+    assert aligned(rows).splitlines() == [
+        r"a\u001b[31m\u000a         b", "-" * 27, r"c\u202e            \u009b2J"]
+    assert markdown(rows).splitlines()[2] == r"| c\u202e | \u009b2J |"
 
 
 @pytest.mark.parametrize(
