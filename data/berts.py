@@ -14,12 +14,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_tensors
 from tokenizers import Tokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
 
 from common import InputError
 from common.files import write_atomic, write_json, write_text
 from data import fetching
 from data.downloading import check_sha256
+from data.model_folders import check_entries, read_json, read_tokenizer
 from data.sources import SOURCES
 from data.tokenizing import MASKS
 
@@ -98,7 +98,7 @@ def load(name_or_folder, maxlen=0, classifier=False):
     checkpoints = sorted(folder.glob("*.ckpt*.index"))
     weights = _read_google(folder, checkpoints, classifier) if checkpoints else _read_safetensors(folder, classifier)
     check_shapes(weights, expected_shapes(config), folder)
-    tokenizer, pad_id = read_tokenizer(folder, config)
+    tokenizer, pad_id = read_tokenizer(folder, config, maxlen or config["max_position_embeddings"])
     return Bert(config, weights, tokenizer, pad_id, str(name_or_folder))
 
 
@@ -195,24 +195,11 @@ def _read_config(folder):
             break
     else:
         raise InputError(f"{folder}: neither config.json nor bert_config.json in it, so this is not a BERT's folder")
-    try:
-        config = json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / name}: not a JSON object ({error})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{folder / name}: not a JSON object")
+    config = read_json(folder / name)
     for key, value in (("model_type", "bert"), ("position_embedding_type", "absolute")):
         if config.get(key, value) != value:
             raise InputError(f"{folder / name}: {key} is {config[key]}; only {value} can be read")
-    if missing := [key for key in CONFIG_KEYS if key not in config]:
-        raise InputError(f"{folder / name}: {missing[0]} is missing")
-    for key in (*CONFIG_KEYS, "type_vocab_size"):
-        value = config.get(key, 1)
-        if key != "hidden_act" and not (isinstance(value, int) and value >= 1):
-            raise InputError(f"{folder / name}: {key} must be a whole number from 1, found {value!r}")
-    epsilon = config.get("layer_norm_eps", 1e-12)
-    if not isinstance(epsilon, float) or not 0 < epsilon < 1:
-        raise InputError(f"{folder / name}: layer_norm_eps must be between 0 and 1, found {epsilon!r}")
+    check_entries(config, CONFIG_KEYS, folder / name)
     if config["hidden_size"] % config["num_attention_heads"]:
         raise InputError(f"{folder / name}: hidden_size is not a multiple of num_attention_heads")
     if str(config["hidden_act"]) not in ACTIVATIONS:
@@ -304,60 +291,3 @@ def check_shapes(weights, shapes, folder):
             raise InputError(f"{folder}: the checkpoint has no {name} ({hugging_face_name(name)}), which its config needs")
         if weights[name].shape != shape:
             raise InputError(f"{folder}: {name} has shape {weights[name].shape}, its config says {shape}")
-
-
-def read_tokenizer(folder, config):
-    """(tokenizer, id of padding) in a folder: tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it.
-
-    The id of padding is what the tokenizer says: its padding section, or its token [PAD] or <pad>; else the config's, else 0.
-    """
-    pad_id = None
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = read_tokenizer_file(folder / "tokenizer.json")
-        if tokenizer.padding:
-            pad_id = tokenizer.padding["pad_id"]
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-    elif (folder / "vocab.txt").is_file():
-        tokenizer = _word_piece(folder)
-    else:
-        raise InputError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= config["vocab_size"]:
-        raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {config['vocab_size']} embeddings")
-    if not tokenizer.encode("").ids:
-        raise InputError(f"{folder}: the tokenizer puts no [CLS] before a text, which the classifier reads")
-    candidates = (pad_id, *map(tokenizer.token_to_id, ("[PAD]", "<pad>")), config.get("pad_token_id"), 0)
-    pad_id = next(candidate for candidate in candidates if candidate is not None)
-    if not (isinstance(pad_id, int) and 0 <= pad_id < config["vocab_size"]):
-        raise InputError(f"{folder}: pad_token_id must be a token's id, found {pad_id!r}")
-    return tokenizer, pad_id
-
-
-def read_tokenizer_file(path):
-    """The tokenizer in a tokenizer.json. Raises InputError if there is none in it."""
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"{path}: not a tokenizer ({error})") from None
-
-
-def _word_piece(folder):
-    path, settings = folder / "vocab.txt", folder / "tokenizer_config.json"
-    try:
-        words = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    vocabulary = {word.rstrip("\r"): number for number, word in enumerate(words) if word.strip("\r")}
-    for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
-        if token not in vocabulary:
-            raise InputError(f"{path}: no line {token}, which every BERT vocabulary has")
-    # Google's folders do not say whether the model is cased; a vocabulary with many capitals (not [CLS] and the like) is.
-    capitals = sum(bool(re.search("[A-Z]", word)) and not word.startswith("[") for word in vocabulary)
-    lowercase = capitals < 0.01 * len(vocabulary)
-    try:
-        if settings.is_file():
-            lowercase = json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", lowercase)
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{settings}: not a JSON object ({error})") from None
-    return BertWordPieceTokenizer(vocabulary, lowercase=bool(lowercase))._tokenizer

@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 from safetensors.numpy import load_file
 
-from data.berts import OUTPUT, Bert, read_tokenizer, save_files
+from data.berts import OUTPUT, Bert, save_files
+from data.model_folders import read_tokenizer
 from data.vocabulary import EMBEDDINGS
 
 KIND = "bilstm"  # model_type of its config
@@ -74,6 +75,6 @@ def load(folder):
     """The BiLSTM that `save` has written to a folder, as a `data.berts.Bert`. folder: Path"""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "model.safetensors")
-    tokenizer, pad_id = read_tokenizer(folder, config)
+    tokenizer, pad_id = read_tokenizer(folder, config, config["maxlen"])
     weights = {name: tensors[name.replace("/", ".")] for name in (EMBEDDINGS, *LSTM, *DENSE, *OUTPUT)}
     return Bert(config, weights, tokenizer, pad_id, str(folder))

@@ -5,7 +5,7 @@ does not fit is refused in one line. A teacher is asked in the same way: `export
 Of the two together see `data.cascades`.
 """
 
-import json
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 
 from common import InputError, reason
 from data import bilstms
-from data.berts import read_tokenizer_file
 from data.bucketing import by_length
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
+from data.model_folders import check_entries, check_tokenizer, read_json, read_tokenizer_file
 from data.tokenizing import check_pairs, padded, tokenize
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
@@ -31,10 +31,8 @@ OUTPUTS = {"probabilities": ("tensor(float)", 2)}
 EXIT_INPUTS = {"speed": ("tensor(float)", 0)}  # of a FastBERT, too
 EXIT_OUTPUTS = {"layers_used": ("tensor(int32)", 1), "uncertainty": ("tensor(float)", 1)}
 PROMISE = "max_disagreement", "confidence", "texts", "disagreements"  # of a FastBERT, if it has one; see `common.promise`
-NUMBERS = {  # of config.json, and the least that each can be
-    "vocab_size": 1, "num_hidden_layers": 1, "maxlen": 3, "pad_token_id": 0,
-}
-POSITIONS = "max_position_embeddings"  # another, unless it is a BiLSTM, which reads texts of any length
+NEEDED = "vocab_size", "num_hidden_layers", "maxlen", "pad_token_id"  # of config.json
+POSITIONS = "max_position_embeddings"  # another of these, unless it is a BiLSTM, which reads texts of any length
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Student:
     answer: Callable  # its graph: of arrays by name, as of `ask_by`
     tokenizer: Tokenizer
     classes: list  # names, in order
-    config: dict  # entries of config.json; among them those of NUMBERS, for a FastBERT speed; pairs if it reads these
+    config: dict  # entries of config.json; among them NEEDED, for a FastBERT speed; pairs if it reads these
     source: str  # its folder
     teacher: "Student | None" = None  # of a cascade: who is asked where it is unsure; config then has `cascades.ENTRIES`, too
 
@@ -70,7 +68,7 @@ def load(folder, int8=False):
     if (folder / CASCADE).is_file():
         if int8:
             raise InputError(f"--int8: {folder} is a cascade, whose promise is of {FLOAT32}; ask it without")
-        config = _read_json(folder / CASCADE, "cascade", _check_cascade)
+        config = _read_cascade(folder / CASCADE)
         return cascade_of(*(_load_one(folder / part) for part in ("student", "teacher")), config)
     return _load_one(folder / "student" if (folder / "student").is_dir() else folder, int8)
 
@@ -88,64 +86,48 @@ def _load_one(folder, int8=False):
     tokenizer = read_tokenizer_file(folder / "tokenizer.json")
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    highest = max([config["pad_token_id"], *tokenizer.get_vocab().values()])
-    if highest >= config["vocab_size"]:
-        raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {config['vocab_size']} embeddings; "
-                         "they are not of one model")
-    special = tokenizer.encode("").ids
-    if not 0 < len(special) < config["maxlen"]:
-        raise InputError(f"{folder}: the tokenizer gives an empty text {len(special)} tokens; expected [CLS], or a few, fewer "
-                         f"than maxlen, {config['maxlen']}")
+    ids = check_tokenizer(tokenizer, config["pad_token_id"], config["vocab_size"], config["maxlen"], folder)
     answer = ask_by(session_of(path.read_bytes(), path), path, "speed" in config)
     student = Student(answer, tokenizer, _classes_of(config), config, str(folder))
     if student.pairs:
         check_pairs(student, config["maxlen"])
-    _check_answer(student, path, [*special, highest])
+    _check_answer(student, path, ids)
     return student
 
 
 def _read_config(path):
     """The entries of a student's config.json, as a `Student` has them."""
-    return _read_json(path, "student", _check_config)
-
-
-def _read_json(path, kind, check):
-    """What a file of JSON holds, if `check` raises nothing that such a file can cause. kind: what it is of, for errors"""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        check(config)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
-        raise InputError(f"{path}: not that of a {kind} ({why})") from None
+    config = read_json(path)
+    positions = [] if config.get("model_type") == bilstms.KIND else [POSITIONS]
+    check_entries(config, [*NEEDED, *positions], path)
+    if positions and config["maxlen"] > config[POSITIONS]:
+        raise InputError(f"{path}: maxlen is {config['maxlen']}, of {config[POSITIONS]} positions")
+    with _refused(path, "student"):
+        "".join(_classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
+        if "promise" in config:
+            _check_promise(config["promise"])
     return config
 
 
-def _check_config(config):
-    positions = {} if config.get("model_type") == bilstms.KIND else {POSITIONS: 1}
-    for name, least in (NUMBERS | positions).items():
-        if type(config[name]) is not int or config[name] < least:
-            raise ValueError(f"{name} is {config[name]!r}, expected a whole number from {least}")
-    if positions and config["maxlen"] > config[POSITIONS]:
-        raise ValueError(f"maxlen is {config['maxlen']}, of {config[POSITIONS]} positions")
-    "".join(_classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
-    if type(config.get("pairs", False)) is not bool:
-        raise ValueError(f"pairs is {config['pairs']!r}, expected true or false")
-    if "speed" in config:
-        _check_share(config, "speed")
-    if "promise" in config:
+def _read_cascade(path):
+    """The entries of CASCADE, as `cascade_of` takes them."""
+    config = read_json(path)
+    check_entries(config, ["threshold"], path)
+    with _refused(path, "cascade"):
+        if config["criterion"] not in UNCERTAINTY:
+            raise ValueError(f"criterion is {config['criterion']!r}, expected {' or '.join(UNCERTAINTY)}")
         _check_promise(config["promise"])
+    return config
 
 
-def _check_cascade(config):
-    _check_share(config, "threshold")
-    if config["criterion"] not in UNCERTAINTY:
-        raise ValueError(f"criterion is {config['criterion']!r}, expected {' or '.join(UNCERTAINTY)}")
-    _check_promise(config["promise"])
-
-
-def _check_share(config, name):
-    if type(config[name]) not in (int, float) or not 0 <= config[name] <= 1:
-        raise ValueError(f"{name} is {config[name]!r}, expected a number from 0 to 1")
+@contextlib.contextmanager
+def _refused(path, kind):
+    """A block in which what JSON of another kind causes is an InputError. kind: of what the file is to be"""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
+        raise InputError(f"{path}: not that of a {kind} ({why})") from None
 
 
 def _check_promise(promise):

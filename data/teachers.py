@@ -14,6 +14,7 @@ import numpy as np
 from common import InputError, reason
 from data import berts
 from data.berts import OUTPUT, POOLER, POOLER_SCALE
+from data.texts import SURROGATE
 
 READ = "expected a folder of BertForSequenceClassification or of Google's run_classifier, or a weights file of bert4keras"
 SHOWN = 5  # labels that an error message names at most
@@ -104,7 +105,10 @@ def _classes_of(config, count, folder):
     names = config.get("id2label") or {number: f"LABEL_{number}" for number in numbers}
     if not isinstance(names, dict) or sorted(names) != sorted(numbers):
         raise InputError(f"{folder / 'config.json'}: id2label must name {count} labels, as many as its classifier has")
-    return [str(names[number]).strip() for number in numbers]
+    names = [str(names[number]).strip() for number in numbers]
+    if SURROGATE.search("".join(names)):
+        raise InputError(f"{folder / 'config.json'}: id2label holds half of a surrogate pair, which is no character")
+    return names
 
 
 def numbered(classes):

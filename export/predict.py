@@ -13,6 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from common import InputError, errors_in_one_line, visible
+from data.model_folders import check_tokenizer
 from data.students import FLOAT32, Student, ask, ask_by, load, promise_in_words, session_of
 from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
 from data.tokenizing import check_pairs, slices
@@ -113,10 +114,13 @@ def read_teacher(folder, pairs=False, maxlen=0):
     from export.onnx_graph import text_graph  # which needs the package onnx: students do without, and start sooner
 
     bert, classes = teachers.read(folder, maxlen=maxlen)
-    own, positions = bert.config.get("maxlen"), bert.config["max_position_embeddings"]
-    maxlen = maxlen or (min(own, positions) if isinstance(own, int) and own > 2 else positions)
-    config = bert.config | {"maxlen": maxlen, "pad_token_id": bert.pad_id} | ({"pairs": True} if pairs else {})
-    if "pairs" in config:
+    positions = bert.config["max_position_embeddings"]
+    own = bert.config.get("maxlen", positions)
+    maxlen = maxlen or min(own, positions)
+    check_tokenizer(bert.tokenizer, bert.pad_id, bert.config["vocab_size"], maxlen, folder)
+    config = bert.config | {"maxlen": maxlen, "pad_token_id": bert.pad_id, "pairs": pairs or bert.config.get("pairs", False)}
+    config.pop("speed", None)  # it has no exits, whatever its config says
+    if config["pairs"]:
         check_pairs(bert, maxlen)
     return Student(None, bert.tokenizer, teachers.numbered(classes), config, folder), text_graph(bert).SerializeToString()
 

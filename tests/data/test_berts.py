@@ -188,8 +188,8 @@ def test_too_few_positions(bert_folder):
     ("change", "message"),
     [
         ({"hidden_size": None}, "hidden_size is missing"),
-        ({"hidden_size": "32"}, "hidden_size must be a whole number from 1, found '32'"),
-        ({"layer_norm_eps": None}, "layer_norm_eps must be between 0 and 1, found None"),
+        ({"hidden_size": "32"}, "hidden_size is '32', expected a whole number from 1 to 100,000"),
+        ({"layer_norm_eps": None}, "layer_norm_eps is None, expected a number from 1e-30 to 1"),
         ({"num_attention_heads": 5}, "hidden_size is not a multiple of num_attention_heads"),
         ({"model_type": "roberta"}, "model_type is roberta; only bert"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, processors
 
 from common import InputError
-from data import berts, students
+from data import berts, model_folders, students
 from export.exit_graph import exit_graph
 from export.onnx_int8 import quantized
 from tests import tiny
@@ -157,14 +157,14 @@ def kept_elsewhere(location, in_a_node=False):
 
 def wider(folder):
     """Four tokens more in tokenizer and config than the graph has embeddings for."""
-    tokenizer = berts.read_tokenizer_file(folder / "tokenizer.json")
+    tokenizer = model_folders.read_tokenizer_file(folder / "tokenizer.json")
     tokenizer.add_tokens([f"more{number}" for number in range(4)])
     tokenizer.save(str(folder / "tokenizer.json"))
     damage(folder, "config.json", lambda config: config.update(vocab_size=124))
 
 
 def without_cls(folder):
-    tokenizer = berts.read_tokenizer_file(folder / "tokenizer.json")
+    tokenizer = model_folders.read_tokenizer_file(folder / "tokenizer.json")
     tokenizer.post_processor = processors.TemplateProcessing("$A", special_tokens=[])
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -207,23 +207,23 @@ DAMAGES = {
     "no model": (only_a_saved_model, "model.onnx is missing: older versions wrote a SavedModel alone; start the script of its "
                                      "run again, which writes student/ anew"),
     "a folder": (a_folder_for_a_model, "model.onnx is missing"),
-    "a broken config": (lambda f: (f / "config.json").write_text("{"), "config.json: not that of a student"),
-    "a deep config": (lambda f: (f / "config.json").write_text('{"a":' * 100_000), "config.json: not that of a student"),
-    "a list for a config": (lambda f: (f / "config.json").write_text("[]"), "config.json: not that of a student"),
+    "a broken config": (lambda f: (f / "config.json").write_text("{"), "config.json: not a JSON object ("),
+    "a deep config": (lambda f: (f / "config.json").write_text('{"a":' * 100_000), "config.json: not a JSON object ("),
+    "a list for a config": (lambda f: (f / "config.json").write_text("[]"), "config.json: not a JSON object"),
     "no labels": (config_without("id2label"), "of a student ('id2label' is missing)"),
     "numbers for labels": (config_with(id2label={"0": 1, "1": 2}), "config.json: not that of a student"),
     "half a surrogate pair": (config_with(id2label={"0": "\ud800", "1": "b"}), "config.json: not that of a student"),
-    "no maxlen": (config_without("maxlen"), "of a student ('maxlen' is missing)"),
-    "another maxlen": (config_with(maxlen=2), "(maxlen is 2, expected a whole number from 3)"),
-    "maxlen in words": (config_with(maxlen="16"), "(maxlen is '16', expected a whole number from 3)"),
-    "more than positions": (config_with(maxlen=41), "(maxlen is 41, of 40 positions)"),
-    "an odd speed": (config_with(speed="fast"), "(speed is 'fast', expected a number from 0 to 1)"),
-    "odd pairs": (config_with(pairs="yes"), "(pairs is 'yes', expected true or false)"),
+    "no maxlen": (config_without("maxlen"), "config.json: maxlen is missing"),
+    "another maxlen": (config_with(maxlen=2), "maxlen is 2, expected a whole number from 3 to 1,000,000"),
+    "maxlen in words": (config_with(maxlen="16"), "maxlen is '16', expected a whole number from 3 to 1,000,000"),
+    "more than positions": (config_with(maxlen=41), "maxlen is 41, of 40 positions"),
+    "an odd speed": (config_with(speed="fast"), "speed is 'fast', expected a number from 0 to 1"),
+    "odd pairs": (config_with(pairs="yes"), "pairs is 'yes', expected true or false"),
     "other labels": (
         lambda f: damage(f, "config.json", lambda c: c["id2label"].popitem()),
         "the model gives probabilities of 4 classes, config.json names 3; they are not of one model"),
     "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json: not a tokenizer"),
-    "an empty vocabulary": (lambda f: Tokenizer(models.WordPiece()).save(str(f / "tokenizer.json")), "an empty text 0 tokens"),
+    "an empty vocabulary": (lambda f: Tokenizer(models.WordPiece()).save(str(f / "tokenizer.json")), "for a word that it does"),
     "no [CLS]": (without_cls, "the tokenizer gives an empty text 0 tokens; expected [CLS], or a few, fewer than maxlen, 16"),
     "another vocabulary": (config_with(vocab_size=100), "ids go up to 119, the model has 100 embeddings; they are not of"),
     "another padding": (config_with(pad_token_id=120), "ids go up to 120, the model has 120 embeddings; they are not"),

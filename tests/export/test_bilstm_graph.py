@@ -113,10 +113,10 @@ def test_a_student_answers_as_numpy(student):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"maxlen": 2}, "(maxlen is 2, expected a whole number from 3)"),
-        ({"model_type": "bert"}, "('max_position_embeddings' is missing)"),
-        ({"model_type": ["bilstm"]}, "('max_position_embeddings' is missing)"),
-        ({"vocab_size": 0}, "(vocab_size is 0, expected a whole number from 1)"),
+        ({"maxlen": 2}, "maxlen is 2, expected a whole number from 3 to 1,000,000"),
+        ({"model_type": "bert"}, "max_position_embeddings is missing"),
+        ({"model_type": ["bilstm"]}, "max_position_embeddings is missing"),
+        ({"vocab_size": 0}, "vocab_size is 0, expected a whole number from 1 to 10,000,000"),
         ({"id2label": {"0": "a"}}, "the model gives probabilities of 5 classes, config.json names 1"),
     ],
 )

@@ -1,0 +1,139 @@
+"""What stands beside the weights in a model's folder: config.json and the tokenizer. A folder is data, whoever it came from.
+
+What does not fit is refused in one line before anything is made of it, for students, teachers and BERTs alike.
+"""
+
+import json
+import re
+
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from common import InputError, reason
+
+ENTRIES = {  # of config.json and the like: kind, least, most; beyond the most, what is derived from it fills the memory
+    "vocab_size": (int, 1, 10**7),
+    "hidden_size": (int, 1, 10**5),
+    "num_hidden_layers": (int, 1, 1000),
+    "num_attention_heads": (int, 1, 10**5),
+    "intermediate_size": (int, 1, 10**6),
+    "max_position_embeddings": (int, 1, 10**6),
+    "type_vocab_size": (int, 1, 1000),
+    "layer_norm_eps": (float, 1e-30, 1),
+    "pad_token_id": (int, 0, 10**7),
+    "maxlen": (int, 3, 10**6),
+    "speed": (float, 0, 1),
+    "threshold": (float, 0, 1),  # of a cascade.json
+    "pairs": (bool, False, True),
+}
+KINDS = {int: "a whole number from {:,} to {:,}", float: "a number from {:g} to {:g}", bool: "true or false"}
+NO_WORD = "𓂀𐎀𖠀"  # of three scripts, so no vocabulary has it
+
+
+def read_json(path):
+    """The JSON object in a file. Raises InputError if there is none in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON object ({reason(error)})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not a JSON object")
+    return value
+
+
+def check_entries(config, needed, path):
+    """Raise InputError unless the ENTRIES that a config has are what they must be.
+
+    config: what its JSON holds
+    needed: names of entries that it must have
+    path: of the config, for errors
+    """
+    for name in needed:
+        if name not in config:
+            raise InputError(f"{path}: {name} is missing")
+    for name, (kind, least, most) in ENTRIES.items():
+        value = config.get(name)
+        if name not in config or (value is None and name == "pad_token_id" and name not in needed):  # it may have no padding
+            continue
+        if type(value) not in ((int, float) if kind is float else (kind,)) or not least <= value <= most:
+            shown = {list: "a list", dict: "an object"}.get(type(value)) or repr(value)[:50]
+            raise InputError(f"{path}: {name} is {shown}, expected {KINDS[kind].format(least, most)}")
+
+
+def read_tokenizer(folder, config, maxlen):
+    """(tokenizer, id of padding) in a folder: tokenizer.json as it is, else WordPiece over vocab.txt as Google's BERT does it.
+
+    The id of padding is what the tokenizer says: its padding section, or its token [PAD] or <pad>; else the config's, else 0.
+
+    folder: Path
+    config: the entries of its config.json
+    maxlen: tokens that texts may be cut to
+
+    Raises InputError if there is none, or for `check_tokenizer`.
+    """
+    pad_id = None
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = read_tokenizer_file(folder / "tokenizer.json")
+        if tokenizer.padding:
+            pad_id = tokenizer.padding["pad_id"]
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+    elif (folder / "vocab.txt").is_file():
+        tokenizer = _word_piece(folder)
+    else:
+        raise InputError(f"{folder}: neither tokenizer.json nor vocab.txt in it")
+    candidates = (pad_id, *map(tokenizer.token_to_id, ("[PAD]", "<pad>")), config.get("pad_token_id"), 0)
+    pad_id = next(candidate for candidate in candidates if candidate is not None)
+    check_tokenizer(tokenizer, pad_id, config["vocab_size"], maxlen, folder)
+    return tokenizer, pad_id
+
+
+def read_tokenizer_file(path):
+    """The tokenizer in a tokenizer.json. Raises InputError if there is none in it."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{path}: not a tokenizer ({reason(error)})") from None
+
+
+def check_tokenizer(tokenizer, pad_id, vocab_size, maxlen, folder):
+    """Raise InputError unless any text has tokens of a model, [CLS] or the like among them.
+
+    tokenizer: of the `tokenizers` library, which neither cuts nor pads
+    pad_id: what it pads with
+    vocab_size: embeddings of the model
+    maxlen: tokens that texts are cut to
+    folder: where both are from, for errors
+
+    Returns token ids that its model must take: those of an empty text, and the highest.
+    """
+    try:
+        special, pair, _ = tokenizer.encode("").ids, tokenizer.encode("", "").ids, tokenizer.encode(NO_WORD)
+    except Exception as error:  # see `read_tokenizer_file`
+        raise InputError(f"{folder}: the tokenizer has no token for a word that it does not know ({reason(error)})") from None
+    if not 0 < len(special) < maxlen:
+        raise InputError(f"{folder}: the tokenizer gives an empty text {len(special)} tokens; expected [CLS], or a few, fewer "
+                         f"than maxlen, {maxlen}")
+    highest = max(pad_id, *special, *pair, *tokenizer.get_vocab().values())
+    if highest >= vocab_size:
+        raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {vocab_size} embeddings; "
+                         "they are not of one model")
+    return [*special, highest]
+
+
+def _word_piece(folder):
+    path, settings = folder / "vocab.txt", folder / "tokenizer_config.json"
+    try:
+        words = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    vocabulary = {word.rstrip("\r"): number for number, word in enumerate(words) if word.strip("\r")}
+    for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
+        if token not in vocabulary:
+            raise InputError(f"{path}: no line {token}, which every BERT vocabulary has")
+    # Google's folders do not say whether the model is cased; a vocabulary with many capitals (not [CLS] and the like) is.
+    capitals = sum(bool(re.search("[A-Z]", word)) and not word.startswith("[") for word in vocabulary)
+    lowercase = capitals < 0.01 * len(vocabulary)
+    if settings.is_file():
+        lowercase = read_json(settings).get("do_lower_case", lowercase)
+    return BertWordPieceTokenizer(vocabulary, lowercase=bool(lowercase))._tokenizer
