@@ -6,15 +6,13 @@ What came before a connection broke is kept, and a download resumes there. Proxi
 
 import hashlib
 import json
-import lzma
 import os
 import shutil
 import stat
-import struct
 import time
 import zipfile
-import zlib
 from pathlib import PurePosixPath
+from urllib.parse import urljoin
 
 from tqdm import tqdm
 
@@ -26,10 +24,7 @@ SLOWEST = 1000  # bytes a second; below it a connection counts as broken
 TRIES = 4  # connections in a row that bring nothing worth the name
 PAUSE = 1  # seconds before the next connection; twice as long after each
 RATIO = 50  # times its own size that an archive may unpack to
-DAMAGE = (  # what is raised where an archive is broken, cannot be unpacked here, or holds files and folders of one name
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error, lzma.LZMAError, struct.error,
-    FileExistsError, NotADirectoryError, IsADirectoryError,
-)
+LARGEST = 2_000_000_000  # bytes of a download whose size is not known
 _HUB = "https://huggingface.co"
 
 
@@ -109,7 +104,7 @@ def _receive(session, address, part, state, size, sha256, bar):
         headers["Range"] = f"bytes={have}-"
         if known.get("validator"):
             headers["If-Range"] = known["validator"]
-    with session.get(address, headers=headers, stream=True, timeout=PATIENCE) as response:
+    with session.get(address, headers=headers, stream=True, timeout=PATIENCE, hooks={"response": _stay_secure}) as response:
         status = f"{response.status_code} {response.reason}"
         if response.status_code == 416:  # what is here is longer than the file, or all of it
             if have == size or response.headers.get("Content-Range") == f"bytes */{have}":
@@ -142,6 +137,9 @@ def _receive(session, address, part, state, size, sha256, bar):
                 bar.update(len(block))
                 if size is not None and have > size:
                     return
+                if size is None and have > LARGEST:
+                    _forget(part, state)
+                    raise Damaged(f"{address}: over {LARGEST:,} bytes; nothing of them is kept")
                 waited = time.monotonic() - began
                 if waited > PATIENCE:
                     if arrived < SLOWEST * PATIENCE:
@@ -150,6 +148,13 @@ def _receive(session, address, part, state, size, sha256, bar):
         whole = size if total is None else total
         if whole is not None and have < whole:
             raise _Broken(f"the connection ended after {have:,} of {whole:,} bytes")
+
+
+def _stay_secure(response, **_):
+    """Refuse to be sent from https to anything else, where anybody on the way can put another file in its place."""
+    target = urljoin(response.url, response.headers.get("Location", ""))
+    if response.url.startswith("https:") and not target.startswith("https:"):
+        raise InputError(f"{response.url}: redirected to {target}, which is not https")
 
 
 def _write(file, block):
@@ -220,12 +225,13 @@ def unpack(archive, folder):
                 raise InputError(f"{archive}: {total:,} bytes when unpacked, but {folder.parent} has room for {free:,}")
             for member in members:
                 file.extract(member, folder)
-    except DAMAGE as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive fails in as many ways as zip has fields and ways to pack
+        alike = isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError))  # files and folders of one name
+        if isinstance(error, OSError) and error.errno and not alike:  # bz2 has no number for data that is damaged
+            raise InputError(f"{archive} cannot be unpacked into {folder}: {error.strerror or error}") from None
         raise Damaged(f"{archive}: not a zip archive that can be unpacked ({error})") from None
-    except OSError as error:
-        if error.errno is None:  # bz2's way of saying that data is damaged
-            raise Damaged(f"{archive}: not a zip archive that can be unpacked ({error})") from None
-        raise InputError(f"{archive} cannot be unpacked into {folder}: {error.strerror or error}") from None
 
 
 def _check_member(archive, member):

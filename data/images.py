@@ -4,6 +4,8 @@
 """
 
 import hashlib
+import pickle
+import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from common import InputError, reason
-from common.backend import keras
 from data import fetching
 from data.downloading import check_sha256
 from data.parts import sort_labels, stratified_sample
 from data.sources import SOURCES
+from data.texts import UNPACKED
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -97,18 +99,25 @@ def check_omitted(corpus, parts, name):
 
 
 def _cifar10(download):
-    """The arrays of CIFAR-10 from keras.datasets, out of the archive in data/cifar10 or, if it is there already, ~/.keras."""
+    """The arrays of CIFAR-10, out of the archive in data/cifar10 or, if Keras has it already, ~/.keras.
+
+    Its files are pickles, which can run anything: they are read out of an archive that has the published digest, and from
+    nowhere else.
+    """
     source, archive = SOURCES["cifar10"], Path.home() / ".keras" / SOURCES["cifar10"].files["archive"]
     if fetching.is_here("cifar10") or not archive.is_file():
         fetching.ensure_available([("--data", "images", "cifar10")], download)
         archive = fetching.locate("cifar10", "--data")["archive"]
     check_sha256(archive, source.downloads[0].sha256)
-    try:
-        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data(cache_dir=str(archive.parents[1]))
-    except Exception as error:  # keras raises bare Exception
-        unpacked = archive.with_name("cifar-10-batches-py")
-        raise InputError(f"{unpacked} cannot be read ({reason(error)}): delete this folder and try again") from None
-    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, "class_names": CIFAR10}
+    with tarfile.open(archive) as file:
+        batches = {Path(member.name).name: pickle.load(file.extractfile(member), encoding="bytes")
+                   for member in file if "_batch" in Path(member.name).name}
+    arrays = {"class_names": CIFAR10}
+    for part, names in (("train", [f"data_batch_{number}" for number in range(1, 6)]), ("test", ["test_batch"])):
+        pixels = np.concatenate([batches[name][b"data"] for name in names])  # (images, 3 * 32 * 32) uint8
+        arrays[f"x_{part}"] = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        arrays[f"y_{part}"] = np.concatenate([batches[name][b"labels"] for name in names])
+    return arrays
 
 
 def _npz(path):
@@ -117,6 +126,10 @@ def _npz(path):
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not a zip archive")
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(member.file_size for member in file.infolist())  # to which zipfile holds each member
+        if unpacked > UNPACKED * (path.stat().st_size + 10_000):
+            raise ValueError(f"over {UNPACKED} times as large as packed; save it with np.savez")
         with np.load(path) as file:
             arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test", "class_names") if name in file}
     except Exception as error:  # a damaged archive fails in as many ways as zip and npy have fields

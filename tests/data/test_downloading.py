@@ -1,11 +1,14 @@
 """data.downloading: archives unpacked without trusting them, and digests of files; downloads are in test_fetching."""
 
+import io
 import os
 
 import pytest
+import requests
 
 from common import InputError
 from data import downloading
+from tests import serving
 from tests.data.archives import LINES, zipped
 
 
@@ -21,6 +24,41 @@ def test_any_byte_changed_in_a_small_archive(tmp_path):
             assert "\n" not in str(error)
     assert refusals > len(content) / 2
     assert all(name == "a.zip" or name.isdecimal() for name in os.listdir(tmp_path))
+
+
+@pytest.mark.parametrize(("place", "target"), [
+    ("http://there.invalid/a", "http://there.invalid/a"), ("//there.invalid/a", ""), ("/a", ""),
+    ("https://there.invalid/a", ""), ("ftp://there.invalid/a", "ftp://there.invalid/a"),
+])
+def test_https_stays_https(tmp_path, monkeypatch, place, target):
+    """A redirection to http or ftp is refused, another one followed: there is no such host."""
+    def send(_, request, **__):
+        if request.url != "https://here.invalid/file":
+            raise requests.ConnectionError("no such host")
+        response = requests.Response()
+        response.status_code, response.url, response.request, response.raw = 302, request.url, request, io.BytesIO()
+        response.headers["Location"] = place
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    monkeypatch.setattr(downloading, "PAUSE", 0)
+    message = f"https://here.invalid/file: redirected to {target}, which is not https" if target else "no such host"
+    with pytest.raises(InputError, match=message):
+        downloading.download("https://here.invalid/file", tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("way", [serving.fine, serving.no_ranges])
+def test_a_download_of_unknown_size_has_a_bound(tmp_path, monkeypatch, way):
+    monkeypatch.setattr(downloading, "LARGEST", 1_000_000)
+    with serving.serving() as server:
+        server.behave(way)
+        server.files = {"/file": b"a" * 1_000_001, "/other": b"a" * 1_000_000}
+        with pytest.raises(InputError, match="file: over 1,000,000 bytes; nothing of them is kept"):
+            downloading.download(f"{server.address}/file", tmp_path / "file")
+        downloading.download(f"{server.address}/other", tmp_path / "other")
+        downloading.download(f"{server.address}/file", tmp_path / "known", size=1_000_001)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["known", "other"]
 
 
 def test_sha256(tmp_path):
