@@ -341,7 +341,7 @@ def test_a_broken_cascade_is_refused(folder, tmp_path, change, message):
     shutil.copytree(folder, tmp_path / "cascade")
     path = tmp_path / "cascade" / "cascade.json"
     path.write_text(json.dumps(CONFIG | change))
-    with pytest.raises(InputError, match="cascade.json: not that of a cascade .*" + message) as error:
+    with pytest.raises(InputError, match="cascade.json: .*" + message) as error:
         load(path.parent)
     assert "\n" not in str(error.value)
 
