@@ -14,7 +14,7 @@ from common.devices import barrier, is_chief
 from common.files import fingerprint, wait_for, write_json
 from common.training import Run
 from data import berts, fetching, images, soft_labels, teachers, texts, vocabulary
-from data.parts import check_parts, remarks, split
+from data.parts import check_parts, notes_on_twins, remarks, split
 from data.tokenizing import check_pairs
 
 GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
@@ -144,6 +144,9 @@ def open_text_runs(
     spare = unlabelled, calibration
     all_parts, folder = _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible)
     examples = TokenizedTexts.of(corpus.texts, bert, settings.maxlen)
+    for note in notes_on_twins(all_parts.values(), lambda index: examples.example(index).tobytes(), settings.maxlen):
+        print(note)
+        corpus.notes.append(note)
     more = folder, bert, tuple(others), answers
     return [Run(settings, seed, corpus, examples, parts, *more) for seed, parts in all_parts.items()]
 

@@ -1,6 +1,7 @@
 """Drawing the parts of a data set, texts or images, that a run uses: training, unlabelled, validation, test, calibration."""
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -76,6 +77,25 @@ def remarks(corpus, parts):
     """What a user should know of the data: a line each."""
     taught = len(np.unique(corpus.labels[parts.train]))
     return corpus.notes + ([f"only {taught} of the classes occur in training"] if taught < len(corpus.classes) else [])
+
+
+def notes_on_twins(all_parts, read, maxlen):
+    """A line, if texts of one part stand in another as a model reads them; they stay where they were drawn. A list of it.
+
+    all_parts: the Parts of each seed; of several the most is told
+    read: index -> what a model reads of that text, hashable
+    maxlen: tokens it is cut to
+    """
+    most = {}
+    for parts in all_parts:
+        learned = np.append(parts.train, parts.unlabelled)
+        drawn = {"training": learned, "calibration": parts.calibration, "validation": parts.validation, "test": parts.test}
+        for (one, indices), (other, others) in combinations(drawn.items(), 2):
+            known, own = {read(i) for i in indices}, np.setdiff1d(others, indices)  # validation may be the test part itself
+            most[other, one] = max(most.get((other, one), 0), sum(read(i) in known for i in own))
+    told = [f"{count:,} {other} text{'s' * (count > 1)} in {one}" for (other, one), count in most.items() if count]
+    up_to = "up to " * (len(all_parts) > 1)
+    return [f"as a model reads them, in {maxlen} tokens, texts stand in two parts: {up_to}{', '.join(told)}"] if told else []
 
 
 def check_parts(corpus, parts, batch_size):

@@ -341,10 +341,11 @@ def _corpus(name, parts, notes):
     if not group.any():
         group[stratified_sample(np.arange(len(texts)), labels, len(texts) // 5, seed=0)[1]] = 2
         notes.append(f"{train.path.name} has been split: a fifth of it is the test part")
-    held_out = {texts[i] for i in np.flatnonzero(group)}
-    kept = np.array([use > 0 or text not in held_out for text, use in zip(texts, group, strict=True)])
-    if not kept.all():
-        notes.append(f"dropped from training, because they stand in the test or dev part too: {(~kept).sum():,} texts")
+    after = [{texts[i] for i in np.flatnonzero(group > use)} for use in range(3)]  # a text stays in the last part that has it
+    kept = np.array([text not in after[use] for text, use in zip(texts, group, strict=True)])
+    for use, (part, others) in enumerate((("training", "test or dev"), ("the dev part", "test"))):
+        if dropped := (~kept[group == use]).sum():
+            notes.append(f"dropped from {part}, because they stand in the {others} part too: {dropped:,} texts")
     indices = np.flatnonzero(kept)
     indices = indices[np.argsort(group[indices], kind="stable")]
     pool, dev, test = (np.flatnonzero(group[indices] == use) for use in range(3))

@@ -2,11 +2,15 @@
 
 import json
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import knowledge_distillation_bert as script
 from common import InputError
-from common.runs import open_folder
+from common.runs import open_folder, open_text_runs
+from tests import tiny
 
 
 def test_the_same_settings_resume_and_others_are_refused(tmp_path):
@@ -41,3 +45,25 @@ def test_a_folder_that_is_something_else_is_refused(tmp_path):
     with pytest.raises(InputError, match="is there already and is not a run"):
         open_folder(tmp_path, {}, {})
     assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_texts_that_a_model_reads_alike_are_told_and_drawn_as_before(bert_folder, tmp_path, capsys, pairs):
+    """Test texts that differ from training texts beyond the cut, in case or in spaces alone: the same, by the token ids."""
+    made = tiny.texts(64)
+    words = [text.split() for text, _ in made]
+    others = [("  ".join(words[0]).upper(), made[0][1]), (" ".join([*words[1][:6], "further"]), made[1][1])]
+    others += tiny.texts(6, seed=9)
+    if pairs:
+        made, others = ([((text, "the same"), label) for text, label in each] for each in (made, others))
+    tiny.write_jsonl(tmp_path / "train.jsonl", made)
+    tiny.write_jsonl(tmp_path / "test.jsonl", others)
+    settings = replace(script.PRESETS["demo"], data=str(tmp_path), bert=str(bert_folder), maxlen=8, validation_examples=12,
+                       train_examples=0, student_layers=1, layer_mapping=(), output=str(tmp_path / "run"))
+    run, = open_text_runs("script", "demo", settings)
+    assert len(run.parts.train) == 52 and len(run.parts.test) == 8  # nothing was dropped
+    token_ids, segment_ids = (ids.tolist() for ids in run.examples.inputs(np.append(run.parts.train, run.parts.test)))
+    read = list(zip(map(tuple, token_ids), map(tuple, segment_ids), strict=True))
+    twins = sum(each in read[:52] for each in read[52:])
+    note = f"as a model reads them, in 8 tokens, texts stand in two parts: {twins} test texts in training"
+    assert twins >= 2 and run.corpus.notes == [note] and note in capsys.readouterr().out.splitlines()

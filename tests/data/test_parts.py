@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import texts
-from data.parts import HELD_OUT, UNLABELLED, split
+from data.parts import HELD_OUT, UNLABELLED, Parts, notes_on_twins, split
 from tests import tiny
 
 
@@ -73,3 +73,23 @@ def test_a_dev_part_is_used_whole_unless_limited(tmp_path, data_folder):
     assert len(validation(data_folder, None)) == 160 // 5  # without one a fifth of the training texts, HELD_OUT at most
     large = tiny.write_data(tmp_path / "large", train=2400)
     assert len(validation(large, None)) == HELD_OUT == 400
+
+
+def test_texts_that_a_model_reads_alike_are_counted_between_all_parts():
+    """By hand: of these two letters are read, in either case."""
+    read = ["ABx", "aby", "abz", "cd", "CD", "ef", "ghi", "ghj", "kl", "cdd"]
+    parts = Parts(*map(np.array, ([0, 3], [5], [1, 6], [2, 4, 7, 8])), calibration=np.array([9]))
+    assert notes_on_twins([parts], lambda index: read[index][:2].lower(), 2) == [
+        "as a model reads them, in 2 tokens, texts stand in two parts: 1 calibration text in training, "
+        "1 validation text in training, 2 test texts in training, 1 test text in calibration, 2 test texts in validation"
+    ]
+
+
+def test_of_several_seeds_the_most_twins_are_told_and_a_part_is_no_twin_of_itself():
+    read, test = list("abcdeabc"), np.arange(5, 8)
+    several = [Parts(np.array(train), np.arange(0), test, test) for train in ([0, 1], [2, 3], [3, 4])]
+    assert notes_on_twins(several, read.__getitem__, 9) == [
+        "as a model reads them, in 9 tokens, texts stand in two parts: up to 2 validation texts in training, "
+        "2 test texts in training"
+    ]
+    assert notes_on_twins(several[2:], read.__getitem__, 9) == []

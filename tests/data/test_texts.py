@@ -131,6 +131,27 @@ def test_training_texts_that_the_test_part_holds_are_dropped_and_said(folder):
     assert len(corpus.pool) == 3 and "1 texts" in corpus.notes[0]
 
 
+def test_dev_texts_that_the_test_part_holds_are_dropped_and_said(folder):
+    """Else validation would be test in part; a text stays in the last of training, dev and test that has it."""
+    tiny.write_jsonl(folder / "dev.jsonl", [("a lime", "fruit"), (" a plum", "thing"), ("a bus", "thing")])
+    with open(folder / "train.jsonl", "a") as file:
+        file.write('{"text": "a plum ", "label": "fruit"}\n{"text": "a bus", "label": "thing"}\n')
+    corpus = texts.load(str(folder))
+    assert len(corpus.pool) == 3 and pairs(corpus, corpus.test) == [("a plum", "fruit")]
+    assert pairs(corpus, corpus.dev) == [("a lime", "fruit"), ("a bus", "thing")]
+    assert corpus.notes == [
+        "dropped from training, because they stand in the test or dev part too: 2 texts",
+        "dropped from the dev part, because they stand in the test part too: 1 texts",
+    ]
+
+
+def test_a_dev_part_that_is_the_test_part_is_none(folder):
+    (folder / "dev.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
+    corpus = texts.load(str(folder))
+    assert len(corpus.dev) == 0 and len(corpus.test) == 1
+    assert corpus.notes == ["dropped from the dev part, because they stand in the test part too: 1 texts"]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
