@@ -25,6 +25,7 @@ from data.sources import SOURCES
 TEXT_COLUMNS = (("sentence1", "sentence2"), ("text", "text_pair"), ("sentence",), ("text",))  # a pair of texts, or one
 HALVES = {"sentence1": "sentence2", "sentence2": "sentence1", "text_pair": "text"}  # fields that only a pair has, and the other
 DESCRIPTION_COLUMNS = ("label_des", "label_desc")  # what the class means; IFLYTEK has the first, TNEWS the second
+COLUMNS = {"label", *DESCRIPTION_COLUMNS, *itertools.chain(*TEXT_COLUMNS)}  # all that is read of a table
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", *DELIMITERS)
 UNPACKED = 100  # times its own size that a .gz may unpack to
@@ -145,7 +146,7 @@ def _read(path, notes, labelled):
     for line, row in readers.get(suffix_of(path), json_rows)(path):
         where = f"{path}, line {line}"
         texts, label = [text.strip() for text in texts_of(row, where)], row.get("label")
-        if not isinstance(label, (str, int, type(None))):
+        if type(label) not in (str, int, type(None)):  # True would be an int
             raise InputError(f"{where}: 'label' must be a string or a whole number, found {_kind(label)}")
         label = "" if label is None else str(label).strip()
         meaning = next((row[name] for name in DESCRIPTION_COLUMNS if isinstance(row.get(name), str)), "")
@@ -284,6 +285,8 @@ def _table_rows(path):
             if not any(columns[0] in header and columns[-1] in header for columns in TEXT_COLUMNS):
                 raise InputError(f"{path}, line {line}: the header {str(header[:9])[:99]} has no column 'text' or 'sentence', "
                                  "nor both 'sentence1' and 'sentence2'")
+            if twice := sorted(name for name in COLUMNS if header.count(name) > 1):
+                raise InputError(f"{path}, line {line}: {header.count(twice[0])} columns {twice[0]!r}; expected one")
         elif len(row) == len(header):
             yield line, dict(zip(header, row, strict=True))
         elif row:

@@ -85,6 +85,12 @@ def test_tables_give_back_what_csv_wrote(tmp_path_factory, suffix, rows):
     assert len(notes) == (len(expected) < len(rows))
 
 
+def test_columns_that_are_not_read_may_share_a_name(tmp_path):
+    (tmp_path / "train.csv").write_text(",text,,label\n1,a,2,b\n3,c,4,d\n")
+    part = texts._read(tmp_path / "train.csv", [], labelled=True)
+    assert (part.texts, part.labels) == (["a", "c"], ["b", "d"])
+
+
 def test_one_file_is_split(tmp_path):
     tiny.write_jsonl(tmp_path / "mine.jsonl", tiny.texts(100))
     corpus = texts.load(str(tmp_path / "mine.jsonl"))
@@ -161,6 +167,8 @@ def test_a_dev_part_that_is_the_test_part_is_none(folder):
         ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "train.jsonl, line 2: no label"),
         ("train.jsonl", b'{"text": ["a"], "label": 1}\n', "line 1: 'text' must be a string"),
         ("train.jsonl", b'{"text": "a", "label": {}}\n', "line 1: 'label' must be a string"),
+        ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": true}\n',
+         "line 2: 'label' must be a string or a whole number, found true or false"),
         ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "b", "label": 1}\n', "every text has the label '1'"),
         ("train.jsonl", b'{"text": "a", "label": 1}\n{"text": "caf\xe9", "label": 1}\n',
          "line 2: not UTF-8; byte 14 of the line is 0xe9; save the file as UTF-8"),
@@ -186,6 +194,8 @@ def test_bad_lines_are_named(folder, file, content, message):
         ("label,words\na,b\n", "line 1: the header ['label', 'words'] has no column 'text' or 'sentence'"),
         ("text,kind\na,b\n", "line 2: no label"),
         ("text,label\na,b\nc\n", "line 3: 1 columns, the header has 2"),
+        ("text,label, text\na,b,c\n", "line 1: 2 columns 'text'; expected one"),
+        ("label,text,label\na,b,c\n", "line 1: 2 columns 'label'; expected one"),
         ('text,label\na,b\n"c,d\n', "line 3: unexpected end of data"),
         ("", "no text in it"),
     ],
