@@ -133,7 +133,7 @@ def command_line(script, preset, default, settings):
     script: its name, without .py
     preset: its preset
     default: settings of the preset; what differs from them is written as flags
-    settings: those of the run
+    settings: those of the run; numbers are written to their last digit, so that the folder of the run takes the command
     """
     words = ["python", f"{script}.py", *([preset] if preset != "demo" else [])]
     for name, value in vars(settings).items():
@@ -144,7 +144,8 @@ def command_line(script, preset, default, settings):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{flag}", *(f"{x:g}" if isinstance(x, float) else shlex.quote(str(x)) for x in values)]
+            digits = [str(each).removesuffix(".0") if isinstance(each, float) else str(each) for each in values]
+            words += [f"--{flag}", *map(shlex.quote, digits)]
     return " ".join(words)
 
 

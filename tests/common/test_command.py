@@ -1,9 +1,13 @@
 """common.command: the bounds that stand on the fields of settings, and that every number of every script has one."""
 
-from dataclasses import dataclass, fields, make_dataclass
+import shlex
+from dataclasses import dataclass, fields, make_dataclass, replace
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+import tyro
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import knowledge_distillation_bert
 import knowledge_distillation_bert_of_theseus
@@ -23,6 +27,7 @@ from common.command import (
     Temperature,
     at_least,
     check_bounds,
+    command_line,
     none_twice,
 )
 
@@ -146,3 +151,43 @@ def test_a_new_number_without_a_bound_would_be_found():
         choice: Literal[1, 2] = 1
 
     assert unbounded(New) == ["epochs", "rate", "depths", "once", "either"]
+
+
+# The command that a report prints
+
+
+NUMBERS = st.floats(1e-12, 1e20)
+WORDS = st.text(max_size=9).filter(lambda words: not words.startswith("-"))
+
+
+@given(NUMBERS, st.lists(NUMBERS, max_size=3), WORDS, st.integers(), st.booleans(), st.none() | st.integers(0, 9))
+@example(1.23456789e-4, [1e16, 5.0], "it's 中文.0", -7, False, None)
+def test_the_command_that_is_printed_gives_the_settings_again(rate, several, words, count, switch, perhaps):
+    """Each number to its last digit: else the folder of the run would refuse the command that describes it."""
+    @dataclass(frozen=True)
+    class Settings:
+        rate: float = 0.5
+        several: tuple[float, ...] = (1.0, 2.5)
+        words: str = "some"
+        count: int = 3
+        switch: bool = True
+        perhaps: int | None = 4
+
+    default = Settings()
+    settings = replace(default, rate=rate, several=tuple(several), words=words, count=count, switch=switch, perhaps=perhaps)
+    _, script, *flags = shlex.split(command_line("script", "demo", default, settings))
+    assert script == "script.py" and tyro.cli(Settings, default=default, args=flags) == settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "flags"),
+    [
+        ({"temperature": 4.0}, "--temperature 4"),
+        ({"teacher_learning_rate": 2e-5}, "--teacher-learning-rate 2e-05"),
+        ({"teacher_learning_rate": 1.23456789e-4}, "--teacher-learning-rate 0.000123456789"),
+        ({"unlabelled_examples": None, "linear": False}, "--unlabelled-examples None --no-linear"),
+    ],
+)
+def test_how_numbers_are_printed(changed, flags):
+    demo = knowledge_distillation_bert.PRESETS["demo"]
+    assert command_line("script", "demo", demo, replace(demo, **changed)) == f"python script.py {flags}"
