@@ -36,13 +36,15 @@ def predict(model, examples, indices, graph=None):
 def scores(labels, logits):
     """{"accuracy", "macro_f1"} of the most probable classes, as fractions.
 
+    macro_f1 is the mean over the classes that occur in `labels`: the same for all models, whatever else they answer.
+
     labels: (examples,) int
     logits: (examples, classes)
     """
     predicted = logits.argmax(axis=-1)
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
     }
 
 
@@ -75,7 +77,8 @@ def compare(correct_a, correct_b):
     One seed: the exact McNemar test, and the normal interval for paired proportions. Several: a t-test in which both the
     draw of the texts and the seeds of training count as chance. The variance of the difference is that of its mean over
     texts plus that of its mean over seeds (which counts their interaction twice, so the test is on the careful side), the
-    degrees of freedom are Satterthwaite's.
+    degrees of freedom are Satterthwaite's. Where both are 0 there is no noise to hold the difference against: the sign test
+    of as many seeds, or texts if they are fewer, all of which agree, and the interval that it implies (Miettinen 1976).
     """
     difference = np.asarray(correct_a, float) - np.asarray(correct_b, float)
     seeds, texts = difference.shape
@@ -86,8 +89,9 @@ def compare(correct_a, correct_b):
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
         margin = stats.norm.ppf(0.975) * variance**0.5
-    elif variance == 0:
-        p_value, margin = float(mean == 0), 0.0
+    elif variance < 1e-15:  # no text and no seed differs from another; what there is beyond 0 is rounding
+        p_value = 0.5 ** (min(seeds, texts) - 1) if mean else 1.0
+        margin = abs(mean) * stats.norm.isf(0.025) / stats.norm.isf(p_value / 2) if mean else 0.0
     else:
         freedom = variance**2 / (over_texts**2 / (texts - 1) + over_seeds**2 / (seeds - 1))
         p_value = 2 * stats.t.sf(abs(mean) / variance**0.5, freedom)

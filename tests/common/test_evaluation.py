@@ -32,8 +32,17 @@ def test_scores():
     logits = np.eye(3)[[0, 0, 1, 2]]
     found = scores(np.array([0, 1, 1, 1]), logits)
     assert found["accuracy"] == 0.5
-    # class 0: precision 1/2, recall 1; class 1: 1, 1/3; class 2: never right
-    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    # class 0: precision 1/2, recall 1; class 1: 1, 1/3; class 2 does not occur
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+@given(st.integers(1, 40), st.integers(2, 6), st.integers(0, 99))
+def test_macro_f1_is_the_mean_over_the_same_classes_for_all_models(examples, classes, seed):
+    """Those of the labels, by the definition; what a model answers beside them lowers their recall, and is no class more."""
+    rng = np.random.default_rng(seed)
+    labels, answers = rng.integers(0, classes, examples), rng.integers(0, classes, examples)
+    of_class = [2 * ((answers == c) & (labels == c)).sum() / ((answers == c).sum() + (labels == c).sum()) for c in set(labels)]
+    assert scores(labels, np.eye(classes)[answers])["macro_f1"] == pytest.approx(np.mean(of_class))
 
 
 def test_calibration_by_hand():
@@ -120,6 +129,30 @@ def test_comparisons_are_antisymmetric(seeds, texts, seed):
 def test_a_model_against_itself():
     a = np.random.default_rng(0).random((3, 50)) < 0.5
     assert compare(a, a) == {"difference": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "difference", "p_value"),
+    [
+        (np.ones((5, 40)), np.zeros((5, 40)), 1.0, 2 * 0.5**5),  # five seeds that agree, as five heads of five throws
+        (np.zeros((2, 9)), np.ones((2, 9)), -1.0, 2 * 0.5**2),
+        (np.eye(3), np.zeros((3, 3)), 1 / 3, 2 * 0.5**3),  # each seed and each text differ by a third
+        (np.eye(2), 1 - np.eye(2), 0.0, 1.0),
+    ],
+)
+def test_without_any_noise_to_estimate_nothing_is_certain(a, b, difference, p_value):
+    found = compare(a, b)
+    assert found["difference"] == pytest.approx(difference) and found["p_value"] == pytest.approx(p_value)
+    low, high = found["ci95"]
+    assert low <= 0 <= high  # as these p-values are above 0.05
+    if difference:  # the normal interval whose test of 0 has this p-value
+        error = (high - low) / 2 / 1.959964
+        assert 2 * stats.norm.sf(abs(difference) / error) == pytest.approx(p_value, rel=1e-5)
+
+
+def test_ten_seeds_that_agree_are_enough():
+    found = compare(np.ones((10, 40)), np.zeros((10, 40)))
+    assert found["p_value"] == pytest.approx(2 / 1024) and 0 < found["ci95"][0] < 1
 
 
 def test_the_plainest_is_taken_within_one_standard_error():
