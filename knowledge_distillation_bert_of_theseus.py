@@ -314,6 +314,9 @@ def check(settings):
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
     if settings.teacher and settings.successor_init == "pretrained":
         raise InputError("--successor-init pretrained: a --teacher has no pretrained layers beside it; predecessor")
+    never = settings.replacing_schedule == "constant" and settings.replacing_base == 0  # is anything replaced
+    if never and "theseus" in settings.experiments and not settings.successor_epochs:
+        raise InputError("--replacing-base 0 --successor-epochs 0: theseus would train nothing; one must be above 0")
     return [name for name in EXPERIMENTS if name in ("predecessor", *settings.experiments)]
 
 

@@ -258,6 +258,8 @@ def test_clipping_and_decay():
         (["--clip-norm", "-1"], "--clip-norm -1.0: must be 0 or more"),
         (["--experiments", "distilled"], "--experiments distilled: expected some of predecessor middle successor unmixed"),
         (["--predecessor-learning-rate", "0"], "--predecessor-learning-rate 0.0: must be above 0"),
+        (["--replacing", "random", "--replacing-base", "0", "--successor-epochs", "0"], "theseus would train nothing; one"),
+        (["--replacing-base", "0", "--successor-epochs", "0", "--experiments", "unmixed", "theseus"], "theseus would train"),
         (["original", "--bert", "chinese-bert-base"], "chinese-bert-base is not here"),
         (["paper", "--data", "iflytek", "--maxlen", "16"], "iflytek is not here"),
     ],
@@ -266,6 +268,18 @@ def test_bad_settings_end_in_one_line(bert_folder, data_folder, tmp_path, words,
     sane = ["--data", data_folder, "--bert", bert_folder, "--maxlen", 16, "--student-layers", 2, "--middle-layers", 3]
     sane += ["--validation-examples", 30]
     assert message in refused(script, tmp_path / "run", sane, words)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"successor_epochs": 1}, {"replacing_base": 0.1}, {"replacing_schedule": "linear"},
+        {"experiments": ("theseus-random", "unmixed")},  # the one has a rate of its own, the other trains by itself
+    ],
+)
+def test_nothing_need_be_replaced_where_something_is_trained_all_the_same(changed):
+    nothing = replace(script.PRESETS["demo"], replacing_base=0.0, successor_epochs=0)
+    assert script.check(replace(nothing, **changed))[0] == "predecessor"
 
 
 # The script as a user starts it
