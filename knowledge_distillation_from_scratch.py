@@ -26,7 +26,7 @@ from common.command import Count, Dropout, LearningRate, NonNegative, PositiveIn
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
 from common.evaluation import calibration, predict
-from common.files import load_or_compute
+from common.files import fingerprint, load_or_compute
 from common.runs import open_image_runs
 from common.soft_labels import stage_logits
 from common.training import adam, load_stage, train_stage
@@ -131,12 +131,18 @@ def experiments(settings, classes):
             pairs.append((at_temperature(value), "alone"))
     limits = {f"{count}-images": {"images": count} for count in settings.train_examples_sweep}  # Hinton et al., section 6
     if settings.omit_class:  # section 3
-        limits[f"without-{quote(settings.omit_class, safe=' ')}"] = {"without": classes.index(settings.omit_class)}
+        limits[f"without-{as_file_name(settings.omit_class)}"] = {"without": classes.index(settings.omit_class)}
     for limit, fields in limits.items():  # of the students: the teacher has seen all images
         wanted[f"alone-{limit}"] = Experiment(None, **fields)
         wanted[f"distilled-{limit}"] = Experiment("teacher", temperature, **fields)
         pairs.append((f"distilled-{limit}", f"alone-{limit}"))
     return wanted, pairs
+
+
+def as_file_name(name):
+    """The name of a class as a part of a file's name, which has 255 bytes at most: of a long one the beginning and a digest."""
+    quoted = quote(name, safe=" ")
+    return quoted if len(quoted) < 100 else f"{quoted[:60]}~{fingerprint(name)}"
 
 
 def at_temperature(value):

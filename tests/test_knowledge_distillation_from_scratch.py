@@ -212,6 +212,18 @@ def test_experiments_and_comparisons_follow_the_settings():
     assert script.at_temperature(2.0000001) != script.at_temperature(2.0) == "distilled-T2"  # each has a folder of its own
 
 
+@pytest.mark.parametrize("name", ["a b", "猫/狗", "..", "长" * 30, "long " * 60, "长" * 200])
+def test_a_class_of_any_name_can_be_omitted(run, tmp_path, name):
+    """Its name is a part of the names of stages, and so of folders; each has one of its own."""
+    classes = ["a", name, f"{name}{name[-1]}"]
+    stages = [[*script.experiments(replace(DEMO, omit_class=each), classes)[0]][-2:] for each in classes]
+    assert len({stage for pair in stages for stage in pair}) == 6
+    for stage in stages[1]:
+        folder = replace(run, folder=tmp_path).stage(stage)
+        folder.mkdir(parents=True)
+        assert folder.parent == tmp_path / "seed-3" and folder.name.split("-")[1] == "without"
+
+
 def test_training_that_diverges_at_once_ends_in_one_line_and_leaves_no_stage(run, tmp_path):
     run = replace(run, folder=tmp_path)
     student = script.build(run, "alone")
