@@ -13,6 +13,7 @@ import tyro
 
 from common import InputError, errors_in_one_line
 from common.devices import is_chief, losing_a_worker_in_one_line, set_devices
+from common.parsing import parse
 
 # Bounds ----------------------------------------------------------------------------------------------------------------
 
@@ -113,8 +114,8 @@ def start(main, presets, description):
     with errors_in_one_line("stopped; the same command resumes after the last whole epoch"), losing_a_worker_in_one_line():
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
-        settings = tyro.cli(
-            type(presets[preset]),
+        settings = parse(
+            tyro.cli, type(presets[preset]),
             default=presets[preset],
             args=words[named:],
             prog=f"{sys.argv[0]} [{'|'.join(presets)}]",

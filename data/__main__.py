@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from common import InputError, errors_in_one_line
+from common.parsing import deferred, parse
 from data import fetching
 from data.sources import SOURCES
 
@@ -69,4 +70,5 @@ def _folder(name):
 
 if __name__ == "__main__":
     with errors_in_one_line("stopped; the same command resumes from what has come"):
-        tyro.extras.subcommand_cli_from_dict({"list": list_, "fetch": fetch, "path": path}, prog="python -m data")
+        commands = {"list": deferred(list_), "fetch": deferred(fetch), "path": deferred(path)}
+        parse(tyro.extras.subcommand_cli_from_dict, commands, prog="python -m data")()

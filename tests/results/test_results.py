@@ -292,6 +292,8 @@ def test_the_command_line(folders, tmp_path, monkeypatch, capsys):
 
     status, _, errors = rebuild()
     assert status == 2 and errors.count("\n") == 1 and "name the folders of finished runs" in errors
+    status, _, errors = rebuild("--folder", "x")
+    assert status == 2 and errors == "error: Unrecognized options: --folder, x; --help tells what can be given\n"
     assert rebuild(*folders) == (0, f"{tmp_path / 'RESULTS.md'}\n", "")
     first = generated(tmp_path)
     assert rebuild()[0] == 0 and generated(tmp_path) == first and len(first) == 6
