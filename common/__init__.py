@@ -12,6 +12,17 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
+def _stop_in_one_line(kind, error, traceback, otherwise=sys.excepthook):
+    """An excepthook that says in a line that Ctrl-C has ended the process; Python then ends it as a signal does."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nstopped", file=sys.stderr)
+    else:
+        otherwise(kind, error, traceback)
+
+
+sys.excepthook = _stop_in_one_line  # set on import, for the seconds in which TensorFlow is imported: no block is open yet
+
+
 class InputError(Exception):
     """Something the user gave cannot be used.
 

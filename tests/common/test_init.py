@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -37,6 +38,23 @@ def test_what_is_visible_is_itself_or_escaped_as_json_has_it(text):
     shown = visible(text.replace("\\", "/").replace('"', "'"))
     assert json.loads(f'"{shown}"') == text.replace("\\", "/").replace('"', "'")
     assert visible("é 猫 \u3000\xa0 👩\u200d🔬") == "é 猫 \u3000\xa0 👩\u200d🔬"
+
+
+@pytest.mark.parametrize(
+    ("imported", "status", "error"),
+    [
+        ("signal.raise_signal(signal.SIGINT)", -signal.SIGINT, "\nstopped\n"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),  # a bug keeps its traceback
+    ],
+)
+def test_ctrl_c_while_something_is_imported_ends_in_one_line(tmp_path, imported, status, error):
+    """As TensorFlow, for seconds: before any script has come to the block that its errors end in."""
+    (tmp_path / "tensorflow.py").write_text(f"import signal\n{imported}\n")
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    words = [sys.executable, "-c", "import common.backend"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths})
+    assert done.returncode == status and done.stdout == ""
+    assert done.stderr == error if status < 0 else done.stderr.endswith(error) and "Traceback" in done.stderr
 
 
 def test_a_bug_keeps_its_traceback():
