@@ -47,7 +47,7 @@ from common.soft_labels import check_teachers, stage_logits, teacher_logits
 from common.starting import build_student, check_names, check_start, is_fine_tuned, part_of, remarks
 from common.training import adam, fine_tune, measure_given, train_stage, trained
 from data import bilstms
-from data.augmentation import with_augmented
+from data.augmentation import check_augmentable, with_augmented
 from data.berts import layers_to_keep
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
@@ -320,13 +320,15 @@ def main(preset, settings):
     further = [EXPERIMENTS[name] for name in wanted if "unlabelled" in EXPERIMENTS[name].further]
     compared = [name for name in wanted if EXPERIMENTS[name].layers and settings.attention_weight]
     inits = dict.fromkeys(init_of(settings, name) for name in wanted if EXPERIMENTS[name].model == SHALLOW)
+    augments = any("augmented" in EXPERIMENTS[name].further for name in wanted)
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples if further else None, not all(each.optional for each in further),
         depths=("student_layers", "layer_mapping"),
         further_inputs=partial(check_start, settings, inits, next(iter(compared), None)),
         check_answers=as_logits if any(learns_logits(settings, name) for name in wanted) else check_complete,
+        **({"check_drawn": partial(check_augmentable, settings.augmentations)} if augments else {}),
     )
-    if any("augmented" in EXPERIMENTS[name].further for name in wanted):
+    if augments:
         runs = [augmented(run) for run in runs]
     for remark in remarks(runs, inits):
         print(remark)

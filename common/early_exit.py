@@ -88,7 +88,8 @@ def check(settings):
 def needs_of(settings):
     """What `runs.open_text_runs` is to draw and to refuse by STOPPING settings: arguments of it."""
     return {
-        "check_bert": partial(check_branches, settings), "check_calibration": partial(check_texts, settings),
+        "check_bert": partial(check_branches, settings),
+        "check_drawn": lambda corpus, bert, seed, parts: check_texts(settings, len(parts.calibration)),
         "calibration": None if settings.max_disagreement is None else settings.calibration_examples,
     }
 

@@ -1,7 +1,6 @@
 """From settings to runs: data and BERT read and held against the settings, the parts drawn, the run's folder opened."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ def open_text_runs(
     script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
     extensible=EXTENSIBLE, check_corpus=lambda corpus: None, check_bert=lambda bert: None,
     check_answers=soft_labels.check_complete, further_inputs=lambda bert, inputs: {}, calibration=None,
-    check_calibration=lambda texts: None,
+    check_drawn=lambda corpus, bert, seed, parts: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
 
@@ -87,7 +86,7 @@ def open_text_runs(
     further_inputs: (bert, {what: fingerprint} of what was read) -> the same of what else the runs start from; raises InputError
         for a BERT that the script cannot use
     calibration: texts wanted besides, whose labels are not looked at; 0: all that are left, None: none
-    check_calibration: how many there are -> None, which raises InputError if they are too few
+    check_drawn: (corpus, bert, seed, its Parts) -> None, which raises InputError for what the script cannot use of them
 
     Raises InputError before anything is written.
     """
@@ -121,8 +120,8 @@ def open_text_runs(
     corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
     corpus.notes.extend(notes)
 
-    def check(parts):
-        check_calibration(len(parts.calibration))
+    def check(seed, parts):
+        check_drawn(corpus, bert, seed, parts)
         for number, (path, logits) in enumerate(zip(answered, answers, strict=True)):
             check_one = soft_labels.check_complete if number else check_answers
             check_one(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
@@ -169,8 +168,11 @@ def open_image_runs(script, preset, settings, check, extensible):
     """
     corpus = images.load(settings.data, settings.download)
     inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
-    kind, check = f"images of {corpus.size}", partial(check, settings, corpus)
-    all_parts, folder = _open(script, preset, settings, corpus, (None, None), check, inputs, kind, extensible)
+    def check_one(seed, parts):
+        check(settings, corpus, parts)
+
+    kind = f"images of {corpus.size}"
+    all_parts, folder = _open(script, preset, settings, corpus, (None, None), check_one, inputs, kind, extensible)
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 
@@ -183,9 +185,9 @@ def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensib
     unlabelled, calibration = spare
     counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples, calibration
     all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
-    for parts in all_parts.values():
+    for seed, parts in all_parts.items():
         check_parts(corpus, parts, settings.batch_size)
-        check(parts)
+        check(seed, parts)
     folder = Path(settings.output or f"runs/{script}-{preset}")
     identity = as_dict(settings) | {"output": ""}  # not where the run lies or is computed, nor what may be fetched
     del identity["download"], identity["strategy"]

@@ -33,13 +33,10 @@ def with_augmented(corpus, parts, count, tokenizer, seed):
     tokenizer: whose mask stands for a masked word; where it has none, the word is left out
     seed: of the draws
 
-    Returns (corpus, parts, the augmented texts). Raises InputError if nothing comes of it.
+    Returns (corpus, parts, the augmented texts).
     """
     mask = mask_token(tokenizer)
-    made = augment(corpus.texts, parts.train, count, mask, seed)
-    if not made:
-        raise InputError(f"{corpus.name}: augmentation of nothing: the training texts are too short; leave the rows with "
-                         "augmented texts out of --experiments")
+    made = [*augment(corpus.texts, parts.train, count, mask, seed)]
     labels = np.concatenate([corpus.labels, np.full(len(made), UNLABELLED, corpus.labels.dtype)])
     means = f"{'masks' if mask else 'leaving words out'} and n-grams"
     note = f"of {len(parts.train):,} training texts {len(made):,} others were made by {means}"
@@ -47,8 +44,15 @@ def with_augmented(corpus, parts, count, tokenizer, seed):
     return corpus, replace(parts, augmented=np.arange(len(labels) - len(made), len(labels))), made
 
 
+def check_augmentable(count, corpus, bert, seed, parts):
+    """Raise InputError if `with_augmented` would make no text. bert: whose tokenizer it is; for the others see there"""
+    if not any(augment(corpus.texts, parts.train, count, mask_token(bert.tokenizer), seed)):
+        raise InputError(f"{corpus.name}: augmentation of nothing: the training texts are too short; leave the rows with "
+                         "augmented texts out of --experiments")
+
+
 def augment(texts, indices, count, mask, seed):
-    """Texts made of some texts, a list; what comes of a text depends on itself, its index and the seed.
+    """Yield texts made of some texts; what comes of a text depends on itself, its index and the seed.
 
     None is made twice. None is a text that was there already, of whatever part, even if it differs in case and spaces: scores
     rest on texts that no model has learned from.
@@ -60,15 +64,14 @@ def augment(texts, indices, count, mask, seed):
     seed: of the draws
     """
     length = CHARACTERS if is_chinese(part for index in indices for part in _parts(texts[index])) else 1
-    known, made = {_same(text) for text in texts}, []
+    known = {_same(text) for text in texts}
     for index in indices:
         rng, parts = np.random.default_rng((seed, index)), [WORD.findall(part) for part in _parts(texts[index])]
         for turn in range(count):
             text = _variant(parts, turn, mask, length, rng)
             if text and _same(text) not in known:
                 known.add(_same(text))
-                made.append(text)
-    return made
+                yield text
 
 
 def _variant(parts, turn, mask, length, rng):
