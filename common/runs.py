@@ -65,7 +65,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 def open_text_runs(
     script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
     extensible=EXTENSIBLE, check_corpus=lambda corpus: None, check_bert=lambda bert: None,
-    check_answers=soft_labels.check_complete, further_inputs=lambda bert, inputs: {}, calibration=None,
+    check_answers=soft_labels.check_complete, further_inputs=lambda bert, inputs, folder: {}, calibration=None,
     check_drawn=lambda corpus, bert, seed, parts: None,
 ):
     """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
@@ -83,8 +83,8 @@ def open_text_runs(
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
     check_bert: bert -> None, which raises it for one that does not fit the settings
     check_answers: like `soft_labels.check_complete`, which raises it for those of the first of several --soft-labels
-    further_inputs: (bert, {what: fingerprint} of what was read) -> the same of what else the runs start from; raises InputError
-        for a BERT that the script cannot use
+    further_inputs: (bert, {what: fingerprint} of what was read, the run's folder) -> the same of what else the runs start from;
+        raises InputError for a BERT that the script cannot use
     calibration: texts wanted besides, whose labels are not looked at; 0: all that are left, None: none
     check_drawn: (corpus, bert, seed, its Parts) -> None, which raises InputError for what the script cannot use of them
 
@@ -137,7 +137,7 @@ def open_text_runs(
     }
     inputs |= {"other teachers": fingerprint(*map(fingerprint_of, others))} if others else {}
     inputs |= {"soft_labels": fingerprint(*answers)} if answers else {}
-    inputs |= further_inputs(bert, inputs)
+    inputs |= further_inputs(bert, inputs, run_folder(script, preset, settings))
     kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     spare = unlabelled, calibration
@@ -148,6 +148,11 @@ def open_text_runs(
         corpus.notes.append(note)
     more = folder, bert, tuple(others), answers
     return [Run(settings, seed, corpus, examples, parts, *more) for seed, parts in all_parts.items()]
+
+
+def run_folder(script, preset, settings):
+    """Where a run lies."""
+    return Path(settings.output or f"runs/{script}-{preset}")
 
 
 def fingerprint_of(bert):
@@ -188,7 +193,7 @@ def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensib
     for seed, parts in all_parts.items():
         check_parts(corpus, parts, settings.batch_size)
         check(seed, parts)
-    folder = Path(settings.output or f"runs/{script}-{preset}")
+    folder = run_folder(script, preset, settings)
     identity = as_dict(settings) | {"output": ""}  # not where the run lies or is computed, nor what may be fetched
     del identity["download"], identity["strategy"]
     open_folder(folder, identity, inputs, extensible)

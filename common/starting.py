@@ -11,7 +11,7 @@ from common.bert import build_classifier
 from common.training import load_stage
 from data.berts import keep_layers, layers_to_keep
 from data.narrowing import narrow, width_of
-from data.successors import PREFIX, best_stage, check_successors, folder_of
+from data.successors import PREFIX, check_successors, folder_of, stage_of
 
 STARTS = {  # of a student: (layers spread over the depth, of the fine-tuned teacher)
     "first": (False, False), "spread": (True, False), "teacher-first": (False, True), "teacher-spread": (True, True),
@@ -45,7 +45,7 @@ def build_student(run, init, teacher):
     settings, bert, classes = run.settings, run.bert, len(run.corpus.classes)
     if folder := folder_of(init):  # its classifier is the one it was trained with
         successor = build_classifier(part_of(settings, init, bert), classes, settings.student_dropout)
-        load_stage(replace(run, folder=folder), best_stage(folder, run.seed), successor.model)
+        load_stage(replace(run, folder=folder), stage_of(folder, run.seed, run.folder), successor.model)
         return successor
     start = teacher().bert if is_fine_tuned(init) else bert
     return build_classifier(part_of(settings, init, start), classes, settings.student_dropout)
@@ -64,7 +64,7 @@ def check_names(settings):
         raise InputError("--narrowing least-squares needs --student-hidden: a student as wide as the BERT is not narrowed")
 
 
-def check_start(settings, inits, attention, bert, inputs):
+def check_start(settings, inits, attention, bert, inputs, run_folder):
     """Refuse students that cannot be made of a run's BERT.
 
     settings: the script's
@@ -72,6 +72,7 @@ def check_start(settings, inits, attention, bert, inputs):
     attention: name of an experiment that compares attention scores, or None
     bert: the `data.berts.Bert`
     inputs: {what: fingerprint} of what the run has read
+    run_folder: its folder, which may be there already
 
     Returns the same of what students start from beside it. Raises InputError.
     """
@@ -83,13 +84,13 @@ def check_start(settings, inits, attention, bert, inputs):
                              f"cannot be compared; give --student-heads {whole} or --attention-weight 0")
     read = {}
     for folder in filter(None, map(folder_of, inits)):
-        read |= check_successors(folder, settings, inputs)
+        read |= check_successors(folder, settings, inputs, run_folder)
     return read
 
 
 def remarks(runs, inits):
     """A line for each run and each successor of Theseus that its students start as."""
     return [
-        f"seed {run.seed}: students start as {best_stage(folder, run.seed)} of {folder}"
+        f"seed {run.seed}: students start as {stage_of(folder, run.seed, run.folder)} of {folder}"
         for folder in filter(None, map(folder_of, inits)) for run in runs
     ]

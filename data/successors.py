@@ -43,14 +43,25 @@ def best_stage(folder, seed):
     return max(accuracies, key=accuracies.get)
 
 
-def check_successors(folder, settings, inputs):
+def stage_of(folder, seed, run_folder):
+    """The stage of a run of Theseus that another run has started from: it stays the same if Theseus gets better rows later.
+
+    folder: of the run of Theseus, a Path
+    seed: of both runs
+    run_folder: of the other one, which `check_successors` has let start
+    """
+    return _started_from(run_folder)[_key(folder, seed)].split()[0]
+
+
+def check_successors(folder, settings, inputs, run_folder):
     """Refuse a run of Theseus from whose successors a run cannot go on, or whose texts are others.
 
     folder: of the run of Theseus, a Path
     settings: of the run that is to go on from it
     inputs: {what: fingerprint} of the data and the BERT that it has read
+    run_folder: its folder, a Path; if it is there already it goes on from the stages that it started from
 
-    Returns {what: fingerprint} of the weights it starts from, one a seed. Raises InputError.
+    Returns {what: name and fingerprint} of the stages it starts from, one a seed. Raises InputError.
     """
     flag, path = f"{PREFIX}{folder}", folder / "settings.json"
     if not folder.is_dir():
@@ -70,11 +81,26 @@ def check_successors(folder, settings, inputs):
         if theirs[name] != getattr(settings, name):
             given = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag}: it has {given} {theirs[name]}, this run {getattr(settings, name)}; expected the same")
-    return {f"successor of seed {seed}": _fingerprint(folder, seed) for seed in settings.seeds}
+    chosen = _started_from(run_folder)
+    stages = {seed: chosen[_key(folder, seed)].split()[0] if _key(folder, seed) in chosen else best_stage(folder, seed)
+              for seed in settings.seeds}
+    return {_key(folder, seed): f"{name} {_fingerprint(folder, seed, name)}" for seed, name in stages.items()}
 
 
-def _fingerprint(folder, seed):
-    path = folder / f"seed-{seed}" / best_stage(folder, seed) / "weights.npz"
+def _key(folder, seed):
+    return f"successor of seed {seed} in {folder}"
+
+
+def _started_from(run_folder):
+    """What the settings of a run say that it was started with; nothing if it has none, or what `runs.open_folder` refuses."""
+    try:
+        return dict(json.loads((run_folder / "settings.json").read_text(encoding="utf-8"))["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _fingerprint(folder, seed, stage):
+    path = folder / f"seed-{seed}" / stage / "weights.npz"
     try:
         with np.load(path) as stored:
             return fingerprint(*(stored[str(i)] for i in range(len(stored.files))))

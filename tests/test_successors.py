@@ -54,9 +54,9 @@ def test_a_student_goes_on_from_the_best_successor(successors, monkeypatch):
 
     for name in ("train_stage", "fine_tune"):  # with soft labels, and without
         monkeypatch.setattr(script, name, watched(getattr(script, name)))
-    words = [*words, "--output", folder.parent / "run", "--student-init", f"theseus:{folder}", "--experiments", "alone",
-             "distilled-unlabelled", "--unlabelled-examples", 32, "--teacher-epochs", 1, "--student-epochs", 1,
-             "--unlabelled-steps", 10]
+    words = [*words, "--output", folder.parent / "run", "--student-init", f"theseus:{folder}", "--unlabelled-examples", 32,
+             "--teacher-epochs", 1, "--student-epochs", 1, "--unlabelled-steps", 10, "--experiments", "alone",
+             "distilled-unlabelled"]
     done = start(script, *words)
     assert done.returncode == 0, done.stderr
     assert f"seed 0: students start as {best.name} of {folder}" in done.stdout.splitlines()
@@ -70,6 +70,15 @@ def test_a_student_goes_on_from_the_best_successor(successors, monkeypatch):
         with np.load(folder.parent / "run" / "seed-0" / name / "weights.npz") as after:
             assert any(not np.array_equal(after[str(i)], value) for i, value in enumerate(expected))
     check_student(folder.parent / "run", layers=1)
+
+    other, = (stage / "record.json" for stage in stages if stage != best)
+    before = other.read_text()
+    try:  # as if Theseus had got a better row since
+        other.write_text(json.dumps(json.loads(before) | {"validation_accuracy": 1.1}))
+        again = start(script, *words, "teacher")
+    finally:
+        other.write_text(before)
+    assert again.returncode == 0 and f"seed 0: students start as {best.name} of {folder}" in again.stdout.splitlines()
 
     path = best / "weights.npz"
     before = path.read_bytes()
