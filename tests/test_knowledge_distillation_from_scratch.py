@@ -19,6 +19,7 @@ from common.batches import Pixels
 from common.devices import fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss
 from common.evaluation import predict
+from common.files import write_array
 from common.training import Run, save_weights, train_stage
 from data import fetching, images
 from data.parts import split
@@ -136,6 +137,27 @@ def test_a_raised_bias_makes_up_for_a_class_never_seen():
     assert script.bias_for(temperatures.raised(logits, 2, -70.0), labels, 2) == pytest.approx(bias + 63, abs=0.01)
     for other in np.arange(0, 30, 0.5):
         assert (temperatures.raised(low, 2, other).argmax(-1) == labels).mean() <= right
+
+
+def test_the_raised_bias_is_chosen_on_the_validation_part_and_judged_on_the_test_part(run, tmp_path):
+    run = replace(run, folder=tmp_path, settings=replace(DEMO, omit_class="corner"))
+    student, omitted, seen = script.build(run, "alone"), run.corpus.classes.index("corner"), []
+    test_logits = np.random.default_rng(0).normal(size=(len(run.parts.test), 3)).astype(np.float32)
+    write_array(run.stage("alone-without-corner") / "test_logits.npy", test_logits)
+
+    def bias_for(*given):
+        seen.append(given)
+        return 0.7
+
+    experiment = {"alone-without-corner": script.Experiment(None, without=omitted)}
+    plain, higher = temperatures.recognitions(run, experiment, lambda run, name: student, bias_for)
+    (logits, labels, number), = seen
+    np.testing.assert_array_equal(labels, run.corpus.labels[run.parts.validation])
+    np.testing.assert_allclose(logits, predict(student, run.examples, run.parts.validation))
+    assert number == omitted and (plain["bias"], higher["bias"]) == (0, 0.7)
+    test_logits[:, omitted] += 0.7
+    right = test_logits.argmax(-1) == run.corpus.labels[run.parts.test]
+    assert higher["accuracy"] == right.mean()
 
 
 def test_live_units(run, tmp_path):

@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from common.cost import classifier_flops, encoder_flops
-from common.early_exit import exit_costs, exit_curve, exit_flops, exit_layers, exit_outputs, promised_speed
+from common.early_exit import exit_costs, exit_curve, exit_flops, exit_layers, exit_outputs, exit_record, promised_speed
 from data import berts
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
@@ -47,6 +47,29 @@ def test_the_curve():
     assert middle["accuracy"] == (logits[np.arange(50), layers].argmax(-1) == labels).mean()
     assert middle["flops_speedup"] == pytest.approx(400 / np.mean(FLOPS[1][layers]))
     assert first["flops_speedup"] == pytest.approx(400 / 410) and last["flops_speedup"] == pytest.approx(400 / 110)
+
+
+@pytest.mark.parametrize("good_early", ["validation", "test"])
+def test_the_speed_is_chosen_on_the_validation_part(good_early):
+    """At 0.5 all texts leave after one layer, which is right on one part and wrong on the other; the last is right on both."""
+    labels, speeds = np.arange(20) % 2, (0.0, 0.5)
+
+    def exits(part):
+        logits = np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1)
+        if part != good_early:
+            logits[:, 0] = logits[:, 0, ::-1]
+        return logits, np.full((20, 4), 0.3, np.float32)
+
+    timed = [{key: {"1": {"ms": 1.0, "flops_speedup": 1.0, "mean_layers": layers}} for key in ("latency_ms", "int8_latency_ms")}
+             for layers in (4.0, 1.0)]
+    settings = SimpleNamespace(speeds=speeds, accuracy_drop=1.0, latency_budget=0.0)
+    teacher = {"validation_accuracy": 1.0, "latency_ms": {"1": 2.0}}
+    record, logits = exit_record(exits("validation"), exits("test"), (labels, labels), settings, FLOPS, timed, teacher)
+    early = good_early == "validation"
+    assert record["speed"] == (0.5 if early else 0.0) and record["layers"] == (1 if early else 4)
+    assert record["validation_accuracy"] == 1 and record["accuracy"] == (0 if early else 1)
+    assert [point["accuracy"] for point in record["exits"]] == [1, 0 if early else 1]  # the curve is that of the test part
+    assert (logits["test"].argmax(-1) == labels).all() != early
 
 
 # The promise

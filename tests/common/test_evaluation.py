@@ -105,6 +105,16 @@ def test_several_seeds_count_texts_and_seeds_as_chance():
     assert high - low < 2 * stats.t.ppf(0.975, 4) * (over_texts + over_seeds) ** 0.5
 
 
+@pytest.mark.parametrize("of_seeds", [True, False])
+def test_where_seeds_or_texts_alone_differ_it_is_the_t_test_over_them(of_seeds):
+    """scipy's, of one sample: five seeds that each give all texts the same difference, or texts that all seeds agree on."""
+    means = np.array([1, 1, 0, 1, 1]) if of_seeds else np.random.default_rng(0).integers(-1, 2, 30)
+    difference = np.broadcast_to(means[:, None], (5, 30)) if of_seeds else np.broadcast_to(means, (5, 30))
+    found, expected = compare(difference > 0, difference < 0), stats.ttest_1samp(means, 0)
+    assert found["p_value"] == pytest.approx(expected.pvalue)
+    np.testing.assert_allclose(found["ci95"], expected.confidence_interval(0.95))
+
+
 def test_the_test_for_several_seeds_keeps_its_level():
     """Two equal models, whose accuracy changes with the text and with the seed: p < 0.05 in no more than 5 % or so."""
     rng = np.random.default_rng(1)
