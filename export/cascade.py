@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from common import InputError, errors_in_one_line
 from common.files import atomic_folder, write_atomic, write_json, write_text
+from common.parsing import deferred, parse
 from common.promise import fastest_kept, needed
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
 from data.students import FLOAT32, PROMISE, ask, load, promise_in_words
@@ -229,4 +230,4 @@ def write(folder, models, config):
 def start():
     """Run the command: `build` with what stands on the command line."""
     with errors_in_one_line("stopped"):
-        tyro.cli(build, prog="python -m common.cascade")
+        parse(tyro.cli, deferred(build), prog="python -m common.cascade")()

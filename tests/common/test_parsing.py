@@ -14,7 +14,7 @@ import knowledge_distillation_fastbert
 import knowledge_distillation_from_scratch
 from common import InputError
 from common.parsing import deferred, parse, reason_in
-from export import predict
+from export import cascade, predict
 from tests.starting import start
 
 SCRIPTS = (
@@ -95,14 +95,18 @@ def test_every_script_says_it_in_one_line(script):
     assert done.stderr.endswith(f"{HINT}\n")
 
 
-def test_common_predict_says_it_in_one_line(monkeypatch, capsys):
-    for words, reason in (
-        ([], "Missing from python -m common.predict: STR a run's folder, its student/, or a classifier"),
-        (["run", "--top", "all"], "Error parsing --top: invalid literal for int() with base 10: 'all'"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["predict", *words])
-        with pytest.raises(SystemExit) as stop:
-            predict.start()
-        out, error = capsys.readouterr()
-        assert stop.value.code == 2 and out == "" and error.startswith(f"error: {reason}") and error.endswith(f"{HINT}\n")
-        assert error.count("\n") == 1
+@pytest.mark.parametrize(
+    ("module", "words", "reason"),
+    [
+        (predict, [], "Missing from python -m common.predict: STR a run's folder, "),
+        (predict, ["run", "--top", "all"], "Error parsing --top: invalid literal for int() with base 10: 'all'"),
+        (cascade, ["a", "b", "c"], "Missing from python -m common.cascade: --file STR "),
+    ],
+)
+def test_what_asks_and_what_joins_models_say_it_in_one_line(monkeypatch, capsys, module, words, reason):
+    monkeypatch.setattr(sys, "argv", ["it", *words])
+    with pytest.raises(SystemExit) as stop:
+        module.start()
+    out, error = capsys.readouterr()
+    assert stop.value.code == 2 and out == "" and error.count("\n") == 1
+    assert error.startswith(f"error: {reason}") and error.endswith(f"{HINT}\n")
