@@ -1,6 +1,7 @@
 """How a script is started: settings from presets and the command line, and the bounds that stand on their fields."""
 
 import dataclasses
+import faulthandler
 import json
 import os
 import shlex
@@ -12,7 +13,8 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import tyro
 
 from common import InputError, errors_in_one_line
-from common.devices import is_chief, losing_a_worker_in_one_line, set_devices
+from common.devices import is_chief, set_devices, tensorflow_errors_in_one_line
+from common.locking import unlocking_folders
 from common.parsing import parse
 
 # Bounds ----------------------------------------------------------------------------------------------------------------
@@ -111,7 +113,10 @@ def start(main, presets, description):
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
     preset = words[0] if named else next(iter(presets))
-    with errors_in_one_line("stopped; the same command resumes after the last whole epoch"), losing_a_worker_in_one_line():
+    if sys.stderr and not faulthandler.is_enabled():
+        faulthandler.enable()  # a crash inside TensorFlow at least says where
+    stopped = "stopped; the same command resumes after the last whole epoch"
+    with errors_in_one_line(stopped), unlocking_folders(), tensorflow_errors_in_one_line():
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
         settings = parse(

@@ -4,6 +4,7 @@ Everything here works, and does nothing, where there is one device only.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 from common import InputError
 from common.backend import forget_models, set_seed, tf
 
+DISK = "|".join(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)))
 _devices = {"strategy": None}
 TF_CONFIG = (
     '--strategy multiworker: the variable TF_CONFIG must say who takes part, as {"cluster": {"worker": ["host0:port", '
@@ -114,10 +116,14 @@ def distributed(batches):
 
 
 @contextlib.contextmanager
-def losing_a_worker_in_one_line():
-    """A block in which TensorFlow's error that another process has ended, 40 lines long, is an InputError."""
+def tensorflow_errors_in_one_line():
+    """A block in which TensorFlow's errors, 40 lines long, that another process has ended or a disk is full are InputErrors."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError):
         raise InputError("another process of --strategy multiworker has ended, and says why; start all of them again, they "
                          "resume after the last whole epoch") from None
+    except tf.errors.OpError as error:
+        if file := re.search(rf"(?:^|}}}} )(.*); ({DISK})", error.message):
+            raise InputError(f"{file[1]} cannot be written: {file[2]}") from None
+        raise

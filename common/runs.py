@@ -11,6 +11,7 @@ from common.batches import Pixels, TokenizedTexts
 from common.command import as_dict
 from common.devices import barrier, is_chief
 from common.files import fingerprint, wait_for, write_json
+from common.locking import LOCK, lock_folder
 from common.training import Run
 from data import berts, fetching, images, soft_labels, teachers, texts, vocabulary
 from data.parts import check_parts, notes_on_twins, remarks, split
@@ -33,30 +34,33 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
     extensible: settings that may differ, because they only say which stages there are: more seeds or experiments join those
         that are finished
 
-    Raises InputError if the folder holds another run or something else, or cannot be written to.
+    Raises InputError if the folder holds another run or something else, is in use by another process, or cannot be written to.
     """
     path = folder / "settings.json"
     if not is_chief():
         barrier()  # the chief has made it
         wait_for(path)
     wanted = {"settings": settings, "inputs": inputs}
-    if path.is_file():
+    started = folder.is_dir() and {file.name[:15] for file in folder.iterdir()} <= {LOCK, ".settings.json."}
+    if folder.exists() and not (path.exists() or started):
+        raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
+    if is_chief():
+        lock_folder(folder)
+    if path.exists():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             old, read = stored["settings"], stored["inputs"]
             changed = [key for key in sorted(old.keys() | settings.keys()) if old.get(key) != settings.get(key)]
             changed += [key for key in sorted(read.keys() & inputs.keys()) if read[key] != inputs[key]]  # settings say which
             wanted["inputs"] = read | inputs  # some are of one seed, and there may be others now
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: not the settings of a run; give another folder with --output") from None
+        except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}: not the settings of a run; give another --output, or delete this folder") from None
         changed = [key for key in changed if key not in extensible or not is_chief()]  # whose settings these are, just written
         if changed:
             raise InputError(
                 f"{folder} holds a run with another {changed[0].replace('_', ' ')}; "
                 "give another folder with --output, or delete this one"
             )
-    elif folder.exists() and not (folder.is_dir() and {file.name[:15] for file in folder.iterdir()} <= {".settings.json."}):
-        raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
     if is_chief():
         write_json(path, wanted)
         barrier()

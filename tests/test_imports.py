@@ -9,7 +9,7 @@ import pytest
 from tests.starting import ROOT
 
 ORDER = (
-    "common", "common.parsing", "common.files", "common.backend",
+    "common", "common.parsing", "common.files", "common.locking", "common.backend",
     "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts",
     "data.tokenizing", "data.augmentation", "data.bucketing", "data.images", "data.soft_labels", "data.successors",
     "data.model_folders", "data.berts", "data.narrowing", "data.vocabulary", "data.bilstms", "data.teachers", "data.grounds",

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +11,17 @@ import pytest
 
 import knowledge_distillation_bert as script
 from common import InputError
+from common.locking import unlocking_folders
 from common.runs import open_folder, open_text_runs
 from tests import tiny
+from tests.starting import ROOT
+
+
+@pytest.fixture(autouse=True)
+def given_free():
+    """Each test is a process of its own, as far as folders go."""
+    with unlocking_folders():
+        yield
 
 
 def test_the_same_settings_resume_and_others_are_refused(tmp_path):
@@ -23,9 +34,37 @@ def test_the_same_settings_resume_and_others_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds a run with another data; give another folder with --output"):
         open_folder(folder, {"temperature": 3.0, "seeds": [0]}, {"data": "abd"})
     open_folder(folder, {"temperature": 3.0, "seeds": [0], "int8_disagreement": 5.0}, {"data": "abc"})  # of a later version
-    (folder / "settings.json").write_text("{")
-    with pytest.raises(InputError, match="not the settings of a run"):
-        open_folder(folder, {}, {})
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b"[]", b"null", b'{"settings": 1, "inputs": 2}', b"\x80\xff", None])
+def test_settings_that_are_damaged_are_one_line(tmp_path, junk):
+    """Nothing says then whose stages these are. None: a folder in their place."""
+    path = tmp_path / "run" / "settings.json"
+    open_folder(path.parent, {"seeds": [0]}, {})
+    path.unlink()
+    path.mkdir() if junk is None else path.write_bytes(junk)
+    with pytest.raises(InputError, match="settings.json: not the settings of a run; give another --output, or delete"):
+        open_folder(path.parent, {"seeds": [0]}, {})
+
+
+def test_a_start_that_was_killed_before_it_had_settings_is_none(tmp_path):
+    (tmp_path / ".settings.json.0123").write_text("{")
+    (tmp_path / ".lock").write_text("process 1 on earth")
+    open_folder(tmp_path, {"seeds": [0]}, {})
+    assert json.loads((tmp_path / "settings.json").read_text())["settings"] == {"seeds": [0]}
+
+
+def test_a_folder_that_another_process_has_is_refused_and_left_alone(tmp_path):
+    code = ("import sys; from pathlib import Path; from common.locking import lock_folder; lock_folder(Path(sys.argv[1])); "
+            "print(flush=True); sys.stdin.read()")
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(InputError, match=f"in use by process {process.pid} on "):
+            open_folder(tmp_path, {"seeds": [0]}, {})
+        assert os.listdir(tmp_path) == [".lock"]
+        process.stdin.close()
+    open_folder(tmp_path, {"seeds": [0]}, {})
 
 
 def test_files_of_another_seed_join_those_that_are_known(tmp_path):
