@@ -26,7 +26,7 @@ from common.command import Count, Dropout, LearningRate, NonNegative, PositiveIn
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss, soften
 from common.evaluation import calibration, predict
-from common.files import fingerprint, load_or_compute
+from common.files import fingerprint, load_or_compute, read_file
 from common.runs import open_image_runs
 from common.soft_labels import stage_logits
 from common.training import adam, load_stage, train_stage
@@ -310,8 +310,8 @@ def check_data(settings, corpus, parts):
 
 def live_units(run, name):
     """How many of a finished student's hidden units are active on any validation image. One that never is, is lost."""
-    with np.load(run.stage(name) / "weights.npz") as weights:
-        kernel, bias = weights["0"], weights["1"]
+    weights = read_file(run.stage(name) / "weights.npz")
+    kernel, bias = weights["0"], weights["1"]
     pixels = run.corpus.pixels[run.parts.validation]
     return int((pixels.reshape(len(pixels), -1) @ kernel + bias > 0).any(axis=0).sum())
 
@@ -320,7 +320,7 @@ def measure(run, record, costs):
     """A record with what its model costs, how far its probabilities can be taken at their word, and how many units live."""
     name, labels = record["name"], run.corpus.labels[run.parts.test]
     record = record | costs["teacher" if name == "teacher" else "student"]
-    record |= calibration(labels, np.load(run.stage(name) / "test_logits.npy"))
+    record |= calibration(labels, read_file(run.stage(name) / "test_logits.npy"))
     return record if name == "teacher" else record | {"live_units": live_units(run, name)}
 
 

@@ -2,16 +2,15 @@
 
 import json
 import time
-import zipfile
-import zlib
 
 import numpy as np
 from tqdm import tqdm
 
+from common import InputError
 from common.backend import keras
 from common.devices import is_chief, of_chief
 from common.evaluation import predict, prediction_graph
-from common.files import write_atomic
+from common.files import read_file, write_atomic
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -102,10 +101,10 @@ class Backup(keras.callbacks.Callback):
         """(arrays, metadata) that an earlier start left; both empty if there is nothing, or nothing whole."""
         if self.path.is_file():
             try:
-                with np.load(self.path) as stored:
-                    metadata = json.loads(str(stored["metadata"]))
-                    return {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in metadata["counts"].items()}, metadata
-            except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+                stored = read_file(self.path)
+                metadata = json.loads(str(stored["metadata"]))
+                return {name: [stored[f"{name}{i}"] for i in range(n)] for name, n in metadata["counts"].items()}, metadata
+            except (InputError, ValueError, KeyError):
                 print(f"  {self.path} is damaged: the stage begins anew")
         return {}, {}
 

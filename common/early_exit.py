@@ -14,7 +14,7 @@ from common.bert import TEXT_SIGNATURE, build_encoder, embeddings_of, inputs_and
 from common.cost import cls_layer_flops, encoder_flops, head_flops
 from common.criteria import criterion_of, fit_temperatures, uncertainty_of_exits
 from common.evaluation import pack_bits, scores
-from common.files import write_array
+from common.files import read_file, write_array
 from common.promise import GRID, fastest_kept, needed
 from data.berts import keep_layers
 from data.students import PROMISE, promise_in_words
@@ -185,7 +185,7 @@ def load_exits(run, name, part, uncertainty):
     part: "validation" or "test"
     uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy, for the settings' criterion
     """
-    return exits_of(run, name, np.load(run.stage(f"{name}-branches") / f"{part}_logits.npy"), uncertainty)
+    return exits_of(run, name, read_file(run.stage(f"{name}-branches") / f"{part}_logits.npy"), uncertainty)
 
 
 def exits_of(run, name, logits, uncertainty):
@@ -196,7 +196,7 @@ def exits_of(run, name, logits, uncertainty):
 
 def exit_temperatures(run, name):
     """The temperatures of a finished model's exits, (layers,): fitted to the labels of the validation part, or all 1."""
-    logits = np.load(run.stage(f"{name}-branches") / "validation_logits.npy")
+    logits = read_file(run.stage(f"{name}-branches") / "validation_logits.npy")
     if not run.settings.calibrate:
         return np.ones(logits.shape[1])
     return fit_temperatures(run.corpus.labels[run.parts.validation], logits)

@@ -1,4 +1,4 @@
-"""Files that are written atomically, and digests of what is in memory."""
+"""Files that are written atomically and read with care, and digests of what is in memory."""
 
 import contextlib
 import hashlib
@@ -18,20 +18,34 @@ from common import InputError
 def write_atomic(path, write):
     """Create or replace `path` with what `write(file)` writes into an open binary file.
 
-    Written beside it under a temporary name and moved into place, so that a run that dies leaves the old file or none.
-    Raises InputError if the disk is full or the folder cannot be written to.
+    Written beside it under a temporary name and moved into place, so that a run that dies leaves the old file or none; so does
+    a machine that does, and of two files the one written first. Raises InputError if the disk is full or the folder cannot be
+    written to.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:  # not of `tempfile`, whose files are private: a result need not be
             write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name may outlive a power cut, and what it names may not
         os.replace(temporary, path)
+        _sync(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
-        if os.path.exists(temporary):
+        with contextlib.suppress(OSError):  # it is in its place; or the folder can no longer be written to
             os.remove(temporary)
+
+
+def _sync(folder):
+    """Have the names in a folder on the disk before those that come after, where it can be told to."""
+    with contextlib.suppress(OSError):  # Windows and some network drives have no such call
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path, text):
@@ -62,11 +76,35 @@ def atomic_folder(path):
         folder.rename(path)
 
 
+READERS = {  # open file -> what is in it
+    ".json": lambda file: dict(json.load(file).items()),
+    ".npy": np.lib.format.read_array,  # which unpickles nothing, nor does the next
+    ".npz": lambda file: dict(np.load(file, allow_pickle=False).items()),
+}
+
+
+def read_file(path):
+    """What was written to a stage's folder: the dict of a .json, the array of a .npy, the {name: array} of an .npz.
+
+    Raises InputError, which says what to delete, if it is not there whole.
+    """
+    reader = READERS[path.suffix]
+    try:
+        with open(path, "rb") as file:
+            return reader(file)
+    except PermissionError:  # nothing to delete
+        raise
+    except Exception:  # what json, zipfile and numpy raise for junk has no common base
+        advice = f"delete the folder {path.parent}, and the same command makes it again"
+        raise InputError(f"{path} is damaged or not there; {advice}") from None
+
+
 def load_or_compute(path, compute):
-    """What `compute()` returned the first time, as JSON holds it: read from `path`, or computed now and written there."""
-    if not path.is_file():
-        write_json(path, compute())
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What `compute()` returned the first time, as a dict of JSON: read from `path`, or computed now and written there."""
+    with contextlib.suppress(InputError):
+        return read_file(path)
+    write_json(path, compute())
+    return read_file(path)
 
 
 def wait_for(path, seconds=90):

@@ -1,5 +1,6 @@
 """What soft labels are made of: the logits of a teacher over the texts to learn, computed once; of several; or of a file."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from common.batches import TokenizedTexts
 from common.bert import build_classifier
 from common.devices import is_chief
 from common.evaluation import predict
-from common.files import fingerprint, write_atomic
+from common.files import fingerprint, read_file, write_atomic
 from common.training import trained
 
 
@@ -58,10 +59,10 @@ def stage_logits(run, name, classifier, indices):
     path, stored = run.stage(name) / "soft_labels.npz", {}
     weights = fingerprint(run.bert and run.bert.config, *classifier.get_weights())
     keys = np.array([fingerprint(run.examples.example(index)) for index in indices])
-    if path.is_file():
-        with np.load(path) as file:
-            if str(file["fingerprint"]) == weights:
-                stored = dict(zip(file["keys"], file["logits"], strict=True))
+    with contextlib.suppress(InputError):  # if it is not there whole, it is computed anew
+        file = read_file(path)
+        if str(file["fingerprint"]) == weights:
+            stored = dict(zip(file["keys"], file["logits"], strict=True))
     missing = np.flatnonzero([key not in stored for key in keys])
     if len(missing):
         stored |= dict(zip(keys[missing], predict(classifier, run.examples, indices[missing]), strict=True))

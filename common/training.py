@@ -3,7 +3,6 @@
 What is fitted to what is the scripts' story: they bring a model, its loss and its targets.
 """
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from common.callbacks import Backup, KeepBest, ProgressBar
 from common.devices import barrier, distributed, is_chief
 from common.distillation import hard_loss
 from common.evaluation import predict, scores
-from common.files import wait_for, write_array, write_atomic, write_json
+from common.files import read_file, wait_for, write_array, write_atomic, write_json
 from data.berts import Bert
 from data.parts import Parts
 
@@ -52,12 +51,12 @@ class Run:
     def record(self, name):
         """What the stage `name` left, or None if it has not been finished."""
         path = self.stage(name) / "record.json"
-        if not path.is_file():
+        if not path.exists():
             return None
         if is_chief():
             for left in (self.stage(name) / UNFINISHED, *self.stage(name).glob(".*")):  # by a process that was killed
                 left.unlink(missing_ok=True)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_file(path)
 
 
 def adam(learning_rate, steps, schedule, weight_decay=0, clip_norm=0):
@@ -205,8 +204,8 @@ def leave_stage(run, name, model, validation_logits, test_logits, record):
 
 def load_stage(run, name, model):
     """Give `model` the weights that the finished stage `name` left, and return it."""
-    with np.load(run.stage(name) / "weights.npz") as stored:
-        model.set_weights([stored[str(i)] for i in range(len(stored.files))])
+    stored = read_file(run.stage(name) / "weights.npz")
+    model.set_weights([stored[str(i)] for i in range(len(stored))])
     return model
 
 

@@ -1,11 +1,13 @@
 """A model that stops early as it is deployed: its graphs, its promise, and the clock beside models that compute all layers."""
 
+import contextlib
 import json
 from dataclasses import replace
 
 import numpy as np
 from onnx import helper
 
+from common import InputError
 from common.backend import in_float32
 from common.bert import read_encoder, swap_pad_id, with_head
 from common.criteria import criterion_of
@@ -21,7 +23,7 @@ from common.early_exit import (
     with_temperatures,
 )
 from common.evaluation import predict
-from common.files import fingerprint, load_or_compute, write_atomic
+from common.files import fingerprint, load_or_compute, read_file, write_atomic
 from data import vocabulary
 from data.berts import keep_layers
 from export import exit_graph, onnx_int8
@@ -128,15 +130,16 @@ def calibration_logits(run, name, trained):
     """
     indices, vocabulary_size = run.parts.calibration, run.settings.vocabulary
     path = run.stage(f"{name}-branches") / f"calibration-{fingerprint(indices, vocabulary_size)}.npz"
-    if not path.is_file():
-        with in_float32(run.settings.precision):
-            model, bert = all_exits(trained(name)), trimmed(run, run.bert)
-            whole = predict(model, run.examples, indices)
-            own = whole if bert is run.bert else predict(model, read_as(run, bert, indices), np.arange(len(indices)))
-        arrays = {"logits": own, "expected": whole[:, -1].argmax(axis=-1)}
-        write_atomic(path, lambda file: np.savez(file, **arrays))
-    with np.load(path) as stored:
+    with contextlib.suppress(InputError):  # if it is not there whole, it is computed anew
+        stored = read_file(path)
         return stored["logits"], stored["expected"]
+    with in_float32(run.settings.precision):
+        model, bert = all_exits(trained(name)), trimmed(run, run.bert)
+        whole = predict(model, run.examples, indices)
+        own = whole if bert is run.bert else predict(model, read_as(run, bert, indices), np.arange(len(indices)))
+    arrays = {"logits": own, "expected": whole[:, -1].argmax(axis=-1)}
+    write_atomic(path, lambda file: np.savez(file, **arrays))
+    return arrays["logits"], arrays["expected"]
 
 
 def read_as(run, bert, indices):

@@ -14,7 +14,7 @@ from common import InputError
 from common.backend import in_float32, inference_graph, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
-from common.files import atomic_folder, write_json, write_text
+from common.files import atomic_folder, write_atomic, write_json, write_text
 from common.linear import LINEAR
 from data import berts, bilstms, teachers, vocabulary
 from data.students import FLOAT32, INT8
@@ -144,7 +144,7 @@ def write_files(folder, run, deployed):
         check_equal(f"{folder.name}/model.safetensors", found, expected["probabilities"])
     write_onnx(folder, lambda: deployed.graphs[FLOAT32], graph, named)
     if INT8 in deployed.graphs:
-        (folder / INT8).write_bytes(deployed.graphs[INT8].SerializeToString())
+        write_atomic(folder / INT8, lambda file: file.write(deployed.graphs[INT8].SerializeToString()))
 
 
 def save_and_load(folder, bert, classes, **config):

@@ -81,3 +81,13 @@ def test_an_example_is_what_a_model_takes_wherever_it_stands(ask, texts):
     pixels[1, 0, 0] = 1
     assert ask(teacher, Pixels(pixels), [0])[1] == 1
     assert ask(teacher, Pixels(pixels), [2, 1])[1] == 1
+
+
+@pytest.mark.parametrize("junk", [b"", b"PK half of it", None])
+def test_what_is_damaged_is_computed_anew(ask, texts, tmp_path, junk):
+    """None: cut short, as a machine that died may leave it."""
+    path = tmp_path / "seed-0" / "teacher" / "soft_labels.npz"
+    assert ask(Teacher(), texts, [0, 1])[1] == 2
+    path.write_bytes(path.read_bytes()[:-30] if junk is None else junk)
+    assert ask(Teacher(), texts, [0, 1])[1] == 2
+    assert ask(Teacher(), texts, [0, 1])[1] == 0
