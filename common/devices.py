@@ -14,6 +14,7 @@ from common import InputError
 from common.backend import forget_models, set_seed, tf
 
 DISK = "|".join(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)))
+NOT_WRITTEN = rf"(?:\{{\{{.*\}}\}} )?(.*); ({DISK})"  # what TensorFlow says of a file
 _devices = {"strategy": None}
 TF_CONFIG = (
     '--strategy multiworker: the variable TF_CONFIG must say who takes part, as {"cluster": {"worker": ["host0:port", '
@@ -124,6 +125,6 @@ def tensorflow_errors_in_one_line():
         raise InputError("another process of --strategy multiworker has ended, and says why; start all of them again, they "
                          "resume after the last whole epoch") from None
     except tf.errors.OpError as error:
-        if file := re.search(rf"(?:^|}}}} )(.*); ({DISK})", error.message):
+        if file := re.match(NOT_WRITTEN, error.message):
             raise InputError(f"{file[1]} cannot be written: {file[2]}") from None
         raise

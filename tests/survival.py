@@ -1,4 +1,5 @@
-"""Kill a script again and again, start it again with the same command, and hold what it leaves against a run left alone.
+"""Kill a script again and again, or have it crash, start it again with the same command, and hold what it leaves against a run
+left alone.
 
     python -m tests.survival [KILLS]      # every script, on tiny models; 20 kills each unless told otherwise
 """
@@ -6,6 +7,7 @@
 import importlib
 import json
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from tests.starting import ROOT, start
 TIMINGS = {
     "latency_ms", "int8_latency_ms", "train_seconds", "wall_speedup", "int8_wall_speedup", "timed", "environment", "output",
 }
+SIGNALS = signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL  # in turn: the first two end a process whose memory is damaged
 STAGES = {
     "knowledge_distillation_bert": [
         "--student-layers", 2, "--teacher-epochs", 3, "--student-epochs", 3, "--unlabelled-steps", 9, "--train-examples", 96,
@@ -61,17 +64,19 @@ def prepare(folder, config=tiny.CONFIG):
 
 
 def left_alone(script, folder, more=(), output="alone"):
-    """A run, or the rest of one, that nobody disturbs."""
+    """A run, or the rest of one, that nobody disturbs. Returns what it printed."""
     done = start(importlib.import_module(script), *flags(script, folder, output, more))
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def killed(script, folder, kills, seed=0, more=()):
     """A run that is killed `kills` times, each time after a few more files have changed and a moment more, and then finished.
 
-    Returns how many times it was killed, which is less if it was finished before.
+    The last start must say that the one before it was killed. Returns how often that was: less if it was finished before.
     """
     rng = random.Random(seed)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # no core files
     for count in range(kills):
         words = [sys.executable, str(ROOT / f"{script}.py"), *flags(script, folder, "killed", more)]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
@@ -82,9 +87,11 @@ def killed(script, folder, kills, seed=0, more=()):
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr.read().decode()
             return count
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    left_alone(script, folder, more, output="killed")
+        process.send_signal(SIGNALS[count % len(SIGNALS)])
+        process.communicate()
+        assert process.returncode == -SIGNALS[count % len(SIGNALS)]
+    said = left_alone(script, folder, more, output="killed")
+    assert f"{folder}/killed: the last start, process {process.pid} on " in said, said
     return kills
 
 

@@ -1,10 +1,14 @@
 """`--strategy`: a batch that is shared out teaches what the whole one teaches; refusals; `--precision` and the hardware."""
 
+import re
+import resource
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import common.devices
 from common import InputError, backend, files
 from common.backend import tf
 from common.batches import TokenizedTexts, training_batches
@@ -122,3 +126,47 @@ def test_a_gpu_that_does_not_is_named(monkeypatch, capability, told):
     remarks = ["--precision mixed_bfloat16: Some GPU does not compute in bfloat16, so this gains nothing"]
     assert backend.precision_remarks("mixed_bfloat16") == (remarks if told else [])
     assert backend.precision_remarks("mixed_float16") == []
+
+
+# TensorFlow's errors ---------------------------------------------------------------------------------------------------
+
+
+def saved_model(folder):
+    weights = tf.Variable(tf.zeros((100, 100)))
+    module = tf.Module()
+    module.weights = weights
+    tf.saved_model.save(module, str(folder), signatures=tf.function(
+        lambda x: {"y": x @ weights}, input_signature=[tf.TensorSpec((None, 100), tf.float32, name="x")]))
+
+
+def events(folder):
+    tf.summary.create_file_writer(str(folder))
+
+
+@pytest.mark.parametrize("write", [saved_model, events])
+def test_a_disk_that_is_full_where_tensorflow_writes_is_one_line(tmp_path, write):
+    """A limit on file sizes fails the write as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(InputError) as error, common.devices.tensorflow_errors_in_one_line():
+            write(tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert re.fullmatch(rf"{tmp_path}/full/\S+ cannot be written: File too large", str(error.value))
+    with common.devices.tensorflow_errors_in_one_line():
+        write(tmp_path / "roomy")
+
+
+@pytest.mark.parametrize("words", ["No space left on device", "Read-only file system", "Disk quota exceeded"])
+def test_what_keeps_tensorflow_from_writing_is_told(words):
+    """Its messages, as those of `CreateSummaryFileWriter` and of a folder that it makes."""
+    for message in (f"{{{{function_node x}}}} /a b/events; {words}\n\tFailed to flush [Op:X]", f"/a b/events; {words}"):
+        with pytest.raises(InputError) as error, common.devices.tensorflow_errors_in_one_line():
+            raise tf.errors.ResourceExhaustedError(None, None, message)
+        assert str(error.value) == f"/a b/events cannot be written: {words}"
+
+
+def test_other_errors_of_tensorflow_keep_their_traceback():
+    with pytest.raises(tf.errors.ResourceExhaustedError), common.devices.tensorflow_errors_in_one_line():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9,9]; type float")

@@ -15,8 +15,9 @@ from common.locking import LOCK, lock_folder, unlocking_folders
 from tests.starting import ROOT
 
 CODE = """
-import os, sys
+import os, resource, sys
 from pathlib import Path
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is to leave no file
 from common import errors_in_one_line
 from common.locking import lock_folder, unlocking_folders
 with errors_in_one_line("stopped"), unlocking_folders():
