@@ -6,7 +6,9 @@ left alone.
 
 import importlib
 import json
+import pickle
 import random
+import re
 import resource
 import shutil
 import signal
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,12 @@ TIMINGS = {
     "latency_ms", "int8_latency_ms", "train_seconds", "wall_speedup", "int8_wall_speedup", "timed", "environment", "output",
 }
 SIGNALS = signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL  # in turn: the first two end a process whose memory is damaged
+CACHES = "cost*.json", "times-*.json", "soft_labels.npz", "calibration-*.npz"
+STORED = "record.json", "weights.npz", "*_logits.npy"
+DAMAGES = (  # of what a file holds; None: a folder in its place
+    lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"\x00 junk", pickle.dumps,
+    lambda content: content[:-1], None,
+)
 STAGES = {
     "knowledge_distillation_bert": [
         "--student-layers", 2, "--teacher-epochs", 3, "--student-epochs", 3, "--unlabelled-steps", 9, "--train-examples", 96,
@@ -93,6 +102,24 @@ def killed(script, folder, kills, seed=0, more=()):
     said = left_alone(script, folder, more, output="killed")
     assert f"{folder}/killed: the last start, process {process.pid} on " in said, said
     return kills
+
+
+def mended(script, folder, output, more=()):
+    """A run whose files are damaged, each in another way, and then mended as each start says. Returns the lines that said it.
+
+    At first what can be computed anew, which must not be told.
+    """
+    run, lines = folder / output, []
+    for names in (CACHES, STORED):
+        for path, damage in zip(sorted(path for name in names for path in run.glob(f"**/{name}")), cycle(DAMAGES)):
+            content = path.read_bytes()
+            path.unlink()
+            path.mkdir() if damage is None and names is STORED else path.write_bytes(damage(content) if damage else b"")
+        while (done := start(importlib.import_module(script), *flags(script, folder, output, more))).returncode:
+            assert done.returncode == 2 and names is STORED and done.stderr.count("\n") == 1, done.stderr
+            lines.append(done.stderr)
+            shutil.rmtree(re.search("delete the folder (.+),", done.stderr)[1])
+    return lines
 
 
 def changes(folder):

@@ -30,6 +30,16 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, script, more):
     assert survival.differences(tmp_path / "alone", tmp_path / "killed") == []
 
 
+@pytest.mark.slow
+def test_a_run_whose_files_are_damaged_is_mended_as_it_says_and_ends_as_one_that_is_not(tmp_path):
+    more = ["--train-examples-sweep", "--seeds", 0, "--experiments", "distilled", "--teacher-epochs", 1, "--student-epochs", 1]
+    survival.left_alone("knowledge_distillation_from_scratch", tmp_path, more)
+    shutil.copytree(tmp_path / "alone", tmp_path / "damaged")
+    lines = survival.mended("knowledge_distillation_from_scratch", tmp_path, "damaged", more)
+    assert len(lines) == 2  # a stage each
+    assert survival.differences(tmp_path / "alone", tmp_path / "damaged") == []
+
+
 class Broken(Exception):
     pass
 
