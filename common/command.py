@@ -113,8 +113,8 @@ def start(main, presets, description):
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
     preset = words[0] if named else next(iter(presets))
-    if sys.stderr and not faulthandler.is_enabled():
-        faulthandler.enable()  # a crash inside TensorFlow at least says where
+    if sys.__stderr__ and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a crash inside TensorFlow at least says where
     stopped = "stopped; the same command resumes after the last whole epoch"
     with errors_in_one_line(stopped), unlocking_folders(), tensorflow_errors_in_one_line():
         if preset not in presets:

@@ -219,7 +219,7 @@ def _read_google(folder, checkpoints, classifier):
         wanted = ("bert/", *(OUTPUT if classifier else ()))
         names = [name for name in reader.get_variable_to_shape_map() if name.startswith(wanted) and "adam" not in name]
         return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, RuntimeError) as error:
+    except (tf.errors.OpError, RuntimeError, IndexError) as error:  # the last, of one that is cut short
         raise InputError(f"{prefix}: not a readable TensorFlow checkpoint ({str(error).splitlines()[0]})") from None
 
 

@@ -145,7 +145,7 @@ def _read_bert4keras(path, config):
                    for layer, variables in BERT4KERAS_BLOCK.items()}
     try:
         layers = _hdf5_layers(path) if path.is_file() else _tensorflow_layers(path, wanted)
-    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not a weights file that bert4keras saved ({reason(error)})") from None
     others = [layer for layer in layers if layer not in wanted]
     uneven = [layer for layer in wanted if len(layers.get(layer, ())) != len(wanted[layer])]

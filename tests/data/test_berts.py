@@ -223,6 +223,10 @@ def test_damaged_files(bert_folder, google_folder, tmp_path):
     with pytest.raises(InputError, match=r"neither model.safetensors nor bert_model.ckpt.index"):
         berts.load(str(folder))
     folder = shutil.copytree(google_folder, tmp_path / "google")
+    data = folder / "bert_model.ckpt.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with pytest.raises(InputError, match="bert_model.ckpt: not a readable TensorFlow checkpoint"):
+        berts.load(str(folder))
     (folder / "bert_model.ckpt.index").write_bytes(b"not an index")
     with pytest.raises(InputError, match="not a readable TensorFlow checkpoint"):
         berts.load(str(folder))

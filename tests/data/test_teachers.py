@@ -212,3 +212,6 @@ def test_weights_files_that_do_not_fit(bert_folder, dense, tmp_path):
     refuse(tmp_path / "deep.h5", r"intermediate/dense/kernel has shape \(32, 64\), its config says \(32, 48\)", narrow)
     with pytest.raises(InputError, match="its 4 labels are not the 2 of mine: mine has not '2', '3'"):
         teachers.load(str(tmp_path / "deep.h5"), corpus("01"), str(bert_folder))
+    for name, file in (("deep.h5", "deep.h5"), ("deep.weights", "deep.weights.data-00000-of-00001")):
+        (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:9000])  # cut short
+        refuse(tmp_path / name, f"{name}: not a weights file that bert4keras saved")

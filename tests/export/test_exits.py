@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from common.batches import TokenizedTexts
-from export.exits import expected_speedup, time_exits
+from export.exits import calibration_logits, expected_speedup, time_exits
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
 
@@ -72,3 +72,26 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
         read = np.unique(np.concatenate([ids for ids, _ in batches])[:, 0])
         assert len(read) == count and 1 not in read  # the first text is not of the test part
         assert all((ids[:, 6:] == 3).all() for ids, _ in batches)  # padded as the tokenizer pads
+
+
+def test_calibration_logits_are_computed_once_and_anew_where_they_are_damaged(tmp_path, monkeypatch):
+    asked = []
+
+    def predict(model, examples, indices):
+        asked.append(indices)
+        return np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+
+    monkeypatch.setattr("export.exits.predict", predict)
+    monkeypatch.setattr("export.exits.all_exits", lambda pieces: pieces)
+    monkeypatch.setattr("export.exits.trimmed", lambda run, bert: bert)
+    settings = SimpleNamespace(vocabulary=0, precision="float32")
+    run = SimpleNamespace(settings=settings, bert="bert", examples=None, parts=SimpleNamespace(calibration=np.arange(2)),
+                          stage=lambda name: tmp_path / name)
+    for times, cut in enumerate((None, -9, 0), 1):
+        if cut is not None:
+            (path,) = (tmp_path / "fast-branches").iterdir()
+            path.write_bytes(path.read_bytes()[:cut])
+        for _ in range(2):
+            logits, expected = calibration_logits(run, "fast", lambda name: name)
+            np.testing.assert_array_equal(logits, np.arange(12).reshape(2, 3, 2))
+            assert expected.tolist() == [1, 1] and len(asked) == times
