@@ -5,6 +5,7 @@ bert4keras are first imported, and they make `keras` mean tf_keras in this proce
 """
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -96,6 +97,11 @@ def _dropout(generator, inputs, rate, noise_shape=None):
         return _keras_dropout(generator, inputs, rate, noise_shape)
     return tf.nn.experimental.stateless_dropout(inputs, rate, _key(), noise_shape=noise_shape)
 
+
+# bert4keras's would take mean and variance in a narrow precision wherever TensorFlow does not happen to fuse them: answers then
+# depended on how a model is cut into pieces, and were off by twenty times as much. Keras's own takes them in float32, always.
+_init = LayerNormalization.__init__
+LayerNormalization.__init__ = functools.partialmethod(_init, dtype="float32")
 
 _generator = type(keras.layers.Dropout(0)._random_generator)
 _keras_dropout, _generator.dropout = _generator.dropout, _dropout

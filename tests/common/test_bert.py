@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from common.backend import keras
-from common.bert import build_encoder, read_encoder, states_of, swap_pad_id
+from common.backend import LayerNormalization, keras, tf
+from common.bert import build_encoder, embeddings_of, inputs_and_mask, layers_of, read_encoder, states_of, swap_pad_id
 from data import berts
 from tests import tiny
 from tests.numpy_bert import numpy_bert
@@ -144,3 +144,28 @@ def test_padding_and_0_change_places():
     token_ids = np.array([[0, 3, 1], [3, 2, 0]], np.int32)
     assert np.array(swap_pad_id(token_ids, 3)).tolist() == [[3, 0, 1], [0, 2, 3]]
     assert swap_pad_id(token_ids, 0) is token_ids
+
+
+@pytest.mark.parametrize("narrow", ["mixed_bfloat16", "mixed_float16"])
+def test_layer_norm_is_taken_in_float32(precision, narrow):
+    """Far from 0, where 1000 + 1 is 1000 in a narrow precision; also in a graph, where TensorFlow may fuse it or not."""
+    precision(narrow)
+    layer, x = LayerNormalization(), np.random.default_rng(0).normal(1000, 1, (4, 32)).astype(np.float32)
+    expected = (x - x.mean(axis=-1, keepdims=True)) / x.std(axis=-1, keepdims=True)
+    for call in (layer, tf.function(lambda x: layer(x))):
+        np.testing.assert_allclose(call(tf.constant(x)).numpy(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("narrow", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_in_pieces_is_the_model(precision, bert_folder, narrow):
+    """To the last bit, in graphs too: exits are of pieces, and their last answers as the teacher, which is whole."""
+    precision(narrow)
+    encoder = build_encoder(berts.load(str(bert_folder)), dropout=0.0)
+    layers = [layers_of(encoder, [i]) for i in range(encoder.num_hidden_layers)]
+    inputs, mask = inputs_and_mask()
+    hidden = embeddings_of(encoder)(inputs)
+    for layer in layers:
+        hidden = layer(hidden, mask=mask)
+    pieces, token_ids = keras.Model(inputs, hidden), some_ids(tiny.CONFIG)
+    whole, cut = (model.predict([token_ids, 0 * token_ids], verbose=0) for model in (encoder.model, pieces))
+    assert (whole == cut).all() and np.isfinite(whole).all()
