@@ -15,7 +15,7 @@ from common.cost import cls_layer_flops, encoder_flops, head_flops
 from common.criteria import criterion_of, fit_temperatures, uncertainty_of_exits
 from common.evaluation import pack_bits, scores
 from common.files import read_file, write_array
-from common.promise import GRID, fastest_kept, needed
+from common.promise import GRID, before_first_failure, fastest_kept, needed
 from data.berts import keep_layers
 from data.students import PROMISE, promise_in_words
 
@@ -251,28 +251,31 @@ def exit_curve(exits, labels, speeds, flops):
     return points
 
 
-def choose_speed(points, timed, teacher_accuracy, accuracy_drop, latency_budget):
-    """(which speed to use, judged on the validation part; in words, why).
+def answers_at(exits, speeds):
+    """The class that each text has at each of these speeds, (speeds, texts) int. exits: see above"""
+    (logits, u) = exits
+    answers, texts = logits.argmax(axis=-1), np.arange(len(u))
+    return np.stack([answers[texts, exit_layers(u, speed) - 1] for speed in speeds])
 
-    points: `exit_curve` of the validation part, speeds ascending
-    timed: of the same speeds, {batch size: {"ms", "mean_layers"}} measured on other texts: from it come the ms per layer
-    teacher_accuracy: on the validation part, as a fraction
-    accuracy_drop: points of accuracy that may be lost; the highest speed that keeps to it
-    latency_budget: above 0, instead: ms that a text by itself may take; the lowest speed that keeps to it
+
+def speeds_tried(settings):
+    """The speeds that are chosen from, from the slowest on: those of the curve among others. settings: with speeds"""
+    return sorted({0.0, *GRID, *settings.speeds})
+
+
+def highest_speed(exits, labels, settings):
+    """(the highest speed up to which no more accuracy is lost than may be, in words why, None: nothing is promised).
+
+    That is the last before the first that loses more: higher ones may lose less again, but by chance.
+
+    exits: on the validation part
+    labels: (texts,) int
+    settings: with speeds and accuracy_drop, points of accuracy that may be lost against all layers
     """
-    if latency_budget:  # a text by itself takes the ms per layer of those that were timed, times its layers
-        ms = [point["mean_layers"] * at["1"]["ms"] / at["1"]["mean_layers"] for point, at in zip(points, timed, strict=True)]
-        fit = [point["speed"] for point, time in zip(points, ms, strict=True) if time <= latency_budget]
-        if fit:
-            return min(fit), f"the lowest within {latency_budget:g} ms a text"
-        fastest = points[int(np.argmin(ms))]["speed"]
-        return fastest, f"the fastest, though none keeps within {latency_budget:g} ms a text"
-    wanted = teacher_accuracy - accuracy_drop / 100 - 1e-9
-    fit = [point["speed"] for point in points if point["accuracy"] >= wanted]
-    if fit:
-        return max(fit), f"the highest that loses at most {accuracy_drop:g} points"
-    best = max(points, key=lambda point: (point["accuracy"], point["speed"]))
-    return best["speed"], f"the most accurate, though none loses only {accuracy_drop:g} points"
+    speeds, drop = speeds_tried(settings), settings.accuracy_drop
+    accuracy = (answers_at(exits, speeds) == labels).mean(axis=1)  # at 0 that of all layers
+    place = before_first_failure(accuracy >= accuracy[0] - drop / 100 - 1e-9)
+    return speeds[place], f"the highest that loses at most {drop:g} points", None
 
 
 def promised_speed(exits, settings):
@@ -283,33 +286,48 @@ def promised_speed(exits, settings):
 
     The promise is {"max_disagreement", "confidence", "texts", "disagreements"}, see `common.promise`.
     """
-    (logits, u), wanted = exits, (settings.max_disagreement, settings.confidence)
-    answers, rows, speeds = logits.argmax(axis=-1), np.arange(len(logits)), sorted({0.0, *GRID, *settings.speeds})
-    others = [int((answers[rows, exit_layers(u, speed) - 1] != answers[:, -1]).sum()) for speed in speeds]
-    place, flag = fastest_kept(others, len(rows), *wanted), f"--max-disagreement {wanted[0]:g}"  # at 0 all layers answer: kept
-    promise = dict(zip(PROMISE, (*wanted, len(rows), others[place]), strict=True))
+    wanted, speeds = (settings.max_disagreement, settings.confidence), speeds_tried(settings)
+    given = answers_at(exits, speeds)
+    others, texts = (given != given[0]).sum(axis=1), given.shape[1]  # at 0 all layers answer
+    place, flag = fastest_kept(others, texts, *wanted), f"--max-disagreement {wanted[0]:g}"
+    promise = dict(zip(PROMISE, (*wanted, texts, int(others[place])), strict=True))
     why = f"the highest that keeps {flag}" if place else f"all layers answer, as no speed above 0 keeps {flag}"
     return speeds[place], f"{why}: {promise_in_words(promise)}", promise
 
 
-def exit_record(validation, test, labels, settings, flops, timed, teacher, promised=None):
+def speed_within(budget, points, timed):
+    """(the lowest speed at which a text by itself takes no longer than it may, in words why, None: nothing is promised).
+
+    budget: ms
+    points: `exit_curve` of the validation part, speeds ascending
+    timed: of the same speeds, {batch size: {"ms", "mean_layers"}} measured on other texts: from it come the ms per layer
+    """
+    ms = [point["mean_layers"] * at["1"]["ms"] / at["1"]["mean_layers"] for point, at in zip(points, timed, strict=True)]
+    fit = [point["speed"] for point, time in zip(points, ms, strict=True) if time <= budget]
+    if fit:
+        return min(fit), f"the lowest within {budget:g} ms a text", None
+    return points[int(np.argmin(ms))]["speed"], f"the fastest, though none keeps within {budget:g} ms a text", None
+
+
+def exit_record(validation, test, labels, settings, flops, timed, teacher, chosen=None):
     """What a record says of a model that stops early, and its logits (texts, classes) of either part at the speed chosen.
 
     validation: its exits on the validation part
     test: its exits on the test part
     labels: of either part, a pair
-    settings: with speeds, accuracy_drop and latency_budget
+    settings: with speeds and latency_budget
     flops: as `exit_curve` takes them
     timed: of each speed, {"latency_ms" and "int8_latency_ms": {batch size: {"ms", "flops_speedup", "mean_layers"}}}; last, of
-        the promised one, too, if it is none of them
+        the chosen one, too, if it is none of them
     teacher: its record
-    promised: of `promised_speed`, which then chooses the speed
+    chosen: of `highest_speed` or `promised_speed`; without it the speed is chosen by the latency budget
     """
     own = timed[len(settings.speeds) :]  # of a speed that is none of the curve's
     timed = timed[: len(settings.speeds)]
-    points, plain = exit_curve(validation, labels[0], settings.speeds, flops), [at["latency_ms"] for at in timed]
-    chosen = choose_speed(points, plain, teacher["validation_accuracy"], settings.accuracy_drop, settings.latency_budget)
-    speed, why, promise = promised or (*chosen, None)
+    if not chosen:
+        points = exit_curve(validation, labels[0], settings.speeds, flops)
+        chosen = speed_within(settings.latency_budget, points, [at["latency_ms"] for at in timed])
+    speed, why, promise = chosen
     exits = [
         point | {
             "wall_speedup": {size: teacher["latency_ms"][size] / at["latency_ms"][size]["ms"] for size in at["latency_ms"]},
@@ -360,7 +378,7 @@ def exit_flops(costs, layers):
     return (layers - 1) * costs["layer"] + costs["last"] + costs["head"], through
 
 
-def exit_records(run, depths, stopping, uncertainty, costs, times, promised):
+def exit_records(run, depths, stopping, uncertainty, costs, times, chosen):
     """The records of a seed: of teacher and shallow models with their cost, and of each model that stops early.
 
     run: `training.Run` of the seed, its stages finished
@@ -369,7 +387,7 @@ def exit_records(run, depths, stopping, uncertainty, costs, times, promised):
     uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1
     costs: tokens of a text -> those of `exit_costs`
     times: of `export.exits.exit_times`
-    promised: {name of a stopping one: of `promised_speed`}; empty if nothing is to be promised
+    chosen: {name of a stopping one: of `highest_speed` or `promised_speed`}; empty if the latency budget chooses
     """
     settings, parts, depth, records = run.settings, run.parts, depths["teacher"], []
     whole = costs(settings.maxlen)
@@ -380,7 +398,7 @@ def exit_records(run, depths, stopping, uncertainty, costs, times, promised):
     for name in stopping:
         validation, test = (load_exits(run, name, part, uncertainty) for part in ("validation", "test"))
         labels = run.corpus.labels[parts.validation], run.corpus.labels[parts.test]
-        record, logits = exit_record(validation, test, labels, settings, flops, times[name], records[0], promised.get(name))
+        record, logits = exit_record(validation, test, labels, settings, flops, times[name], records[0], chosen.get(name))
         for part, of_part in logits.items():
             write_array(run.stage(name) / f"{part}_logits.npy", of_part)
         record |= {"temperatures": exit_temperatures(run, name).tolist()} if settings.calibrate else {}

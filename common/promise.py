@@ -43,5 +43,9 @@ def fastest_kept(disagreements, texts, max_disagreement, confidence):
     disagreements: (speeds,) int, of each speed, from the slowest on
     texts, max_disagreement, confidence: as of `keeps`
     """
-    kept = keeps(np.asarray(disagreements), texts, max_disagreement, confidence)
-    return int(np.append(kept, False).argmin()) - 1
+    return before_first_failure(keeps(np.asarray(disagreements), texts, max_disagreement, confidence))
+
+
+def before_first_failure(passed):
+    """The place of the last before the first that fails; -1 if that is the first of all. passed: (speeds,) bool"""
+    return int(np.append(passed, False).argmin()) - 1

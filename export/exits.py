@@ -18,6 +18,8 @@ from common.early_exit import (
     exit_records,
     exit_temperatures,
     exits_of,
+    highest_speed,
+    load_exits,
     promised_speed,
     with_embeddings,
     with_temperatures,
@@ -107,15 +109,17 @@ def measure_exits(run, depths, plain, stopping, trained, uncertainty, costs):
     uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy
     costs: tokens of a text -> those of `early_exit.exit_costs`
     """
-    settings, promised = run.settings, {}
-    if settings.max_disagreement is not None:
-        for name in stopping:
+    settings, chosen, labels = run.settings, {}, run.corpus.labels[run.parts.validation]
+    for name in stopping if not settings.latency_budget else ():  # which needs the clock
+        if settings.max_disagreement is None:
+            chosen[name] = highest_speed(load_exits(run, name, "validation", uncertainty), labels, settings)
+        else:
             exits = exits_of(run, name, calibration_logits(run, name, trained)[0], uncertainty)
-            promised[name] = promised_speed(exits, settings)
-    chosen = {name: (speed,) for name, (speed, *_) in promised.items() if speed not in settings.speeds}
-    speeds = {name: (*settings.speeds, *chosen.get(name, ())) for name in stopping}
+            chosen[name] = promised_speed(exits, settings)
+    own = {name: (speed,) for name, (speed, *_) in chosen.items() if speed not in settings.speeds}
+    speeds = {name: (*settings.speeds, *own.get(name, ())) for name in stopping}
     times = exit_times(run, plain, stopping, lambda tokens: exit_flops(costs(tokens), depths["teacher"]), speeds)
-    return exit_records(run, depths, [*stopping], uncertainty, costs, times, promised)
+    return exit_records(run, depths, [*stopping], uncertainty, costs, times, chosen)
 
 
 def calibration_logits(run, name, trained):

@@ -20,7 +20,7 @@ from common.backend import keras, set_seed, tf
 from common.bert import build_encoder, read_encoder
 from common.criteria import agreement, by_itself, fit_temperatures
 from common.devices import fresh_session
-from common.early_exit import ExitModel, all_exits, choose_speed, early_exit_graph, exit_flops, exit_layers, load_exits
+from common.early_exit import ExitModel, all_exits, early_exit_graph, exit_flops, exit_layers, load_exits
 from common.evaluation import predict
 from common.promise import keeps
 from common.training import Run
@@ -492,34 +492,6 @@ def test_flops_are_those_of_the_matrix_products(untrained):
     whole, through = exit_flops(dense, 4)
     assert whole == 3 * found["layer"] + flops([*cls_alone, (1, hidden, 4)])
     assert through.tolist() == [(found["layer"] + found["branch"]) * k for k in (1, 2, 3)] + [whole + 3 * found["branch"]]
-
-
-POINTS = [{"speed": 0.0, "accuracy": 0.9, "mean_layers": 6.0}, {"speed": 0.1, "accuracy": 0.899, "mean_layers": 3.0},
-          {"speed": 0.5, "accuracy": 0.89, "mean_layers": 1.5}, {"speed": 1.0, "accuracy": 0.8, "mean_layers": 1.0}]
-TIMED = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 4.0, 1.5, 1.0)]
-
-
-@pytest.mark.parametrize(
-    ("changed", "teacher", "speed", "why"),
-    [
-        ({"accuracy_drop": 0.2}, 0.9, 0.1, "the highest that loses at most 0.2 points"),
-        ({"accuracy_drop": 1}, 0.9, 0.5, "the highest that loses at most 1 points"),
-        ({"accuracy_drop": 0}, 0.9, 0.0, "the highest that loses at most 0 points"),
-        ({"accuracy_drop": 0}, 0.95, 0.0, "the most accurate, though none loses only 0 points"),
-        ({"latency_budget": 6.5}, 0.9, 0.1, "the lowest within 6.5 ms a text"),
-        ({"latency_budget": 5.9}, 0.9, 0.5, "the lowest within 5.9 ms a text"),
-        ({"latency_budget": 1.0}, 0.9, 1.0, "the fastest, though none keeps within 1 ms a text"),
-    ],
-)
-def test_which_speed_is_chosen(changed, teacher, speed, why):
-    settings = replace(DEMO, **changed)
-    assert choose_speed(POINTS, TIMED, teacher, settings.accuracy_drop, settings.latency_budget) == (speed, why)
-
-
-def test_of_speeds_that_are_as_accurate_the_fastest_is_chosen():
-    """Where none keeps what is wanted, as of a row with a teacher of its own."""
-    points = [point | {"accuracy": 0.8} for point in POINTS]
-    assert choose_speed(points, TIMED, 0.9, DEMO.accuracy_drop, DEMO.latency_budget)[0] == 1.0
 
 
 # Errors

@@ -11,7 +11,17 @@ from scipy import stats
 from scipy.special import softmax
 
 from common.cost import classifier_flops, encoder_flops
-from common.early_exit import exit_costs, exit_curve, exit_flops, exit_layers, exit_outputs, exit_record, promised_speed
+from common.early_exit import (
+    exit_costs,
+    exit_curve,
+    exit_flops,
+    exit_layers,
+    exit_outputs,
+    exit_record,
+    highest_speed,
+    promised_speed,
+    speed_within,
+)
 from data import berts
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
@@ -49,27 +59,58 @@ def test_the_curve():
     assert first["flops_speedup"] == pytest.approx(400 / 410) and last["flops_speedup"] == pytest.approx(400 / 110)
 
 
-@pytest.mark.parametrize("good_early", ["validation", "test"])
-def test_the_speed_is_chosen_on_the_validation_part(good_early):
-    """At 0.5 all texts leave after one layer, which is right on one part and wrong on the other; the last is right on both."""
+@pytest.mark.parametrize("early", [True, False])
+def test_a_record_is_of_the_speed_that_was_chosen(early):
+    """At 0.5 all texts leave after one layer, which is right on validation and wrong on test; the last is right on both."""
     labels, speeds = np.arange(20) % 2, (0.0, 0.5)
-
-    def exits(part):
-        logits = np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1)
-        if part != good_early:
-            logits[:, 0] = logits[:, 0, ::-1]
-        return logits, np.full((20, 4), 0.3, np.float32)
-
+    logits = np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1)
+    wrong, u = logits.copy(), np.full((20, 4), 0.3, np.float32)
+    wrong[:, 0] = logits[:, 0, ::-1]
     timed = [{key: {"1": {"ms": 1.0, "flops_speedup": 1.0, "mean_layers": layers}} for key in ("latency_ms", "int8_latency_ms")}
              for layers in (4.0, 1.0)]
-    settings = SimpleNamespace(speeds=speeds, accuracy_drop=1.0, latency_budget=0.0)
-    teacher = {"validation_accuracy": 1.0, "latency_ms": {"1": 2.0}}
-    record, logits = exit_record(exits("validation"), exits("test"), (labels, labels), settings, FLOPS, timed, teacher)
-    early = good_early == "validation"
-    assert record["speed"] == (0.5 if early else 0.0) and record["layers"] == (1 if early else 4)
+    settings, teacher = SimpleNamespace(speeds=speeds, latency_budget=0.0), {"latency_ms": {"1": 2.0}}
+    chosen = (0.5 if early else 0.0, "why", None)
+    record, given = exit_record((logits, u), (wrong, u), (labels, labels), settings, FLOPS, timed, teacher, chosen)
+    assert record["speed"] == chosen[0] and record["chosen"] == "why" and record["layers"] == (1 if early else 4)
     assert record["validation_accuracy"] == 1 and record["accuracy"] == (0 if early else 1)
-    assert [point["accuracy"] for point in record["exits"]] == [1, 0 if early else 1]  # the curve is that of the test part
-    assert (logits["test"].argmax(-1) == labels).all() != early
+    assert [point["accuracy"] for point in record["exits"]] == [1, 0]  # the curve is that of the test part
+    assert (given["test"].argmax(-1) == labels).all() != early
+
+
+# Which speed is chosen
+
+
+@given(st.integers(0, 2**32), st.floats(0, 30))
+def test_the_highest_speed_is_the_last_before_one_that_loses_more(seed, drop):
+    """Found by walking from 0 up, text by text."""
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(0, 2, (30, 3, 4)).astype(np.float32), rng.integers(0, 4, 30)
+    u = rng.uniform(0, 1, (30, 3)).round(2).astype(np.float32)
+    right, best = logits.argmax(-1) == labels[:, None], 0.0
+    for step in range(1001):
+        leaving = [next((i for i in range(2) if row[i] < step / 1000), 2) for row in u]
+        if 100 * (right[:, 2].mean() - np.mean([row[i] for row, i in zip(right, leaving, strict=True)])) > drop + 1e-7:
+            break
+        best = step / 1000
+    settings = SimpleNamespace(speeds=(0.0, 0.5), accuracy_drop=drop)
+    assert highest_speed((logits, u), labels, settings) == (best, f"the highest that loses at most {drop:g} points", None)
+
+
+POINTS = [{"speed": 0.0, "mean_layers": 6.0}, {"speed": 0.1, "mean_layers": 3.0}, {"speed": 0.5, "mean_layers": 1.5},
+          {"speed": 1.0, "mean_layers": 1.0}]
+TIMED = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 4.0, 1.5, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("budget", "speed", "why"),
+    [
+        (6.5, 0.1, "the lowest within 6.5 ms a text"),
+        (5.9, 0.5, "the lowest within 5.9 ms a text"),
+        (1.0, 1.0, "the fastest, though none keeps within 1 ms a text"),
+    ],
+)
+def test_the_speed_within_a_budget(budget, speed, why):
+    assert speed_within(budget, POINTS, TIMED) == (speed, why, None)
 
 
 # The promise

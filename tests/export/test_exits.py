@@ -1,4 +1,4 @@
-"""export.exits: which texts are timed, and what the clock is held against."""
+"""export.exits: what a speed is chosen by, which texts are timed, and what the clock is held against."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from common.batches import TokenizedTexts
+from export import exits
 from export.exits import calibration_logits, expected_speedup, time_exits
+from knowledge_distillation_fastbert import uncertainty
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
 
@@ -95,3 +97,28 @@ def test_calibration_logits_are_computed_once_and_anew_where_they_are_damaged(tm
             logits, expected = calibration_logits(run, "fast", lambda name: name)
             np.testing.assert_array_equal(logits, np.arange(12).reshape(2, 3, 2))
             assert expected.tolist() == [1, 1] and len(asked) == times
+
+
+@pytest.mark.parametrize("good_early", ["validation", "test"])
+def test_the_speed_is_chosen_on_the_validation_part(tmp_path, monkeypatch, good_early):
+    """The first layer is right on one part and wrong on the other; all layers are right on both."""
+    labels, stage = np.arange(40) % 2, tmp_path / "fastbert-branches"
+    stage.mkdir()
+    for part in ("validation", "test"):
+        logits = 5 * np.repeat(np.eye(2, dtype=np.float32)[labels[:20]][:, None], 4, axis=1)
+        if part != good_early:
+            logits[:, 0] = logits[:, 0, ::-1]
+        np.save(stage / f"{part}_logits.npy", logits)
+    settings = SimpleNamespace(
+        speeds=(0.0, 0.5), accuracy_drop=1.0, latency_budget=0.0, max_disagreement=None, calibrate=False, criterion="entropy",
+        exit_patience=1, uncertainty_top_k=0,
+    )
+    parts = SimpleNamespace(validation=np.arange(20), test=np.arange(20, 40))
+    corpus = SimpleNamespace(labels=labels)
+    run = SimpleNamespace(settings=settings, corpus=corpus, parts=parts, stage=lambda name: tmp_path / name)
+    monkeypatch.setattr(exits, "exit_times", lambda run, plain, stopping, flops, speeds: speeds)
+    monkeypatch.setattr(exits, "exit_records", lambda *given: given[-2:])
+    times, chosen = exits.measure_exits(run, {"teacher": 4}, {}, ["fastbert"], None, uncertainty, None)
+    speed = chosen["fastbert"][0]
+    assert speed == 1.0 if good_early == "validation" else 0 < speed < 0.1
+    assert times["fastbert"] == (0.0, 0.5, speed)  # timed at its own, too
