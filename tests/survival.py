@@ -59,11 +59,11 @@ STAGES = {
 
 
 def flags(script, folder, output, more=()):
-    """Those with which the script is started on what `folder` holds. more: further ones, which override those of STAGES."""
-    words = ["--output", folder / output, *STAGES[script], *more]
+    """Those with which the script is started on what `folder` holds. more: further ones, which override the others."""
+    words = ["--output", folder / output, *STAGES[script]]
     if script != "knowledge_distillation_from_scratch":
         words += ["--data", folder / "data", "--bert", folder / "bert", "--maxlen", 16]
-    return list(map(str, words))
+    return list(map(str, [*words, *more]))
 
 
 def prepare(folder, config=tiny.CONFIG):
