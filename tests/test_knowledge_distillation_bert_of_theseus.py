@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,6 +93,22 @@ def test_linear_rate_is_the_papers(base, share, steps):
 def test_constant_rate():
     rate = script.replacing_rate(replace(DEMO, replacing_schedule="constant", replacing_base=0.4), 100)
     assert [float(rate(tf.constant(step))) for step in (0, 50, 100)] == pytest.approx([0.4] * 3)
+
+
+def test_the_rate_is_that_of_the_step(monkeypatch):
+    """In training p rises with the optimizer's steps, here from 0.3 to 1 in 4 of 8."""
+    seen = {}
+    settings = replace(DEMO, replacing_schedule="linear", replacing_base=0.3, replacing_share=0.5, mixed_epochs=2)
+    parts, labels = SimpleNamespace(train=np.arange(64)), np.zeros(64, int)
+    run = Run(settings, 0, SimpleNamespace(labels=labels), None, parts, None)
+    monkeypatch.setattr(script, "mix", lambda *words: seen.update(rate=words[-1]))
+    monkeypatch.setattr(script, "train_stage", lambda *words, **more: seen.update(optimizer=words[4]))
+    script.train_mixed(run, "theseus-mixed", SimpleNamespace(encoder=None, head=None), None, None)
+    found = []
+    for step in (0, 2, 4, 7):
+        seen["optimizer"].iterations.assign(step)
+        found.append(float(seen["rate"]()))
+    assert found == pytest.approx([0.3, 0.65, 1, 1])
 
 
 @pytest.mark.parametrize(("layers", "modules", "expected"), [

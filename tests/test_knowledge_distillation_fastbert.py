@@ -313,6 +313,14 @@ def test_a_speed_of_nan_lets_nobody_leave():
     assert answer(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
 
 
+def test_at_a_speed_that_is_the_uncertainty_nobody_leaves():
+    """u is 1 where a branch has no idea, and 0 where it is quite sure."""
+    ids = np.array([[1, 9], [2, 9], [7, 9]])
+    answer = early_exit_graph(counting([], [0.0, 0.0]), ENTROPY)
+    assert answer(ids, ids, 1.0)["layers_used"].numpy().tolist() == [1, 2, 3]
+    assert answer(ids, ids, 0.0)["layers_used"].numpy().tolist() == [3, 3, 3]
+
+
 def test_an_answer_of_nan_leaves_last():
     answer = early_exit_graph(counting([], [np.nan, np.nan]), ENTROPY)
     found = answer(np.array([[7, 7]]), np.array([[7, 7]]), 1.0)
@@ -351,11 +359,23 @@ def test_in_narrow_precision(run, precision, narrow):
 # What is trained
 
 
+@pytest.fixture(scope="module")
+def untaught(tmp_path_factory):
+    """A run of which there is a teacher alone, with the weights that it starts from."""
+    folder = tmp_path_factory.mktemp("teacher")
+    corpus = texts.load(str(tiny.write_data(folder / "data")))
+    bert = berts.load(str(write_bert(folder / "bert")))
+    parts = split(corpus, 0, DEMO.train_examples, DEMO.unlabelled_examples, DEMO.validation_examples)
+    run = Run(DEMO, 0, corpus, tiny.tokenized(corpus.texts, bert), parts, folder, bert)
+    training.save_weights(script.build_teacher(run, 3, 0.0)[2], run.stage("teacher") / "weights.npz")
+    return run
+
+
 @pytest.fixture
-def taught(run, tmp_path):
-    """A copy of the run in which the teacher alone is trained."""
-    shutil.copytree(run.stage("teacher"), tmp_path / "run" / "seed-0" / "teacher")
-    return replace(run, folder=tmp_path / "run")
+def taught(untaught, tmp_path):
+    """A copy of it, to train branches in."""
+    shutil.copytree(untaught.stage("teacher"), tmp_path / "run" / "seed-0" / "teacher")
+    return replace(untaught, folder=tmp_path / "run")
 
 
 @pytest.fixture

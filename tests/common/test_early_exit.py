@@ -11,6 +11,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from common.cost import classifier_flops, encoder_flops
+from common.criteria import fit_temperatures
 from common.early_exit import (
     exit_costs,
     exit_curve,
@@ -18,6 +19,7 @@ from common.early_exit import (
     exit_layers,
     exit_outputs,
     exit_record,
+    exit_temperatures,
     highest_speed,
     promised_speed,
     speed_within,
@@ -111,6 +113,23 @@ TIMED = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 
 )
 def test_the_speed_within_a_budget(budget, speed, why):
     assert speed_within(budget, POINTS, TIMED) == (speed, why, None)
+
+
+@given(st.integers(0, 10**6))
+def test_temperatures_are_fitted_on_the_validation_part_alone(tmp_path_factory, seed):
+    """Whatever the test part says; and only where branches are to be calibrated."""
+    rng, folder = np.random.default_rng(seed), tmp_path_factory.mktemp("run")
+    labels, parts = rng.integers(0, 4, 120), SimpleNamespace(validation=np.arange(60), test=np.arange(60, 120))
+    logits = rng.normal(0, 3, (120, 4, 4)) + 2 * np.eye(4)[labels][:, None]
+    run = SimpleNamespace(settings=SimpleNamespace(calibrate=True), corpus=SimpleNamespace(labels=labels), parts=parts,
+                          stage=lambda name: folder)
+    for part in ("validation", "test"):
+        np.save(folder / f"{part}_logits.npy", logits[getattr(parts, part)])
+    expected = fit_temperatures(labels[:60], logits[:60])
+    assert not np.allclose(expected, fit_temperatures(labels[60:], logits[60:]))
+    np.testing.assert_array_equal(exit_temperatures(run, "fastbert"), expected)
+    run.settings.calibrate = False
+    assert exit_temperatures(run, "fastbert").tolist() == [1, 1, 1, 1]
 
 
 # The promise

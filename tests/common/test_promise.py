@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.criteria import agreement, by_itself, confidence, in_a_row, uncertainty_of_exits
@@ -20,6 +20,7 @@ def tail(k, n, share):
 
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 99), st.integers(1, 99))
+@example(32, 15, 47, 44)  # 15 of 32 are less than 47 %, but not by enough
 def test_the_bound_is_exact(n, k, max_disagreement, confidence):
     k, chance, allowed = min(k, n), tail(min(k, n), n, Fraction(max_disagreement, 100)), Fraction(100 - confidence, 100)
     if abs(float(chance - allowed)) > 1e-12:
