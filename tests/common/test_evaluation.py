@@ -115,6 +115,19 @@ def test_where_seeds_or_texts_alone_differ_it_is_the_t_test_over_them(of_seeds):
     np.testing.assert_allclose(found["ci95"], expected.confidence_interval(0.95))
 
 
+@given(st.integers(2, 6), st.integers(2, 60), st.integers(0, 10**6))
+def test_degrees_of_freedom_are_those_of_welch(seeds, texts, seed):
+    """Welch's t-test of the texts' means against the seeds' means about 0 has this variance and Satterthwaite's degrees."""
+    a, b = np.random.default_rng(seed).random((2, seeds, texts)) < 0.5
+    difference = a.astype(float) - b
+    of_texts, of_seeds = difference.mean(axis=0), difference.mean(axis=1) - difference.mean()
+    if min(of_texts.var(), of_seeds.var()) < 1e-12:
+        return  # where one has nothing of chance, scipy's rounding decides
+    expected, found = stats.ttest_ind(of_texts, of_seeds, equal_var=False), compare(a, b)
+    assert found["p_value"] == pytest.approx(expected.pvalue, abs=1e-9)
+    np.testing.assert_allclose(found["ci95"], expected.confidence_interval(), atol=1e-9)
+
+
 def test_the_test_for_several_seeds_keeps_its_level():
     """Two equal models, whose accuracy changes with the text and with the seed: p < 0.05 in no more than 5 % or so."""
     rng = np.random.default_rng(1)
