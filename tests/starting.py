@@ -4,12 +4,14 @@ import contextlib
 import io
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from common import command
 from common.backend import set_precision
+from export.timing import turns
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +30,17 @@ def start(script, *words):
             set_precision("float32")
     printed = (file.buffer.getvalue().decode("utf-8") for file in (out, err))
     return subprocess.CompletedProcess(words, status, *printed)
+
+
+def no_files(monkeypatch, module="export.reporting"):
+    """For a later start of a finished run, of which the files are not in question: student/ and teacher/ stay as they are."""
+    monkeypatch.setattr(f"{module}.write_teacher", lambda *words, **more: None)
+    monkeypatch.setattr(f"{module}.write_student", lambda *words: ("", [], {"student": {"files": []}}))
+
+
+def one_turn(monkeypatch):
+    """For a later start that times exits anew: the clock is not in question."""
+    monkeypatch.setattr("export.exits.turns", partial(turns, count=1))
 
 
 def refused(script, output, sane, words):

@@ -27,7 +27,7 @@ from data.narrowing import narrow
 from data.parts import UNLABELLED, split
 from tests import tiny
 from tests.alone import check_student
-from tests.starting import refused, run_script, start
+from tests.starting import no_files, refused, run_script, start
 
 LAYERS, WITHOUT_LABELS = ("--experiments", "distilled-layers"), ("--experiments", "distilled-unlabelled")
 ALL = tuple(name for name in script.EXPERIMENTS if name != "distilled-ensemble")  # which needs several teachers
@@ -512,7 +512,8 @@ def test_smoke_the_student_comes_with_a_card_and_a_table(finished):
 
 
 @pytest.mark.slow
-def test_smoke_a_second_start_trains_nothing_but_a_lost_stage(finished):
+def test_smoke_a_second_start_trains_nothing_but_a_lost_stage(finished, monkeypatch):
+    no_files(monkeypatch)
     words, folder, first = finished
     before = json.loads((folder / "results.json").read_text())
     other = start(script, *words, "--temperature", 5)

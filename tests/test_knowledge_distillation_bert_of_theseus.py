@@ -19,7 +19,7 @@ from data import berts, texts
 from data.parts import split
 from tests import tiny
 from tests.alone import check_student
-from tests.starting import refused, run_script, start
+from tests.starting import no_files, refused, run_script, start
 
 DEMO = replace(script.PRESETS["demo"], maxlen=16, student_layers=2, middle_layers=2, batch_size=16,
                predecessor_epochs=1, mixed_epochs=1, successor_epochs=0, direct_epochs=1,
@@ -379,8 +379,9 @@ def test_smoke_after_mixed_training_everything_is_trained(finished):
 
 
 @pytest.mark.slow
-def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again_alike(finished):
+def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again_alike(finished, monkeypatch):
     """The last stage of a row, which starts from the mixed one."""
+    no_files(monkeypatch)
     words, folder, _ = finished
     before, lost = json.loads((folder / "results.json").read_text())["models"], folder / "seed-0" / "theseus"
     weights = [*np.load(lost / "weights.npz").values()]

@@ -32,7 +32,7 @@ from export.predict import predict as ask
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
 from tests.numpy_bert import numpy_branch
-from tests.starting import refused, run_script, start
+from tests.starting import no_files, one_turn, refused, run_script, start
 
 DEMO = replace(
     script.PRESETS["demo"], maxlen=16, train_examples=96, unlabelled_examples=32, validation_examples=30, batch_size=16,
@@ -669,8 +669,8 @@ def test_smoke_the_teacher_can_be_asked(finished, run):
 @pytest.mark.slow
 def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     """What only says how to look at a finished run may be changed; what would train other weights is refused."""
-    monkeypatch.setattr(script, "write_teacher", lambda *words, **more: None)  # both as before
-    monkeypatch.setattr(script, "write_student", lambda *words: ("", [], {"student": {"files": []}}))
+    no_files(monkeypatch, script.__name__)
+    one_turn(monkeypatch)
     words, folder, _ = finished
     stages, clocks = modified(folder, "seed-0/*/record.json"), modified(folder, "seed-0/times-*.json")
     chosen = start(script, *words, "--accuracy-drop", 50)  # the same speeds: nothing is timed again
@@ -702,7 +702,10 @@ def promising(finished):
     before = modified(copy, "seed-0/*/record.json") | modified(copy, "seed-0/*/weights.npz")
     more = ["--experiments", "fastbert", "--criterion", "confidence", "--exit-patience", 2, "--calibrate", "--confidence", 90,
             "--max-disagreement", 30, "--calibration-examples", 200, "--vocabulary", 117, "--output", copy]
-    done = start(script, *words, *more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "write_teacher", lambda *words, **more: None)  # of which nothing is promised
+        one_turn(patch)
+        done = start(script, *words, *more)
     assert done.returncode == 0, done.stderr
     return copy, done.stdout, before
 
