@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,12 @@ def best_table(grounds):
     """Rows of strings, header first: at each of TIMES, the student that is best on validation. grounds: `all_students`."""
     table = [["data", "at least", *HEADER]]
     for students in grounds.values():
-        for times in TIMES:
-            if fast := [student for student in students if student.faster >= times]:
-                best = max(fast, key=lambda student: student.validation)
-                table.append([best.data, f"{times} x", *best.cells])
+        def best(times, students=students):
+            return max((student for student in students if student.faster >= times), key=lambda student: student.validation)
+
+        reached = [times for times in TIMES if any(student.faster >= times for student in students)]
+        for student, several in groupby(reached, best):
+            table.append([student.data, f"{' and '.join(map(str, several))} x", *student.cells])
     return table
 
 

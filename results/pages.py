@@ -240,12 +240,12 @@ def run_page(name, results, folder, overview):
 
 
 def examples_and_seeds(results):
-    """What a run had, in a line: data, examples of each part, seeds, precision."""
-    data, seeds = results["data"], len(results["settings"]["seeds"])
+    """What a run had, in a line: data, examples of each part, seeds, and a narrow precision."""
+    precision, data, seeds = results["settings"]["precision"], results["data"], len(results["settings"]["seeds"])
     words = {"train": "training", "unlabelled": "unlabelled", "validation": "validation", "test": "test"}
     counts = [f"{data[part]:,} {word}" for part, word in words.items() if data[part]]
     seeds = "one seed" if seeds == 1 else f"{seeds} seeds"
-    return ", ".join([Path(data["name"]).name, *counts, seeds, f"trained in {results['settings']['precision']}"])
+    return ", ".join([Path(data["name"]).name, *counts, seeds, *([precision] if precision != "float32" else [])])
 
 
 def training_seconds(results):
