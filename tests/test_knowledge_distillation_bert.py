@@ -149,6 +149,7 @@ def layers_run(bert, data_folder, folder, **settings):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("until", "since"), [(0.5, 0.5), (0.3, 0.2), (1.0, 0.0)])
 @pytest.mark.parametrize("unlabelled", [30, 0])
 def test_layers_and_labels_are_learnt_in_their_shares_of_the_training(
@@ -190,6 +191,7 @@ def test_a_layer_learns_the_layer_that_is_named_or_those_spread_evenly(bert, dat
     assert [*mapping] == taught and rest == ["cls", 1.0, 0.5]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_teacher_is_saved_with_a_student_that_learns_its_layers(bert, data_folder, tmp_path, monkeypatch):
     run, sizes, backup = layers_run(bert, data_folder, tmp_path), [], callbacks.write_atomic
 
