@@ -253,14 +253,14 @@ def exit_curve(exits, labels, speeds, flops):
 
 def answers_at(exits, speeds):
     """The class that each text has at each of these speeds, (speeds, texts) int. exits: see above"""
-    (logits, u) = exits
+    logits, u = exits
     answers, texts = logits.argmax(axis=-1), np.arange(len(u))
     return np.stack([answers[texts, exit_layers(u, speed) - 1] for speed in speeds])
 
 
 def speeds_tried(settings):
     """The speeds that are chosen from, from the slowest on: those of the curve among others. settings: with speeds"""
-    return sorted({0.0, *GRID, *settings.speeds})
+    return sorted({*GRID, *settings.speeds})
 
 
 def highest_speed(exits, labels, settings):

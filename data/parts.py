@@ -90,9 +90,11 @@ def notes_on_twins(all_parts, read, maxlen):
     for parts in all_parts:
         learned = np.append(parts.train, parts.unlabelled)
         drawn = {"training": learned, "calibration": parts.calibration, "validation": parts.validation, "test": parts.test}
-        for (one, indices), (other, others) in combinations(drawn.items(), 2):
-            known, own = {read(i) for i in indices}, np.setdiff1d(others, indices)  # validation may be the test part itself
-            most[other, one] = max(most.get((other, one), 0), sum(read(i) in known for i in own))
+        as_read = {name: {index: read(index) for index in indices} for name, indices in drawn.items()}
+        for (one, there), (other, own) in combinations(as_read.items(), 2):
+            known = {*there.values()}
+            twins = sum(text in known for index, text in own.items() if index not in there)  # validation may be the test part
+            most[other, one] = max(most.get((other, one), 0), twins)
     told = [f"{count:,} {other} text{'s' * (count > 1)} in {one}" for (other, one), count in most.items() if count]
     up_to = "up to " * (len(all_parts) > 1)
     return [f"as a model reads them, in {maxlen} tokens, texts stand in two parts: {up_to}{', '.join(told)}"] if told else []

@@ -16,7 +16,7 @@ import numpy as np
 from common import InputError, errors_in_one_line
 from common.backend import tf
 from common.criteria import criterion_of, fit_temperatures, uncertainty_of_exits
-from common.early_exit import exit_layers
+from common.early_exit import answers_at, exit_layers
 from common.files import fingerprint
 from common.promise import GRID, fastest_kept
 from data import texts
@@ -61,35 +61,30 @@ def doubts(logits, **differing):
     return uncertainty_of_exits(tf.constant(logits), criterion_of(settings, logits.shape[1], uncertainty))
 
 
-def leaving(u):
-    """After how many layers each text leaves at each speed of GRID, from slow to fast: (speeds, texts)."""
-    return np.stack([exit_layers(u, speed) for speed in GRID])
-
-
-def lost_at(shares, labels, logits, layers):
+def lost_at(shares, labels, given, taken):
     """Points of accuracy that all layers have more, where texts take these shares of them on average.
 
-    layers: of `leaving`
+    given: of `answers_at` the speeds of GRID
+    taken: at each of them the share of the layers
     """
-    right = logits.argmax(axis=-1) == labels[:, None]
-    accuracy = np.stack([right[np.arange(len(right)), at - 1].mean() for at in layers])
-    taken, first = np.unique(layers.mean(axis=1) / logits.shape[1], return_index=True)
-    return 100 * (right[:, -1].mean() - np.interp(shares, taken, accuracy[first]))
+    accuracy = (given == labels).mean(axis=1)
+    taken, first = np.unique(taken, return_index=True)
+    return 100 * (accuracy[0] - np.interp(shares, taken, accuracy[first]))
 
 
-def promised(logits, layers, rng):
+def promised(given, layers, rng):
     """(mean layers, whether it is broken by all texts, by those that are left over) of each of DRAWS calibration parts.
 
-    layers: of `leaving`
+    given: of `answers_at` the speeds of GRID
+    layers: that texts take at each of them on average
     """
-    answers, count = logits.argmax(axis=-1), len(logits)
-    others = np.stack([answers[np.arange(count), at - 1] != answers[:, -1] for at in layers])  # (speeds, texts)
+    others, count = given != given[0], given.shape[1]  # (speeds, texts); at 0 all layers answer
     size, limit, found = min(CALIBRATION, count // 2), PROMISED[0] / 100, []
     for _ in range(DRAWS):
         drawn, order = rng.integers(count, size=size), rng.permutation(count)
         place = max(0, fastest_kept(others[:, drawn].sum(axis=1), size, *PROMISED))
         after_split = max(0, fastest_kept(others[:, order[:size]].sum(axis=1), size, *PROMISED))
-        found.append((layers[place].mean(), others[place].mean() > limit, others[after_split, order[size:]].mean() > limit))
+        found.append((layers[place], others[place].mean() > limit, others[after_split, order[size:]].mean() > limit))
     return np.array(found, float)
 
 
@@ -102,9 +97,10 @@ def table(exits):
             lost, kept = [], []
             for seed, (labels, *both) in enumerate(exits):
                 logits = both[calibrated]
-                layers = leaving(doubts(logits, **differing))
-                lost.append(lost_at(SHARES, labels, logits, layers))
-                kept.append(promised(logits, layers, np.random.default_rng(seed)).mean(axis=0))
+                u = doubts(logits, **differing)
+                given, layers = answers_at((logits, u), GRID), np.array([exit_layers(u, speed).mean() for speed in GRID])
+                lost.append(lost_at(SHARES, labels, given, layers / logits.shape[1]))
+                kept.append(promised(given, layers, np.random.default_rng(seed)).mean(axis=0))
             layers, *broken = np.transpose(kept)
             rows.append([
                 f"{name}{', calibrated' if calibrated else ''}", *map(mean_and_deviation, np.transpose(lost)),
