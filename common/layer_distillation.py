@@ -7,7 +7,7 @@ from math import ceil, floor
 
 from common import InputError
 from common.backend import keras, tf
-from common.bert import mask_of, states_of
+from common.bert import cls, mask_of, states_of
 from common.distillation import HIDDEN_LOSSES, attention_loss, hidden_loss
 
 
@@ -78,7 +78,7 @@ def with_layer_loss(teacher, student, mapping, *words, **more):
     teacher, student: `bert.BertClassifier`
     mapping, words, more: see `LayerLoss`
     """
-    inputs, logits = student.model.inputs, student.model.output
+    inputs, logits = student.model.inputs, student.head(cls(student.encoder.model.output))  # all states are wanted here
     layer = LayerLoss(teacher.encoder, student.encoder, mapping, *words, **more)
     losses = layer((inputs, mask_of(inputs[0]), *states_of(student.encoder)))
     return keras.Model(inputs, keras.layers.Concatenate(dtype="float32")([losses, logits]))

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from common.backend import LayerNormalization, keras, tf
-from common.bert import build_encoder, embeddings_of, inputs_and_mask, layers_of, read_encoder, states_of, swap_pad_id
+from common.bert import (
+    build_encoder,
+    cls,
+    cls_state,
+    embeddings_of,
+    inputs_and_mask,
+    layers_of,
+    read_encoder,
+    states_of,
+    swap_pad_id,
+)
 from data import berts
 from tests import tiny
 from tests.numpy_bert import numpy_bert
@@ -133,6 +143,27 @@ def test_a_classifier_is_its_linear_layer_of_the_first_token(taken):
     assert classifier.bert.weights.keys() == bert.weights.keys() | head.keys()
     for name, value in classifier.bert.weights.items():
         np.testing.assert_array_equal(value, head[name] if name in head else bert.weights[name])
+
+
+@pytest.mark.parametrize("dropout", [0, 0.1])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_cls_is_what_the_whole_last_layer_gives_and_learns_the_same(bert_folder, depth, dropout):
+    """And nothing else of the last layer is computed: its feed-forward part sees one token a text."""
+    bert = berts.keep_layers(berts.load(str(bert_folder)), range(depth))
+    encoder, token_ids = build_encoder(bert, dropout), some_ids(bert.config)
+    whole = keras.Model(encoder.model.inputs, cls(encoder.model.output))
+    alone, weights = keras.Model(encoder.model.inputs, cls_state(encoder)), whole.trainable_weights
+    found = []
+    for model in (whole, alone):
+        with tf.GradientTape() as tape:
+            state = model([token_ids, 0 * token_ids], training=False)
+            gradients = tape.gradient(tf.reduce_sum(state * tf.range(32.0)), weights)
+        found.append([state, *map(tf.convert_to_tensor, gradients)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    assert len(alone.trainable_weights) == len(weights)
+    seen = keras.Model(encoder.model.inputs, encoder.layers[f"Transformer-{depth - 1}-FeedForward"].get_input_at(1))
+    assert seen([token_ids, 0 * token_ids]).shape == (len(token_ids), 1, 32)
 
 
 def test_parameters(taken):
