@@ -27,15 +27,15 @@ benchmarks: .venv/installed
 RUN := $(BIN)/python knowledge_distillation_
 results: .venv/installed
 	$(RUN)from_scratch.py --temperature-sweep 1 2 5 10 20 --omit-class 3 --output runs/from-scratch-digits
-	$(RUN)bert.py 20newsgroups --maxlen 48 --experiments teacher alone distilled distilled-unlabelled \
-		alone-self-distilled teacher-self-distilled noise --patience 0 --student-epochs 12 --student-learning-rate \
-		0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-20newsgroups
+	$(RUN)bert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --experiments teacher alone distilled \
+		distilled-unlabelled alone-self-distilled teacher-self-distilled noise --patience 0 --student-epochs 12 \
+		--student-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-20newsgroups
 	$(RUN)bert_of_theseus.py 20newsgroups --maxlen 48 --experiments predecessor middle successor unmixed \
 		theseus-additive theseus-random theseus-random-linear --patience 0 --mixed-epochs 6 --successor-epochs 6 \
 		--direct-epochs 12 --successor-learning-rate 0.0002 --clip-norm 0 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/theseus-20newsgroups
-	$(RUN)fastbert.py 20newsgroups --maxlen 48 --teacher-head dense --student-layers --speeds 0 0.1 0.3 0.5 0.6 0.65 \
-		0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 --student-epochs 6 --student-learning-rate 0.0002 --seeds 0 1 \
+	$(RUN)fastbert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --teacher-head dense --student-layers \
+		--speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 --student-epochs 6 --student-learning-rate 0.0002 --seeds 0 1 \
 		2 3 4 --precision mixed_bfloat16 --output runs/fastbert-20newsgroups
 	$(RUN)fastbert.py --train-examples 2000 --unlabelled-examples 1000 --experiments fastbert fastbert-labels \
 		fastbert-joint --patience 0 --teacher-epochs 3 --student-epochs 6 --teacher-learning-rate 0.0001 \

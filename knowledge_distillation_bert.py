@@ -79,7 +79,7 @@ class Settings:
     teacher: tuple[str, ...] = ()  # in its place: a classifier fine-tuned already (folder, or file beside --bert), or several
     soft_labels: tuple[str, ...] = ()  # instead of a teacher: a file of what it answered, or several
     ensemble: bool = False  # the teachers of all seeds are a teacher too, for `distilled-ensemble`
-    maxlen: Annotated[int, at_least(3)] = 64  # tokens a text is cut to
+    maxlen: Annotated[int, at_least(3)] = 48  # tokens a text is cut to
     student_layers: PositiveInt = 3  # layers of the student
     student_init: str = "first"  # the layers it starts from: first, spread, teacher-first, teacher-spread, or theseus:RUN
     student_hidden: Count = 0  # its width, cut out of the BERT's; 0: as wide as the BERT
@@ -110,10 +110,10 @@ class Settings:
     bilstm_learning_rate: LearningRate = 2e-3  # of Adam
 
     # Training
-    batch_size: PositiveInt = 32  # texts a step
+    batch_size: PositiveInt = 16  # texts a step
     patience: Count = 10  # epochs without a gain on validation that end a stage, unless it counts steps; 0: all epochs
-    teacher_epochs: PositiveInt = 15  # of the teacher, and of `teacher-self-distilled`
-    student_epochs: PositiveInt = 25  # of every student but the next
+    teacher_epochs: PositiveInt = 8  # of the teacher, and of `teacher-self-distilled`
+    student_epochs: PositiveInt = 14  # of every student but the next
     unlabelled_steps: PositiveInt = 160  # of what learns from texts without labels, however many; ten measurements
     teacher_learning_rate: LearningRate = 2e-4  # of Adam, for the deep models
     student_learning_rate: LearningRate = 5e-4  # of Adam, for the shallow ones

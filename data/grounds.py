@@ -14,6 +14,7 @@ class Ground:
     train_examples: int
     unlabelled_examples: int
     maxlen: int
+    batch_size: int = 32
     test_examples: int = 0
     bert: str = "minilm-l6"
     unlabelled_steps: int = 320
@@ -23,7 +24,7 @@ class Ground:
 
 
 GROUNDS = {
-    "20newsgroups": Ground("20newsgroups", 600, 1400, maxlen=128, test_examples=2000),
+    "20newsgroups": Ground("20newsgroups", 600, 0, maxlen=128, test_examples=2000),
     "clinc150": Ground("clinc150", 4500, 0, maxlen=24, unlabelled_steps=1000, student_epochs=8, teacher_epochs=6),
     "book-review": Ground(  # searched with a smaller BERT, of 384; none of 768 was at hand
         "book-review", 400, 8000, maxlen=64, bert="chinese-bert-base", unlabelled_steps=1320, teacher_epochs=6,
