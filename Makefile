@@ -45,10 +45,19 @@ results: .venv/installed
 		--seeds 0 1 2 --output runs/fastbert-reuters-r52
 	$(RUN)bert.py 20newsgroups --experiments teacher --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/teachers-20newsgroups
-	$(RUN)bert.py --experiments teacher --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/teachers-reuters-r8
+	$(RUN)bert.py --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-reuters-r8
+	$(RUN)bert.py --experiments teacher distilled-unlabelled distilled-layers --layers-init spread \
+		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-start
+	$(RUN)bert.py --unlabelled-examples None --experiments teacher distilled-layers \
+		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-further
+	$(RUN)bert.py --experiments teacher distilled-layers --soft-weight 0 \
+		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-soft
+	$(RUN)bert.py --student-init teacher-spread --experiments teacher distilled-unlabelled distilled-layers \
+		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-layers
 	$(BIN)/python -m results runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
 		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/teachers-20newsgroups \
-		runs/teachers-reuters-r8
+		runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further runs/bert-reuters-r8-soft \
+		runs/bert-reuters-r8-layers
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
