@@ -153,7 +153,8 @@ def inference_graph(function, *signature):
     """`function` as a tf.function of inputs as `signature` says, in which the variables' present values are constants.
 
     It no longer depends on the variables, and a call need not hand them over one by one, which shows where a small
-    model answers one short text.
+    model answers one short text. While it lives TensorFlow holds its constants some seven times, and as often again once it
+    has been called: make it to be written or timed, and let go of it.
 
     function: of tensors, to a structure of tensors
     signature: a named tf.TensorSpec for each input

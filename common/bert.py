@@ -5,7 +5,7 @@ Reading one from disk is the work of `data.berts`.
 
 from dataclasses import dataclass, replace
 
-from common.backend import K, Lambda, LayerNormalization, build_transformer_model, inference_graph, keras, tf
+from common.backend import K, Lambda, LayerNormalization, build_transformer_model, keras, tf
 from data.berts import ACTIVATIONS, CONFIG_KEYS, OUTPUT, POOLER, Bert
 
 TEXT_SIGNATURE = tuple(tf.TensorSpec((None, None), tf.int32, name=name) for name in ("token_ids", "segment_ids"))
@@ -190,7 +190,7 @@ def classifier_graph(classifier):
         logits = classifier.model([swap_pad_id(token_ids, classifier.start.pad_id), segment_ids], training=False)
         return {"probabilities": tf.nn.softmax(logits)}
 
-    return inference_graph(classify, *TEXT_SIGNATURE)
+    return tf.function(classify, input_signature=TEXT_SIGNATURE, autograph=False)
 
 
 def build_classifier(bert, classes, dropout):

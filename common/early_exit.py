@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from common import InputError
-from common.backend import inference_graph, keras, tf
+from common.backend import keras, tf
 from common.bert import TEXT_SIGNATURE, build_encoder, embeddings_of, inputs_and_mask, swap_pad_id
 from common.cost import cls_layer_flops, encoder_flops, head_flops
 from common.criteria import criterion_of, fit_temperatures, uncertainty_of_exits
@@ -171,7 +171,7 @@ def early_exit_graph(pieces, criterion, pad_id=0):
         p, u, layers = tf.split(answers, [classes, 1, 1], axis=1)
         return {"probabilities": p, "layers_used": tf.cast(layers[:, 0], tf.int32), "uncertainty": u[:, 0]}
 
-    return inference_graph(answer, *EXIT_SIGNATURE)
+    return tf.function(answer, input_signature=EXIT_SIGNATURE, autograph=False)
 
 
 # What it answers: `exits` are (logits (texts, layers, classes), uncertainty (texts, layers)) of all exits ---------------------

@@ -28,7 +28,7 @@ class TextModel:
     """A trained model of texts, as it is given away; the graphs are made of `bert`, or of it with fewer tokens."""
 
     bert: berts.Bert  # with the trained weights; without a classifier's, if it has exits instead
-    graph: Callable  # Bert -> `backend.inference_graph`, to {"probabilities", …}
+    graph: Callable  # Bert -> tf.function with an input_signature, to {"probabilities", …}
     onnx_graph: Callable = text_graph  # Bert -> onnx.ModelProto
     config: dict = field(default_factory=dict)  # further entries of config.json
     expected: np.ndarray | None = None  # classes that all layers, with all tokens, give the calibration part; with a promise

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from common import InputError
-from common.backend import in_float32, inference_graph, tf
+from common.backend import forget_models, in_float32, inference_graph, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
 from common.files import atomic_folder, write_atomic, write_json, write_text
@@ -129,20 +129,19 @@ def write_files(folder, run, deployed):
     speed = [] if speed_of(model) is None else [np.array(speed_of(model), np.float32)]
     inputs = [np.array(swap_pad_id(token_ids, bert.pad_id)), segment_ids, *speed]
     named = dict(zip(("token_ids", "segment_ids", "speed"), inputs, strict=False))
-    graph = model.graph(bert)
-    expected = answers_as_trained(deployed, inputs, graph)
+    expected = answers_as_trained(deployed, inputs)
     written = save_and_load(folder, bert, run.corpus.classes, **reads(run), **model.config)
-    write_saved_model(folder, graph)
-    answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
-    answers = {name: value.numpy() for name, value in answer(**{name: tf.constant(named[name]) for name in named}).items()}
-    del answer
+    write_saved_model(folder, model.graph(bert))
+    forget_models()  # while such a graph lives TensorFlow holds its constants many times
+    answers = ask_saved_model(folder, named)
+    forget_models()
     alike = ~on_the_edge(answers, expected, *speed) if speed else slice(None)
     check_equal(f"{folder.name}/saved_model", answers["probabilities"][alike], expected["probabilities"][alike])
     if bert.is_classifier:
         answer_of_files = rebuilt_answer if bert.kind == bilstms.KIND else partial(hugging_face_answer, folder)
         found = answer_of_files(written, *examples_of(run, written, tested).inputs(np.arange(len(tested))))
         check_equal(f"{folder.name}/model.safetensors", found, expected["probabilities"])
-    write_onnx(folder, lambda: deployed.graphs[FLOAT32], graph, named)
+    write_onnx(folder, lambda: deployed.graphs[FLOAT32], named, expected)
     if INT8 in deployed.graphs:
         write_atomic(folder / INT8, lambda file: file.write(deployed.graphs[INT8].SerializeToString()))
 
@@ -162,17 +161,16 @@ def save_and_load(folder, bert, classes, **config):
     return written
 
 
-def answers_as_trained(deployed, inputs, graph):
+def answers_as_trained(deployed, inputs):
     """What the trained model, with all its tokens, answers to the tokens that the trimmed one has: {name: array}.
 
     deployed: the Deployed
     inputs: token ids as its tokenizer makes them, segment ids, and speed if it takes one
-    graph: `backend.inference_graph` of the trimmed one, which may have all tokens
     """
     model = deployed.model
-    whole = graph if deployed.bert is model.bert else model.graph(model.bert)
     token_ids = vocabulary.original_ids(model.bert, deployed.bert)[inputs[0]]
-    return {name: value.numpy() for name, value in whole(token_ids.astype(np.int32), *inputs[1:]).items()}
+    answers = model.graph(model.bert)(token_ids.astype(np.int32), *inputs[1:])
+    return {name: value.numpy() for name, value in answers.items()}
 
 
 def write_teacher(runs, records, name, build, branch_graph=None):
@@ -217,13 +215,14 @@ def image_writer(build):
         (run, best), *_ = seeds
         classifier, pixels = build(run, best), run.examples.inputs(run.parts.test[:32])
         signature = (tf.TensorSpec((None, *pixels.shape[1:]), tf.float32, name="images"),)
-        graph = inference_graph(lambda images: {"probabilities": tf.nn.softmax(classifier(images, training=False))}, *signature)
-        write_saved_model(folder, graph)
-        answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
-        expected = tf.nn.softmax(classifier.predict_on_batch(pixels)).numpy()
-        check_equal(f"{folder.name}/saved_model", answer(images=tf.constant(pixels))["probabilities"].numpy(), expected)
+        classify = tf.function(lambda images: {"probabilities": tf.nn.softmax(classifier(images, training=False))},
+                               input_signature=signature, autograph=False)
+        write_saved_model(folder, classify)
+        expected = {"probabilities": tf.nn.softmax(classifier.predict_on_batch(pixels)).numpy()}
+        answers = ask_saved_model(folder, {"images": pixels})
+        check_equal(f"{folder.name}/saved_model", answers["probabilities"], expected["probabilities"])
         if "onnx" in run.settings.export:
-            write_onnx(folder, lambda: convert(graph, signature), graph, {"images": pixels})
+            write_onnx(folder, lambda: convert(classify, signature), {"images": pixels}, expected)
         kind = f"float32 (batch, {run.corpus.size}), from 0 to 1"
         write_json(folder / "classes.json", {"images": kind, "classes": run.corpus.classes})
         return Written([])
@@ -235,5 +234,15 @@ def image_writer(build):
 
 
 def write_saved_model(folder, graph):
-    """Write a `backend.inference_graph` as the SavedModel `folder`/saved_model, which TensorFlow alone can load."""
-    tf.saved_model.save(tf.Module(), str(folder / "saved_model"), signatures=graph)  # a bare module: no Keras is needed
+    """Write a tf.function as the SavedModel `folder`/saved_model, which TensorFlow alone can load.
+
+    graph: with an input_signature; its variables become constants
+    """
+    signature = inference_graph(graph.python_function, *graph.input_signature)
+    tf.saved_model.save(tf.Module(), str(folder / "saved_model"), signatures=signature)  # a bare module: no Keras is needed
+
+
+def ask_saved_model(folder, inputs):
+    """What the SavedModel in `folder` answers to arrays: {name: array}. inputs: the same"""
+    answer = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_default"]
+    return {name: value.numpy() for name, value in answer(**tf.nest.map_structure(tf.constant, inputs)).items()}

@@ -85,6 +85,12 @@ def masked(fast):
     return inference_graph(answer, *EXIT_SIGNATURE)
 
 
+def early_exit(fast):
+    """The graph of an ExitModel that stops early, its weights constants, as in the SavedModel."""
+    graph = early_exit_graph(fast, by_itself(script.uncertainty))
+    return inference_graph(graph.python_function, *graph.input_signature)
+
+
 def whole_teacher(fast):
     """The teacher of an ExitModel in TensorFlow: all layers, no branch, (token ids, segment ids) -> logits (batch, classes)."""
     inputs, mask = inputs_and_mask()
@@ -104,7 +110,7 @@ def measure():
     """(masked, early exit), seconds of all batches of 32 at a mean of 1.5 layers."""
     case = prepare()
     speed = case.speed_for(32, 1.5)
-    ways = {"masked": masked(case.fast), "early": early_exit_graph(case.fast, by_itself(script.uncertainty))}
+    ways = {"masked": masked(case.fast), "early": early_exit(case.fast)}
     runs = {name: lambda batch, answer=answer: answer(*batch, speed) for name, answer in ways.items()}
     for batch in case.batches[32]:
         both = (run(batch)["probabilities"] for run in runs.values())
@@ -123,7 +129,7 @@ def detail():
 
 def gains(case, depths=DEPTHS):
     """Rows of strings, header first: times as fast as the teacher, by FLOPs and by the clock, at mean depths."""
-    early, mask, teach = early_exit_graph(case.fast, by_itself(script.uncertainty)), masked(case.fast), whole_teacher(case.fast)
+    early, mask, teach = early_exit(case.fast), masked(case.fast), whole_teacher(case.fast)
     rows = [["batch", "layers", "FLOPs x", "early exit x", "of the promise", "masked x"]]
     for size, batches in case.batches.items():
         for depth in depths:
@@ -163,7 +169,7 @@ def pieces(case):
     steps = {"a call that computes nothing": call, "and embeddings": embeddings, "and a layer": layer, "and its branch": branch}
     graphs = {name: inference_graph(step, *TEXT_SIGNATURE) for name, step in steps.items()}
     everyone = tf.constant(1.01)
-    early, teach = early_exit_graph(fast, by_itself(script.uncertainty)), whole_teacher(fast)
+    early, teach = early_exit(fast), whole_teacher(fast)
     two = inference_graph(second_layer, *TEXT_SIGNATURE)
     ways = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
     ways |= {

@@ -1,11 +1,13 @@
 """export.deployed: a student with fewer tokens and in int8, and what that costs over the seeds."""
 
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from common.backend import inference_graph
 from common.bert import build_classifier
 from common.evaluation import compare
 from common.files import write_array
@@ -14,9 +16,10 @@ from data import berts
 from data.parts import Parts
 from data.students import FLOAT32
 from export import deployed as deploying
+from export import student
 from export.deployed import Deployed, deploy, deployment_figures, remark_on, text_model
 from export.onnx_files import decisions
-from export.student import write_files
+from export.student import ask_saved_model, write_files
 from tests import tiny
 
 LETTERS = [*"wx0123456789", *(f"##{character}" for character in "wx0123456789")]
@@ -55,6 +58,25 @@ def test_files_of_fewer_tokens_answer_as_the_trained_model(spelled, tmp_path):
     write_files(tmp_path, run, trimmed)
     again = berts.load(str(tmp_path), classifier=True)
     assert again.config["vocab_size"] == 60 and again.tokenizer.encode("w98").tokens == ["[CLS]", "w", "##9", "##8", "[SEP]"]
+
+
+def test_a_graph_of_constants_is_gone_before_its_file_is_read(spelled, tmp_path, monkeypatch):
+    """Each that lives costs many times the model's weights."""
+    graphs, alive = [], []
+
+    def noted(*args):
+        graph = inference_graph(*args)
+        graphs.append(weakref.ref(graph))
+        return graph
+
+    def asked(*args):
+        alive.extend(graph() is not None for graph in graphs)
+        return ask_saved_model(*args)
+
+    monkeypatch.setattr(student, "inference_graph", noted)
+    monkeypatch.setattr(student, "ask_saved_model", asked)
+    write_files(tmp_path, spelled[0], deploy(*spelled))
+    assert alive == [False]
 
 
 def test_files_are_held_against_it_where_every_text_is_read_in_pieces(spelled, tmp_path):

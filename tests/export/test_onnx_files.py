@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 import knowledge_distillation_from_scratch as scratch
 from common import InputError
-from common.backend import inference_graph, tf
+from common.backend import tf
 from common.batches import TokenizedTexts
 from data import berts
 from export import onnx_files, onnx_graph
@@ -27,7 +27,8 @@ def test_onnx(taken, tmp_path):
     examples, model = tiny.tokenized(LINES, taken.bert), text_model(taken.classifier)
     token_ids, segment_ids = examples.inputs(np.arange(4))
     inputs = {"token_ids": token_ids, "segment_ids": segment_ids}
-    onnx_files.write_onnx(tmp_path, lambda: model.onnx_graph(model.bert), model.graph(model.bert), inputs)
+    expected = {"probabilities": taken.probabilities(LINES[:4])}
+    onnx_files.write_onnx(tmp_path, lambda: model.onnx_graph(model.bert), inputs, expected)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     couples = [(a, b) for a in LINES[:2] for b in LINES[2:5]]
     token_ids, segment_ids = tiny.tokenized(couples, taken.bert).inputs(np.arange(6))
@@ -45,8 +46,9 @@ def test_a_model_of_images_is_converted(tmp_path):
     model = scratch.build_teacher((8, 8, 1), 3, dropout=0.5)
     pixels = np.random.default_rng(0).random((9, 8, 8, 1), np.float32)
     signature = (tf.TensorSpec((None, 8, 8, 1), tf.float32, name="images"),)
-    graph = inference_graph(lambda images: {"probabilities": tf.nn.softmax(model(images, training=False))}, *signature)
-    onnx_files.write_onnx(tmp_path, lambda: onnx_files.convert(graph, signature), graph, {"images": pixels[:4]})
+    graph = tf.function(lambda images: {"probabilities": tf.nn.softmax(model(images, training=False))})
+    expected = {"probabilities": softmax(model.predict_on_batch(pixels[:4]), axis=-1)}
+    onnx_files.write_onnx(tmp_path, lambda: onnx_files.convert(graph, signature), {"images": pixels[:4]}, expected)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     found = session.run(["probabilities"], {"images": pixels})[0]
     np.testing.assert_allclose(found, softmax(model.predict_on_batch(pixels), axis=-1), atol=1e-5)
@@ -62,7 +64,7 @@ def test_a_rounding_may_send_a_text_on():
 
 def test_what_cannot_be_made_ends_in_one_line(tmp_path):
     with pytest.raises(InputError, match="student/: model.onnx cannot be made or not be asked") as error:
-        onnx_files.write_onnx(tmp_path, lambda: 1 / 0, None, {})
+        onnx_files.write_onnx(tmp_path, lambda: 1 / 0, {}, {})
     assert "\n" not in str(error.value)
 
 
