@@ -17,7 +17,7 @@ from results.grounds import MARGIN, grounds_table, tried_only
 from results.kept import all_students, best_table, students_of
 from results.methods import METHODS, method_of
 from results.precision import precision_table
-from results.settings import settings_table
+from results.settings import settings_table, variants
 from results.stored import exit_at, read_all
 from results.students import students_table
 
@@ -83,6 +83,8 @@ def build(store, path):
     runs = read_all(store)
     if not runs:
         raise InputError(f"{store}: no results there yet; name the folders of finished runs")
+    varied = {other for _, other, _ in variants(runs)}  # what their one setting is worth is all that is said of them
+    every, runs = runs, {name: results for name, results in runs.items() if name not in varied}
     blocks, group = [HEAD], one_teacher(runs)
     rows = comparison_rows(group)
     if len(group) > 1 and any(row.alone for row in rows):
@@ -104,17 +106,20 @@ def build(store, path):
     if len(claims) > 1:
         blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]
     blocks += _titled(students_table(runs), "## The student to take away", TAKEN)
-    if more := _titled(settings_table(runs), SETTINGS) + _titled(precision_table(runs), PRECISION):
+    if more := _titled(settings_table(every), SETTINGS) + _titled(precision_table(runs), PRECISION):
         page = store / "settings.md"
+        links = [f"[{name}]({_link(page, store / 'runs' / name)})" for name in every if name in varied]
+        more += [f"The pages of the other runs: {', '.join(links)}."] if links else []
         blocks += [f"[What one setting is worth, and what a narrow precision costs]({_link(path, page)})"]
         _write(page, ["# What settings are worth", f"Of the runs in [RESULTS.md]({_link(page, path)}).", *more])
     blocks += ["## Runs"]
     for script, method in METHODS.items():
-        pages = {name: store / "runs" / name / "README.md" for name in runs if runs[name]["script"] == script}
-        lines = [f"- [{name}]({_link(path, page.parent)}): {examples_and_seeds(runs[name])}" for name, page in pages.items()]
+        pages = {name: store / "runs" / name / "README.md" for name in every if every[name]["script"] == script}
+        lines = [f"- [{name}]({_link(path, page.parent)}): {examples_and_seeds(runs[name], ['train'])}"
+                 for name, page in pages.items() if name in runs]
         blocks += [f"{method.title}, `{script}.py`:", "\n".join(lines)] if lines else []
         for name, page in pages.items():
-            _write(page, run_page(name, runs[name], page.parent, _link(page, path)))
+            _write(page, run_page(name, every[name], page.parent, _link(page, path)))
     blocks += benchmark_blocks(path, sorted(store.glob("benchmarks/*.txt")))
     _write(path, blocks)
 
@@ -239,11 +244,10 @@ def run_page(name, results, folder, overview):
     return blocks + (["## Tried", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else [])
 
 
-def examples_and_seeds(results):
-    """What a run had, in a line: data, examples of each part, seeds, and a narrow precision."""
+def examples_and_seeds(results, parts=("train", "unlabelled", "validation", "test")):
+    """What a run had, in a line: data, examples of these parts, seeds, and a narrow precision."""
     precision, data, seeds = results["settings"]["precision"], results["data"], len(results["settings"]["seeds"])
-    words = {"train": "training", "unlabelled": "unlabelled", "validation": "validation", "test": "test"}
-    counts = [f"{data[part]:,} {word}" for part, word in words.items() if data[part]]
+    counts = [f"{data[part]:,} {'training' if part == 'train' else part}" for part in parts if data[part]]
     seeds = "one seed" if seeds == 1 else f"{seeds} seeds"
     return ", ".join([Path(data["name"]).name, *counts, seeds, *([precision] if precision != "float32" else [])])
 

@@ -20,13 +20,21 @@ def settings_table(runs):
     Models that answer alike in both runs have nothing to do with the setting, and are left out.
     """
     table = [["run", "its setting", "instead", "model", "seeds", "accuracy %", "instead %", "points", "95 % interval", "p"]]
+    for name, other, key in variants(runs):
+        results, changed = runs[name], runs[other]
+        values = [in_words(key, each["settings"].get(key)) for each in (results, changed)]
+        table += [[name, *values, *cells] for cells, alike in models_compared(results, changed) if not alike]
+    return table
+
+
+def variants(runs):
+    """[(name of a run, name of one that is named after it, the only setting in which they differ)]."""
+    found = []
     for (name, results), (other, changed) in permutations(runs.items(), 2):
         keys = differing(results, changed)
         if other.startswith(f"{name}-") and keys and len(keys) == 1 and keys != {"precision"}:
-            key, = keys
-            values = [in_words(key, each["settings"].get(key)) for each in (results, changed)]
-            table += [[name, *values, *cells] for cells, alike in models_compared(results, changed) if not alike]
-    return table
+            found.append((name, other, *keys))
+    return found
 
 
 def differing(results, others):

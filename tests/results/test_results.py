@@ -164,6 +164,11 @@ def test_what_one_setting_is_worth(folders, tmp_path):
     assert [row[:5] for row in table[1:]] == [
         ["best", "--student-init teacher-first", "--student-init first", "distilled", "2"]]  # the others answer alike
     assert table[1][7] == f"{100 * comparison['difference']:+.2f}"
+    take_in([*folders[1:], *written(tmp_path, {name: runs[name] for name in ("best", "best-first")})], tmp_path / "store")
+    build(tmp_path / "store", tmp_path / "RESULTS.md")
+    assert "best-first" not in (tmp_path / "RESULTS.md").read_text()
+    assert "[best-first](runs/best-first)" in (tmp_path / "store" / "settings.md").read_text()
+    assert (tmp_path / "store" / "runs" / "best-first" / "README.md").is_file()
     assert in_words("linear", False) == "--no-linear" and in_words("layer_mapping", [2, 4]) == "--layer-mapping 2 4"
 
 
