@@ -1,5 +1,6 @@
 """Loads the fixtures where tests run; the process that only hands them out to others need not wait for TensorFlow."""
 
+import gc
 from collections import Counter
 
 
@@ -12,3 +13,9 @@ def pytest_collection_modifyitems(items):
     """Files that take long come first, so that no worker is left alone with one at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])  # stable: a file stays together
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the scripts collect garbage often, and to walk through all that takes half a second."""
+    gc.collect()
+    gc.freeze()

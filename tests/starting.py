@@ -4,7 +4,6 @@ import contextlib
 import io
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,19 @@ from export.timing import turns
 ROOT = Path(__file__).parent.parent
 
 
+def briefly(makers, batches, rounds):
+    """`export.timing.turns`, but each way has one turn, and one round that counts: the clock is not in question."""
+    return turns(makers, batches, rounds=1, count=1)
+
+
 def start(script, *words):
-    """Start the module `script` in this process. Returns what `run_script` does."""
+    """Start the module `script` in this process, where what is timed is timed `briefly`. Returns what `run_script` does."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     status, words = 0, [f"{script.__name__}.py", *map(str, words)]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", words)
+        for module in ("costs", "exits"):
+            patch.setattr(f"export.{module}.turns", briefly)
         try:
             command.start(script.main, script.PRESETS, script.__doc__.split("\n\n")[0])
         except SystemExit as stop:
@@ -36,11 +42,6 @@ def no_files(monkeypatch, module="export.reporting"):
     """For a later start of a finished run, of which the files are not in question: student/ and teacher/ stay as they are."""
     monkeypatch.setattr(f"{module}.write_teacher", lambda *words, **more: None)
     monkeypatch.setattr(f"{module}.write_student", lambda *words: ("", [], {"student": {"files": []}}))
-
-
-def one_turn(monkeypatch):
-    """For a later start that times exits anew: the clock is not in question."""
-    monkeypatch.setattr("export.exits.turns", partial(turns, count=1))
 
 
 def refused(script, output, sane, words):

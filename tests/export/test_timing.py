@@ -1,6 +1,5 @@
 """export.timing: medians over turns, by a clock that the test sets; one model alive at a time."""
 
-import gc
 import subprocess
 import sys
 import weakref
@@ -67,9 +66,7 @@ def test_one_model_is_alive_and_asked_everything_in_each_turn(ways, batches, rou
 
         return make
 
-    gc.freeze()  # all that other tests have loaded, which it would take long to walk through at every turn
     found = turns({name: maker(name) for name in range(ways)}, [*range(batches)], rounds, count)
-    gc.unfreeze()
     assert not len(alive)
     assert {name: values.shape for name, values in found.items()} == dict.fromkeys(range(ways), (batches,))
     rows = [[*range(ways)]] * count
