@@ -17,7 +17,7 @@ from data import downloading, fetching, texts
 from data.sources import SOURCES, Download
 from tests import serving, tiny
 from tests.alone import ask_card
-from tests.starting import start
+from tests.starting import no_files, start
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +72,7 @@ def test_original_fetches_what_it_needs_when_allowed(iflytek, tmp_path, monkeypa
     chinese_bert = tiny.write_chinese_bert(tmp_path / "chinese-bert", layers=2)
     words = ["original", "--download", "--output", tmp_path / "run", "--student-layers", 1, "--experiments", "teacher", "alone"]
     words += ["--teacher-epochs", 1, "--student-epochs", 1]
+    no_files(monkeypatch)
     with serving.serving() as server:
         for name, folder, root in (
             ("iflytek", iflytek, ""), ("chinese-bert-base", chinese_bert, "chinese_L-12_H-768_A-12/"),

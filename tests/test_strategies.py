@@ -29,7 +29,7 @@ def on_texts(data_folder):
     """Flags of a tiny run whose batches do not all divide evenly."""
     return {
         "data": str(data_folder), "maxlen": 16, "train_examples": 90, "validation_examples": 16,
-        "batch_size": 16, "student_layers": 1,
+        "batch_size": 16, "student_layers": 1, "linear": False,
     }
 
 
@@ -78,6 +78,7 @@ def test_two_devices_learn_what_one_learns(tmp_path, devices, on_texts, case, ca
         report(*words)
 
     settings = replace(script.PRESETS["demo"], **flags)
+    monkeypatch.setattr(bert, "CHECKS", 2)  # epochs of what is counted in steps
     monkeypatch.setattr(script, name, on_one_device)
     for strategy in ("none", "mirrored"):
         devices(strategy, settings.batch_size)

@@ -1,6 +1,7 @@
 """knowledge_distillation_bert.py --student-init theseus:RUN: a run of Theseus, and one whose students go on from it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,34 +17,48 @@ from tests.starting import refused, start
 
 SAME = ["--maxlen", 16, "--train-examples", 96, "--validation-examples", 32, "--test-examples", 0, "--student-layers", 1,
         "--no-linear"]
+TWO_LAYERS = tiny.CONFIG | {"num_hidden_layers": 2}
 
 
-@pytest.fixture(scope="module", params=["its own predecessor", "a given teacher"])
-def successors(request, tmp_path_factory):
-    """A run of Theseus; returns (words that a run going on from it must have too, its folder)."""
-    folder = tmp_path_factory.mktemp("theseus")
-    words = ["--data", tiny.write_data(folder / "data"), *SAME]
-    if request.param == "a given teacher":  # which has a pooler
-        labels = {str(i): f"class {i}" for i in range(4)}
-        words += ["--teacher", tiny.write_classifier(folder / "given", labels=labels, num_hidden_layers=2)]
-    else:
-        words += ["--bert", tiny.write_bert(folder / "bert", config=tiny.CONFIG | {"num_hidden_layers": 2})]
+def run_of_theseus(folder, epochs, *words):
+    """Returns (words that a run going on from it must have too, its folder). epochs: of the successors by themselves"""
+    words = ["--data", tiny.write_data(folder / "data"), *SAME, *words]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(theseus, "report_texts", lambda *words: None)
         done = start(theseus, *words, "--output", folder / "theseus", "--experiments", "theseus", "theseus-random",
-                     "--middle-layers", 1, "--predecessor-epochs", 1, "--mixed-epochs", 1, "--successor-epochs", 1,
+                     "--middle-layers", 1, "--predecessor-epochs", 1, "--mixed-epochs", 1, "--successor-epochs", epochs,
                      "--successor-learning-rate", 2e-3)
     assert done.returncode == 0, done.stderr
     return words, folder / "theseus"
 
 
-@pytest.mark.slow
-def test_a_student_goes_on_from_the_best_successor(successors, monkeypatch):
-    """Before training every student has its weights, to the bit, and so its answers; then it learns, and its files are its."""
-    words, folder = successors
+@pytest.fixture(scope="module")
+def successors(tmp_path_factory):
+    """Of its own predecessor."""
+    folder = tmp_path_factory.mktemp("theseus")
+    return run_of_theseus(folder, 1, "--bert", tiny.write_bert(folder / "bert", config=TWO_LAYERS))
+
+
+@pytest.fixture(scope="module")
+def successors_of_given(tmp_path_factory):
+    """Of a teacher that is given, and has a pooler."""
+    folder = tmp_path_factory.mktemp("theseus")
+    labels = {str(i): f"class {i}" for i in range(4)}
+    return run_of_theseus(folder, 0, "--teacher", tiny.write_classifier(folder / "given", labels=labels, **TWO_LAYERS))
+
+
+def stages_of(folder):
+    """Where the two rows of a run of Theseus are, the better one first."""
     stages = [folder / "seed-0" / name for name in ("theseus", "theseus-random")]
-    best = max(stages, key=lambda stage: json.loads((stage / "record.json").read_text())["validation_accuracy"])
-    seen = {}
+    return sorted(stages, key=lambda stage: -json.loads((stage / "record.json").read_text())["validation_accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", ["successors", "successors_of_given"])
+def test_a_student_goes_on_from_the_best_successor(of, request, monkeypatch):
+    """Before training every student has its weights, to the bit, and so its answers; then it learns, and its files are its."""
+    (words, folder), seen = request.getfixturevalue(of), {}
+    best, _ = stages_of(folder)
 
     def watched(train):
         def watch(run, name, classifier, *rest, **more):
@@ -52,6 +67,7 @@ def test_a_student_goes_on_from_the_best_successor(successors, monkeypatch):
 
         return watch
 
+    monkeypatch.setattr(script, "CHECKS", 2)  # epochs of what is counted in steps
     for name in ("train_stage", "fine_tune"):  # with soft labels, and without
         monkeypatch.setattr(script, name, watched(getattr(script, name)))
     words = [*words, "--output", folder.parent / "run", "--student-init", f"theseus:{folder}", "--unlabelled-examples", 32,
@@ -71,22 +87,24 @@ def test_a_student_goes_on_from_the_best_successor(successors, monkeypatch):
             assert any(not np.array_equal(after[str(i)], value) for i, value in enumerate(expected))
     check_student(folder.parent / "run", layers=1)
 
-    other, = (stage / "record.json" for stage in stages if stage != best)
-    before = other.read_text()
-    try:  # as if Theseus had got a better row since
-        other.write_text(json.dumps(json.loads(before) | {"validation_accuracy": 1.1}))
-        again = start(script, *words, "teacher")
-    finally:
-        other.write_text(before)
-    assert again.returncode == 0 and f"seed 0: students start as {best.name} of {folder}" in again.stdout.splitlines()
 
-    path = best / "weights.npz"
-    before = path.read_bytes()
-    try:  # as if Theseus had been trained again
-        np.savez(path, **{str(i): value + 1 for i, value in enumerate(expected)})
-        again = start(script, *words)
-    finally:
-        path.write_bytes(before)
+@pytest.mark.slow
+def test_a_run_keeps_to_the_successor_that_it_started_from(successors, tmp_path, monkeypatch):
+    """What Theseus does afterwards does not move it: a row that is better now is left alone, other weights are refused."""
+    folder = shutil.copytree(successors[1], tmp_path / "theseus")
+    words = [*successors[0], "--output", tmp_path / "run", "--student-init", f"theseus:{folder}", "--teacher-epochs", 1,
+             "--student-epochs", 1, "--experiments", "alone"]
+    monkeypatch.setattr(script, "report_texts", lambda *words: None)
+    best, other = stages_of(folder)
+    begun = f"seed 0: students start as {best.name} of {folder}"
+    assert begun in start(script, *words).stdout.splitlines()
+    record = json.loads((other / "record.json").read_text())
+    (other / "record.json").write_text(json.dumps(record | {"validation_accuracy": 1.1}))
+    again = start(script, *words)
+    assert again.returncode == 0 and begun in again.stdout.splitlines()
+    with np.load(best / "weights.npz") as stored:
+        np.savez(best / "weights.npz", **{name: stored[name] + 1 for name in stored.files})
+    again = start(script, *words)
     assert again.returncode == 2 and "holds a run with another successor of seed 0" in again.stderr
 
 
@@ -108,8 +126,9 @@ def test_a_run_of_theseus_on_other_texts_is_refused(successors, tmp_path, words,
 
 
 @pytest.mark.slow
-def test_a_run_of_theseus_on_other_data_or_another_bert_is_refused(successors, bert_folder, tmp_path):
-    sane, folder = successors
+@pytest.mark.parametrize("of", ["successors", "successors_of_given"])
+def test_a_run_of_theseus_on_other_data_or_another_bert_is_refused(of, request, bert_folder, tmp_path):
+    sane, folder = request.getfixturevalue(of)
     sane = [*sane, "--student-init", f"theseus:{folder}", "--experiments", "alone"]
     other = ["--data", tiny.write_data(tmp_path / "data", train=161)]
     assert "it has another data; its successors" in refused(script, tmp_path / "run", sane, other)

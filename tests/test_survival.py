@@ -17,16 +17,16 @@ SHALLOW = tiny.CONFIG | {"num_hidden_layers": 1}  # of what resumes a layer is a
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "more"),
+    ("script", "kills", "more"),
     [
-        ("knowledge_distillation_from_scratch", ["--train-examples-sweep", "--seeds", 0]),
-        ("knowledge_distillation_bert", ["--experiments", "distilled", "--student-layers", 1]),
+        ("knowledge_distillation_from_scratch", 2, ["--train-examples-sweep", "--seeds", 0]),
+        ("knowledge_distillation_bert", 1, ["--experiments", "distilled", "--student-layers", 1]),
     ],
 )
-def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, script, more):
+def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, script, kills, more):
     survival.prepare(tmp_path, SHALLOW)
     survival.left_alone(script, tmp_path, more)
-    assert survival.killed(script, tmp_path, kills=2, more=more) == 2
+    assert survival.killed(script, tmp_path, kills, more=more) == kills
     assert survival.differences(tmp_path / "alone", tmp_path / "killed") == []
 
 

@@ -88,7 +88,7 @@ def test_the_record_has_the_weights_that_the_model_has_now(bilstm, built):
     for name, value in built.bert.weights.items():
         np.testing.assert_array_equal(value, bilstm.weights[name], err_msg=name)
     trained = build_bilstm(bilstm)
-    trained.model.compile(keras.optimizers.SGD(0.1), loss=logit_loss(1.0, 1.0))
+    trained.model.compile(keras.optimizers.SGD(0.1), loss=logit_loss(1.0, 1.0), run_eagerly=True)  # a graph of it takes long
     batch = padded_texts(bilstm.pad_id, [9, 5], 9)
     inputs = [np.array(swap_pad_id(batch[0], bilstm.pad_id)), batch[1]]
     trained.model.train_on_batch(inputs, np.array([[1, 0, 1, 2, 3, 4], [-1, 3, 2, 1, 0, 0]], np.float32))
@@ -122,8 +122,7 @@ def test_it_keeps_its_answers_with_fewer_tokens(bert):
     lines = ["w1 w2 w3", "w4"]
     small = vocabulary.trim(whole, lines, 60)
     assert small.config["vocab_size"] == len(small.weights[EMBEDDINGS]) < 120 and small.kind == "bilstm"
-    answers = [build_bilstm(each).model.predict_on_batch(tiny.tokenized(lines, each).inputs(np.arange(2)))
-               for each in (whole, small)]
+    answers = [build_bilstm(each).model(tiny.tokenized(lines, each).inputs(np.arange(2))) for each in (whole, small)]
     np.testing.assert_allclose(*answers, atol=1e-6)
 
 
