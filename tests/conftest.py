@@ -1,7 +1,11 @@
 """Loads the fixtures where tests run; the process that only hands them out to others need not wait for TensorFlow."""
 
 import gc
+import os
 from collections import Counter
+
+# There is a process for each core: numpy's further threads would only wait for one another, at full speed.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def pytest_configure(config):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common import command
-from common.backend import set_precision
+from common.backend import keras, set_precision
 from export.timing import turns
 
 ROOT = Path(__file__).parent.parent
@@ -20,14 +20,20 @@ def briefly(makers, batches, rounds):
     return turns(makers, batches, rounds=1, count=1)
 
 
-def start(script, *words):
-    """Start the module `script` in this process, where what is timed is timed `briefly`. Returns what `run_script` does."""
+def start(script, *words, traced=True):
+    """Start the module `script` in this process, where what is timed is timed `briefly`. Returns what `run_script` does.
+
+    traced: whether each model becomes a graph before it is trained and asked, as it does for users; where there are few steps,
+        to trace them takes longer than all the rest
+    """
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     status, words = 0, [f"{script.__name__}.py", *map(str, words)]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", words)
         for module in ("costs", "exits"):
             patch.setattr(f"export.{module}.turns", briefly)
+        if not traced:
+            patch.setattr(keras.Model, "run_eagerly", True)
         try:
             command.start(script.main, script.PRESETS, script.__doc__.split("\n\n")[0])
         except SystemExit as stop:

@@ -470,7 +470,7 @@ def test_smoke_paper(tmp_path, monkeypatch):
     google_folder = write_bert(tmp_path / "google", "google")
     words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,
              "--teacher-layers", 2, "--teacher-epochs", 1, "--branch-epochs", 1, "--timed-examples", 8, "--speeds", 0, 0.5]
-    done = start(script, "paper", *words)
+    done = start(script, "paper", *words, traced=False)
     assert done.returncode == 0, done.stderr
     preset, _, (run,), names, (linear,) = reported
     assert (preset, names, linear["name"]) == ("paper", ["fastbert"], "linear")

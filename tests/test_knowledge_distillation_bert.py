@@ -558,7 +558,7 @@ def test_smoke_a_narrower_student(tmp_path):
         "--student-layers", 1, "--student-hidden", 16, "--teacher-epochs", 2, "--student-epochs", 2,
         "--int8-disagreement", 100,
     ]
-    done = start(script, *words)
+    done = start(script, *words, traced=False)
     assert done.returncode == 0, done.stderr
     check_student(tmp_path / "run", layers=1)
     config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())

@@ -49,7 +49,8 @@ def check_run(folder, names):
 )
 def test_original_on_data_and_a_model_in_the_originals_formats(iflytek, tmp_path, script, layers, smaller, names):
     chinese_bert = tiny.write_chinese_bert(tmp_path / "chinese-bert", layers)
-    done = start(script, "original", "--data", iflytek, "--bert", chinese_bert, *smaller, "--output", tmp_path / "run")
+    done = start(script, "original", "--data", iflytek, "--bert", chinese_bert, *smaller, "--output", tmp_path / "run",
+                 traced=False)
     assert done.returncode == 0, done.stderr
     assert "119 classes, 119 training, " in done.stdout and "119 test texts of up to 128 tokens" in done.stdout
     assert f"{iflytek / 'test.json'} has no labels: dev.json is the test part" in done.stdout
@@ -89,7 +90,7 @@ def test_original_fetches_what_it_needs_when_allowed(iflytek, tmp_path, monkeypa
             here = replace(source, downloads=(Download(address, sha256=digest),), sha256=inside)
             monkeypatch.setitem(SOURCES, name, here)
         server.behave(serving.cut(0.6))
-        done = start(bert, *words)
+        done = start(bert, *words, traced=False)
         assert done.returncode == 0, done.stderr
         assert "; licence: Apache-2.0; cite Devlin et al.: BERT" in done.stdout
         assert "iflytek: 119 classes, 119 training, 119 validation, 119 test texts of up to 128 tokens" in done.stdout

@@ -37,7 +37,7 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
         knowledge_distillation_bert, "--data", folder / "data.jsonl", "--bert", folder / "bert", "--output", tmp_path / "run",
         "--maxlen", 20, "--train-examples", 64, "--validation-examples", 24, "--experiments", "distilled",
         "--student-layers", 1, "--teacher-epochs", 1, "--student-epochs", 1, "--no-linear", "--int8-disagreement",
-        20,
+        20, traced=False,
     )
     assert done.returncode == 0, done.stderr
     assert "2 classes, 64 training, 24 validation, 40 test pairs of up to 20 tokens" in done.stdout

@@ -9,42 +9,63 @@ import pytest
 import knowledge_distillation_bert as script
 import knowledge_distillation_bert_of_theseus as theseus
 from common.evaluation import predict
-from data import texts
+from data import berts, texts
 from data.parts import split
 from tests import tiny
 from tests.alone import check_student
 from tests.starting import refused, start
+from tests.test_teacher import LABELS, check_given, check_written_teacher
 
 SAME = ["--maxlen", 16, "--train-examples", 96, "--validation-examples", 32, "--test-examples", 0, "--student-layers", 1,
         "--no-linear"]
 TWO_LAYERS = tiny.CONFIG | {"num_hidden_layers": 2}
 
 
-def run_of_theseus(folder, epochs, *words):
-    """Returns (words that a run going on from it must have too, its folder). epochs: of the successors by themselves"""
+def run_of_theseus(folder, says, epochs, *words):
+    """Returns (words that a run going on from it must have too, its folder).
+
+    says: what it prints of what it starts from
+    epochs: of the successors by themselves
+    """
     words = ["--data", tiny.write_data(folder / "data"), *SAME, *words]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(theseus, "report_texts", lambda *words: None)
-        done = start(theseus, *words, "--output", folder / "theseus", "--experiments", "theseus", "theseus-random",
-                     "--middle-layers", 1, "--predecessor-epochs", 1, "--mixed-epochs", 1, "--successor-epochs", epochs,
-                     "--successor-learning-rate", 2e-3)
+    done = start(theseus, *words, "--output", folder / "theseus", "--experiments", "theseus", "theseus-random",
+                 "--middle-layers", 1, "--predecessor-epochs", 1, "--mixed-epochs", 1, "--successor-epochs", epochs,
+                 "--successor-learning-rate", 2e-3, traced=False)
     assert done.returncode == 0, done.stderr
+    assert says in done.stdout
     return words, folder / "theseus"
 
 
 @pytest.fixture(scope="module")
 def successors(tmp_path_factory):
-    """Of its own predecessor."""
+    """Of its own predecessor, up to the report."""
     folder = tmp_path_factory.mktemp("theseus")
-    return run_of_theseus(folder, 1, "--bert", tiny.write_bert(folder / "bert", config=TWO_LAYERS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(theseus, "report_texts", lambda *words: None)
+        bert = tiny.write_bert(folder / "bert", config=TWO_LAYERS)
+        return run_of_theseus(folder, "bert: 2 layers\n", 1, "--bert", bert)
 
 
 @pytest.fixture(scope="module")
 def successors_of_given(tmp_path_factory):
     """Of a teacher that is given, and has a pooler."""
     folder = tmp_path_factory.mktemp("theseus")
-    labels = {str(i): f"class {i}" for i in range(4)}
-    return run_of_theseus(folder, 0, "--teacher", tiny.write_classifier(folder / "given", labels=labels, **TWO_LAYERS))
+    given = tiny.write_classifier(folder / "given", labels=LABELS, **TWO_LAYERS)
+    return run_of_theseus(folder, "given: 2 layers, fine-tuned\n", 0, "--teacher", given)
+
+
+@pytest.mark.slow
+def test_the_predecessor_is_it_and_the_successor_has_its_classifier(successors_of_given):
+    """Of the run of Theseus itself."""
+    folder = successors_of_given[1]
+    given, models = folder.parent / "given", json.loads((folder / "results.json").read_text())["models"]
+    check_given(folder, next(model for model in models if model["name"] == "predecessor"), given)
+    check_student(folder, layers=1)
+    student = berts.load(str(folder / "student"), classifier=True)
+    wanted = tiny.classifier_weights() | {name: tiny.classifier_weights()[name][::-1] for name in berts.OUTPUT}
+    for name, value in wanted.items():  # frozen in the mixed stage
+        np.testing.assert_array_equal(student.weights[name], value, err_msg=name)
+    check_written_teacher(folder, given)
 
 
 def stages_of(folder):
@@ -73,7 +94,7 @@ def test_a_student_goes_on_from_the_best_successor(of, request, monkeypatch):
     words = [*words, "--output", folder.parent / "run", "--student-init", f"theseus:{folder}", "--unlabelled-examples", 32,
              "--teacher-epochs", 1, "--student-epochs", 1, "--unlabelled-steps", 10, "--experiments", "alone",
              "distilled-unlabelled"]
-    done = start(script, *words)
+    done = start(script, *words, traced=False)
     assert done.returncode == 0, done.stderr
     assert f"seed 0: students start as {best.name} of {folder}" in done.stdout.splitlines()
     with np.load(best / "weights.npz") as stored:
@@ -97,7 +118,7 @@ def test_a_run_keeps_to_the_successor_that_it_started_from(successors, tmp_path,
     monkeypatch.setattr(script, "report_texts", lambda *words: None)
     best, other = stages_of(folder)
     begun = f"seed 0: students start as {best.name} of {folder}"
-    assert begun in start(script, *words).stdout.splitlines()
+    assert begun in start(script, *words, traced=False).stdout.splitlines()
     record = json.loads((other / "record.json").read_text())
     (other / "record.json").write_text(json.dumps(record | {"validation_accuracy": 1.1}))
     again = start(script, *words)

@@ -34,28 +34,28 @@ def run(script, tmp_path, folder, *flags):
     """The records of a finished run by model name."""
     given, data = folder if isinstance(folder, list) else [folder], tiny.write_data(tmp_path / "data")
     words = ["--teacher", *given, "--data", data, *SANE, *flags, "--output", tmp_path / "run"]
-    done = start(script, *words)
+    done = start(script, *words, traced=False)
     assert done.returncode == 0, done.stderr
     assert "given: 2 layers, fine-tuned\n" in done.stdout and "given teacher: if it was fine-tuned on" in done.stdout
     return {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
 
 
-def check_given(tmp_path, record, folder):
-    """The record and the logits of a teacher are those of what stands in the folder; nothing was trained."""
+def check_given(run, record, folder):
+    """The record and the logits of a teacher of the run's folder are those of what stands in `folder`; nothing was trained."""
     assert (record["train_seconds"], record["epochs"], record["given"]) == (0, 0, True)
     head = tiny.classifier_weights()
     examples = tiny.tokenized([text for text, _ in tiny.texts(80, seed=2)], berts.load(str(folder)))
     hidden = numpy_bert(tiny.weights(CONFIG), CONFIG, examples.inputs(np.arange(80))[0])[-1][:, 0]
     pooled = np.tanh(hidden @ head["bert/pooler/dense/kernel"] + head["bert/pooler/dense/bias"])
     expected = softmax(pooled @ head["output_weights"].T + head["output_bias"], axis=-1)[:, ::-1]
-    logits = np.load(tmp_path / "run" / "seed-0" / record["name"] / "test_logits.npy")
+    logits = np.load(run / "seed-0" / record["name"] / "test_logits.npy")
     np.testing.assert_allclose(softmax(logits, axis=-1), expected, atol=1e-5)
     assert record["accuracy"] == np.mean(expected.argmax(-1) == np.arange(80) % 4)
 
 
-def check_written_teacher(tmp_path, folder):
+def check_written_teacher(run, folder):
     """teacher/ of a run is the classifier that was given, as the scripts and transformers take it."""
-    written, given = (berts.load(str(path), classifier=True) for path in (tmp_path / "run" / "teacher", folder))
+    written, given = (berts.load(str(path), classifier=True) for path in (run / "teacher", folder))
     for name, value in given.weights.items():
         order = slice(None, None, -1) if name in berts.OUTPUT else slice(None)  # the order of the data's classes
         np.testing.assert_array_equal(written.weights[name], value[order], err_msg=name)
@@ -70,8 +70,8 @@ def test_soft_labels_are_its_own_and_of_several_their_mean(tmp_path, folder):
     flags = ["--experiments", "teacher", "distilled", "--student-epochs", 1, "--temperature", 3]
     records = run(knowledge_distillation_bert, tmp_path, [folder, other], *flags)
     assert [*records] == ["teacher", "distilled", "distilled-ensemble"]
-    check_given(tmp_path, records["teacher"], folder)
-    check_written_teacher(tmp_path, folder)
+    check_given(tmp_path / "run", records["teacher"], folder)
+    check_written_teacher(tmp_path / "run", folder)
     assert records["distilled"]["soft_label_accuracy"] < 0.6  # it was drawn at random
     check_student(tmp_path / "run", layers=1)
     student = berts.load(str(tmp_path / "run" / "student"), classifier=True)
@@ -96,27 +96,14 @@ def test_soft_labels_are_its_own_and_of_several_their_mean(tmp_path, folder):
 
 
 @pytest.mark.slow
-def test_the_predecessor_is_it_and_the_successor_has_its_classifier(tmp_path, folder):
-    flags = ["--experiments", "theseus", "--middle-layers", 1, "--mixed-epochs", 1, "--successor-epochs", 0]
-    records = run(knowledge_distillation_bert_of_theseus, tmp_path, folder, *flags)
-    check_given(tmp_path, records["predecessor"], folder)
-    check_student(tmp_path / "run", layers=1)
-    student = berts.load(str(tmp_path / "run" / "student"), classifier=True)
-    wanted = tiny.classifier_weights() | {name: tiny.classifier_weights()[name][::-1] for name in berts.OUTPUT}
-    for name, value in wanted.items():  # frozen in the mixed stage
-        np.testing.assert_array_equal(student.weights[name], value, err_msg=name)
-    check_written_teacher(tmp_path, folder)
-
-
-@pytest.mark.slow
 def test_the_last_exit_is_its_head(tmp_path, folder):
     flags = ["--branch-epochs", 1, "--student-epochs", 1, "--speeds", 0, 1, "--timed-examples", 4]
     records = run(knowledge_distillation_fastbert, tmp_path, folder, *flags)
-    check_given(tmp_path, records["teacher"], folder)
+    check_given(tmp_path / "run", records["teacher"], folder)
     exits, teacher = (np.load(tmp_path / "run" / "seed-0" / name / "test_logits.npy")
                       for name in ("fastbert-branches", "teacher"))
     np.testing.assert_allclose(exits[:, -1], teacher, atol=1e-4)
-    check_written_teacher(tmp_path, folder)
+    check_written_teacher(tmp_path / "run", folder)
     layer = 4 * 16 * 32 * 32 + 2 * 16 * 16 * 32 + 2 * 16 * 32 * 64
     of_cls = 4 * 32 * 32 + 2 * 4 * 16 * 32 + 2 * 32 * 64  # of the last of two layers
     assert records["teacher"]["flops"] == 2 * (layer + of_cls + 32 * 32 + 32 * 4)
@@ -133,7 +120,7 @@ def test_soft_labels_of_a_file_need_no_teacher(tmp_path, bert_folder):
              "--unlabelled-examples", 64, "--unlabelled-steps", 80, "--patience", 0, "--student-learning-rate", "3e-3",
              "--student-epochs", 1, "--experiments", "alone", "distilled-unlabelled", "linear-distilled",
              "--output", tmp_path / "run"]
-    done = start(knowledge_distillation_bert, *words)
+    done = start(knowledge_distillation_bert, *words, traced=False)
     assert done.returncode == 0, done.stderr
     assert f"soft labels from {tmp_path / 'answers.jsonl'}: no teacher is trained or timed" in done.stdout
     records = {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
@@ -151,7 +138,7 @@ def test_the_teachers_of_all_seeds_are_an_ensemble(tmp_path, monkeypatch):
     bert = tiny.write_bert(tmp_path / "bert", config=tiny.CONFIG | {"num_hidden_layers": 1})
     words = ["--bert", bert, "--data", tiny.write_data(tmp_path / "data"), *SANE, "--seeds", 0, 1, "--ensemble",
              "--experiments", "teacher", "--teacher-epochs", 1, "--student-epochs", 1, "--output", tmp_path / "run"]
-    done = start(knowledge_distillation_bert, *words)
+    done = start(knowledge_distillation_bert, *words, traced=False)
     assert done.returncode == 0, done.stderr
     assert "teachers of all seeds: together they have learned the labels of all seeds" in done.stdout
     assert [(record["name"], record["seed"]) for record in records] == [
