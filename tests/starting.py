@@ -24,7 +24,7 @@ def start(script, *words, traced=True):
     """Start the module `script` in this process, where what is timed is timed `briefly`. Returns what `run_script` does.
 
     traced: whether each model becomes a graph before it is trained and asked, as it does for users; where there are few steps,
-        to trace them takes longer than all the rest
+        to trace them takes longer than all the rest; with modules drawn at random a step may be without any gradient then
     """
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     status, words = 0, [f"{script.__name__}.py", *map(str, words)]

@@ -410,7 +410,7 @@ def test_smoke_paper(tmp_path, monkeypatch):
     words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,
              "--student-layers", 2, "--middle-layers", 2, "--predecessor-epochs", 1, "--mixed-epochs", 2, "--direct-epochs", 1,
              "--successor-learning-rate", 1e-3, "--experiments", "theseus"]
-    done = start(script, "paper", *words, traced=False)
+    done = start(script, "paper", *words)
     assert done.returncode == 0, done.stderr
     assert "modules: 0-1 -> 0, 2 -> 1" in done.stdout.splitlines()
     stages = {folder.name for folder in (tmp_path / "run" / "seed-0").iterdir()}

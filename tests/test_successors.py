@@ -30,7 +30,7 @@ def run_of_theseus(folder, says, epochs, *words):
     words = ["--data", tiny.write_data(folder / "data"), *SAME, *words]
     done = start(theseus, *words, "--output", folder / "theseus", "--experiments", "theseus", "theseus-random",
                  "--middle-layers", 1, "--predecessor-epochs", 1, "--mixed-epochs", 1, "--successor-epochs", epochs,
-                 "--successor-learning-rate", 2e-3, traced=False)
+                 "--successor-learning-rate", 2e-3)
     assert done.returncode == 0, done.stderr
     assert says in done.stdout
     return words, folder / "theseus"
