@@ -120,7 +120,7 @@ def test_soft_labels_of_a_file_need_no_teacher(tmp_path, bert_folder):
              "--unlabelled-examples", 64, "--unlabelled-steps", 80, "--patience", 0, "--student-learning-rate", "3e-3",
              "--student-epochs", 1, "--experiments", "alone", "distilled-unlabelled", "linear-distilled",
              "--output", tmp_path / "run"]
-    done = start(knowledge_distillation_bert, *words, traced=False)
+    done = start(knowledge_distillation_bert, *words)
     assert done.returncode == 0, done.stderr
     assert f"soft labels from {tmp_path / 'answers.jsonl'}: no teacher is trained or timed" in done.stdout
     records = {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
