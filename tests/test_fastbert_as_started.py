@@ -429,14 +429,12 @@ OTHER_CRITERIA = {"patience": {"criterion": "patience"}, "confidence": {"criteri
 
 
 @pytest.fixture(scope="module")
-def graphs(run, fast):
+def graphs(run):
     """{name of a criterion: (its graph in TensorFlow, in ONNX, u of the exits)}, with a temperature for each branch."""
     found = {}
     for name, changed in OTHER_CRITERIA.items():
         other = replace(run, settings=replace(run.settings, calibrate=True, **changed))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(script, "trained_fastbert", lambda *words: fast)  # which needs not be built for each
-            model = script.student_model(other, {"name": "fastbert", "speed": 0.5})
+        model = script.student_model(other, {"name": "fastbert", "speed": 0.5})
         logits, u = load_exits(other, "fastbert", "test", script.uncertainty)
         found[name] = model.graph(model.bert), asking(model.onnx_graph(model.bert))(), logits, u
     return found
