@@ -216,8 +216,10 @@ def test_nothing_of_the_teacher_is_saved_with_a_student_that_learns_its_layers(t
 
 
 @pytest.mark.parametrize(("weight", "taught"), [(1.0, False), (0.0, True)])
-def test_a_linear_student_learns_labels_unless_they_weigh_nothing(bert, data_folder, tmp_path, monkeypatch, weight, taught):
-    run, seen = layers_run(bert, data_folder, tmp_path, hard_weight=weight), {}
+def test_a_linear_student_learns_labels_unless_they_weigh_nothing(
+    two_layers, data_folder, tmp_path, monkeypatch, weight, taught
+):
+    run, seen = layers_run(two_layers, data_folder, tmp_path, student_layers=1, hard_weight=weight), {}
     monkeypatch.setattr(script, "fit_linear", lambda run, name, indices, classes, **more: seen.update(classes=classes))
     script.train(run, "linear-distilled")
     teacher = trained(run, "teacher", script.build).model
@@ -250,14 +252,14 @@ def test_the_logits_read_the_cls_token(shallow, batch):
 def test_where_the_student_starts(bert, data_folder, tmp_path, init, kept):
     """What learns layers starts as --layers-init says, what does not as --student-init; a teacher hands its classifier on."""
     others = {"distilled": ("student_init", "layers_init"), "distilled-layers": ("layers_init", "student_init")}
-    fine_tuned = init.startswith("teacher")
+    fine_tuned, demo = init.startswith("teacher"), replace(script.PRESETS["demo"], student_layers=2)
+    run = Run(demo, 0, texts.load(str(data_folder)), None, None, tmp_path, bert)
+    teacher = script.build(run, "teacher")
+    teacher.model.set_weights([value + 1 for value in teacher.model.get_weights()])
+    save_weights(teacher.model, run.stage("teacher") / "weights.npz")
     for name, (own, other) in others.items():
-        settings = replace(script.PRESETS["demo"], student_layers=2, **{own: init, other: "first" if kept[0] else "spread"})
-        run = Run(settings, 0, texts.load(str(data_folder)), None, None, tmp_path, bert)
-        teacher = script.build(run, "teacher")
-        teacher.model.set_weights([value + 1 for value in teacher.model.get_weights()])
-        save_weights(teacher.model, run.stage("teacher") / "weights.npz")
-        student = script.build(run, name)
+        settings = replace(demo, **{own: init, other: "first" if kept[0] else "spread"})
+        student = script.build(replace(run, settings=settings), name)
         for new, old in enumerate(kept):
             layer = "bert/encoder/layer_{}/intermediate/dense/kernel"
             expected = bert.weights[layer.format(old)] + fine_tuned
