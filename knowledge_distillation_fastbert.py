@@ -19,11 +19,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from common import InputError, command, early_exit, training
+from common import InputError, command, exit_curve, training
 from common.backend import MultiHeadAttention, keras, tf
 from common.batches import TokenizedTexts
 from common.bert import BertClassifier, build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
+from common.cost import exit_costs
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
 from common.early_exit import ExitModel, all_exits, branches_alone
@@ -72,10 +73,7 @@ class Settings:
     shuffle_sentences: bool = False  # half of the texts are copies with their sentences doubled and shuffled
 
     # Stopping early
-    criterion: Literal["entropy", "confidence", "patience"] = "entropy"  # of probabilities; the highest; equal answers
-    exit_patience: PositiveInt = 1  # layers in a row that must be sure, by entropy or confidence
-    uncertainty_top_k: Count = 0  # entropy of the k highest probabilities, for many classes; 0 takes all
-    calibrate: bool = False  # a temperature for each branch, fitted on the validation part
+    uncertainty_top_k: Count | None = None  # entropy of the k highest probabilities; 0 takes all; None: chosen on validation
     speeds: Annotated[tuple[Fraction, ...], ONCE, NOT_EMPTY] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)  # of the curve
     accuracy_drop: NonNegative = 0.2  # choose the highest speed that loses at most so many points on the validation part
     latency_budget: NonNegative = 0.0  # above 0, instead: the lowest speed at which a text by itself takes at most so many ms
@@ -108,7 +106,7 @@ class Settings:
 ORIGINAL = Settings(
     data="iflytek", train_examples=0, unlabelled_examples=None, validation_examples=0, test_examples=0,
     bert="chinese-bert-base", maxlen=128, teacher_layers=6, teacher_head="dense", student_layers=(),
-    direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True,
+    direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True, uncertainty_top_k=0,
     speeds=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), accuracy_drop=0.5,
     batch_size=32, patience=0, teacher_epochs=5, branch_epochs=20, teacher_learning_rate=2e-5, branch_learning_rate=1e-5,
     schedule="constant", teacher_dropout=0.1, vocabulary=0,
@@ -133,7 +131,7 @@ EXPERIMENTS = {  # what of the settings is another in each
     "fastbert-shuffled": {"shuffle_sentences": True},
     JOINT: {},
 }
-MAY_DIFFER = (*EXTENSIBLE, *early_exit.STOPPING, "student_layers", "timed_examples")  # they change no finished stage
+MAY_DIFFER = (*EXTENSIBLE, *exit_curve.STOPPING, "student_layers", "timed_examples")  # they change no finished stage
 
 
 # Models: a branch after every layer --------------------------------------------------------------------------------------
@@ -215,13 +213,11 @@ def trained_teacher(run, name):
 
 
 def uncertainty(probabilities, top_k=0):
-    """u = -Σ p log p / log N, from 0 to 1  (paper, equation 7). Returns (…) float32.
-
-    0 · log 0 is 0 here, where the original gets NaN.
+    """u = -Σ p log p / log N, from 0 to 1  (paper, equation 7); 0 · log 0 is 0, not the original's NaN. Returns (…) float32.
 
     probabilities: (…, classes), any float
-    top_k: only the k highest probabilities, scaled to sum to 1, and N = k: among many classes the few that are likely say
-        how sure an answer is, while the rest, each of them hardly possible, keep the plain entropy high
+    top_k: only the k highest, scaled to sum to 1, and N = k; 0 takes all. Among many classes the few that are likely say how
+        sure an answer is, while the rest, each of them hardly possible, keep the plain entropy high
     """
     p = tf.cast(probabilities, tf.float32)
     if top_k:
@@ -269,10 +265,8 @@ def train_alone(run, name):
     """Fine-tune the teacher, or a shallow model beside it, on the labels. Returns the record of the stage."""
     if record := run.record(name):
         return record
-    settings, depth = run.settings, depths_of(run)[name]
-    epochs, rate, dropout = settings.student_epochs, settings.student_learning_rate, settings.student_dropout
-    if name == "teacher":
-        epochs, rate, dropout = settings.teacher_epochs, settings.teacher_learning_rate, settings.teacher_dropout
+    settings, depth, role = run.settings, depths_of(run)[name], "teacher" if name == "teacher" else "student"
+    epochs, rate, dropout = (getattr(settings, f"{role}_{what}") for what in ("epochs", "learning_rate", "dropout"))
     with fresh_session(run.seed):
         if name == "teacher" and settings.teacher:
             return training.measure_given(run, name, build_teacher(run, depth, dropout)[2])
@@ -306,21 +300,18 @@ def self_distil(run, stage):
     optimizer = training.adam(settings.branch_learning_rate, steps * settings.branch_epochs, settings.schedule)
     return training.train_stage(
         run, stage, model, loss, optimizer, indices, labels, settings.branch_epochs, steps, saved=branches_alone(fastbert),
-        measure=lambda labels, logits: early_exit.mean_scores(labels, logits[:, :-1]), measured="mean of the branches",
+        measure=lambda labels, logits: exit_curve.mean_scores(labels, logits[:, :-1]), measured="mean of the branches",
     )
 
 
 def train_jointly(run, stage):
-    """Fine-tune all layers and all exits together on the labels: the paper's ablation, without self-distillation.
-
-    For as many epochs as teacher and branches have one after the other.
-    """
+    """Fine-tune all layers and exits together on the labels, the paper's ablation, for the epochs of teacher and branches."""
     settings, indices = run.settings, run.parts.train
     model, epochs = all_exits(build_fastbert(run, joint=True)), settings.teacher_epochs + settings.branch_epochs
     optimizer = training.adam(settings.teacher_learning_rate, run.steps(indices) * epochs, settings.schedule)
     return training.train_stage(
         run, stage, model, exits_hard_loss, optimizer, indices, run.corpus.labels[indices], epochs,
-        measure=early_exit.mean_scores, measured="mean of all exits",
+        measure=exit_curve.mean_scores, measured="mean of all exits",
     )
 
 
@@ -331,10 +322,11 @@ def main(preset, settings):
     """Read settings and data, train teacher, shallow models and branches for every seed, measure, report."""
     wanted = check(settings)
     settings = replace(settings, speeds=tuple(sorted(map(float, settings.speeds))))
+    shuffles = any(replace(settings, **EXPERIMENTS[name]).shuffle_sentences for name in wanted if name != JOINT)
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
-        depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER,
-        check_corpus=partial(check_corpus, settings, wanted), **early_exit.needs_of(settings),
+        depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER, **exit_curve.needs_of(settings),
+        **({"check_corpus": texts.check_shufflable} if shuffles else {}),
     )
     linear = show_stages(linear_records(runs))
     for run in runs:
@@ -358,7 +350,7 @@ def check(settings):
         raise InputError(f"--experiments {JOINT}: it trains all layers anew, and a teacher that is given is not trained")
     if settings.teacher and settings.teacher_layers:
         raise InputError(f"--teacher-layers {settings.teacher_layers}: a teacher that is given keeps its layers; leave it at 0")
-    early_exit.check(settings)
+    exit_curve.check(settings)
     wanted = [name for name in EXPERIMENTS if name in settings.experiments]
     varied = {name: replace(settings, **EXPERIMENTS[name]) for name in wanted if name != JOINT}
     for place, (name, its_settings) in enumerate(varied.items()):
@@ -369,26 +361,20 @@ def check(settings):
     return wanted
 
 
-def check_corpus(settings, wanted, corpus):
-    """Refuse pairs of texts where sentences are to be shuffled."""
-    if any(name != JOINT and replace(settings, **EXPERIMENTS[name]).shuffle_sentences for name in wanted):
-        texts.check_shufflable(corpus)
-
-
 def costs(run, tokens):
-    """FLOPs of one text of so many tokens, as `early_exit.exit_costs` has them; of a branch as `export.exit_graph` makes it."""
+    """FLOPs of one text of so many tokens, as `cost.exit_costs` has them; of a branch as `export.exit_graph` makes it."""
     hidden, classes = run.bert.config["hidden_size"], len(run.corpus.classes)
     for_each_token = hidden * WIDTH + 2 * HEADS * WIDTH  # narrow; [CLS] alone asks and gathers, once a head
     branch = 2 * (tokens * for_each_token + 2 * HEADS * WIDTH * WIDTH + WIDTH * classes)
-    return early_exit.exit_costs(run.bert, classes, tokens, branch, has_branch(run))
+    return exit_costs(run.bert, classes, tokens, branch, has_branch(run))
 
 
 def measure(run, names):
     """The records of a seed: of teacher and shallow models with their cost, and of each FastBERT with its exits."""
     depths = depths_of(run)
     plain = {name: lambda name=name: teacher_onnx(HEADS * has_branch(run), trained_teacher(run, name)) for name in depths}
-    stopping = {name: partial(student_model, run, {"name": name, "speed": 0.0}) for name in names}
-    records = measure_exits(run, depths, plain, stopping, partial(trained_fastbert, run), uncertainty, partial(costs, run))
+    of_run = (partial(function, run) for function in (student_model, trained_fastbert))
+    records = measure_exits(run, depths, plain, names, *of_run, uncertainty, partial(costs, run))
     for record in records:
         if record["name"] in names and record["name"] != JOINT:
             record["train_seconds"] += records[0]["train_seconds"]  # of the teacher that its branches learned from
@@ -400,13 +386,12 @@ def report(preset, settings, runs, names, linear):
     run, records = runs[0], [record for each in runs for record in measure(each, names)] + linear
     pairs = [("teacher", LINEAR), *((name, other) for other in (*depths_of(run), LINEAR) for name in names)]
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs)
-    results |= branch_results(run, records, names, uncertainty) | {"costs": costs(run, settings.maxlen)}
+    results |= branch_results(run, records, names) | {"costs": costs(run, settings.maxlen)}
     sections = exit_sections(results, [record for record in records if record["name"] in names], run, uncertainty)
     write_teacher(runs, records, "teacher", trained_teacher, partial(teacher_onnx, HEADS) if has_branch(run) else None)
     student, section, told = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
-    example = (f"one text of {settings.maxlen} tokens (timed: test texts, of {records[0]['timed_tokens']:.0f} tokens on "
-               "average)")
+    example = f"one text of {settings.maxlen} tokens (timed: test texts, {records[0]['timed_tokens']:.0f} tokens on average)"
     more = {"sections": sections + section, "plots": ["exits.png"], "first": verdict(records, names)}
     write_report(run.folder, results | told, records, example, student, **more)
 

@@ -63,6 +63,31 @@ def classifier_flops(bert, classes, tokens):
     return below + cls_layer_flops(bert.config, tokens) + head_flops(bert, classes)
 
 
+def exit_costs(bert, classes, tokens, branch, branch_headed):
+    """FLOPs of one text's parts, a multiply-add counting as two: {"layer", "last" of the layers, "branch", "head"}.
+
+    bert: the teacher's `data.berts.Bert`
+    classes: how many
+    tokens: of the text
+    branch: FLOPs of a branch
+    branch_headed: whether the teacher's head is one too, and so needs all states of the last layer, not that of [CLS] alone
+    """
+    layer = encoder_flops(bert.config | {"num_hidden_layers": 1}, tokens)
+    last, head = (layer, branch) if branch_headed else (cls_layer_flops(bert.config, tokens), head_flops(bert, classes))
+    return {"layer": layer, "last": last, "branch": branch, "head": head}
+
+
+def exit_flops(costs, layers):
+    """(the teacher's FLOPs, (layers,) those of leaving after each layer) for one text; a multiply-add counts as two.
+
+    costs: of `exit_costs`
+    layers: of the teacher
+    """
+    through = np.arange(1, layers + 1) * (costs["layer"] + costs["branch"])
+    through[-1] += costs["last"] - costs["layer"] + costs["head"] - costs["branch"]
+    return (layers - 1) * costs["layer"] + costs["last"] + costs["head"], through
+
+
 def wall_clock(functions, batches, rounds):
     """Median wall-clock seconds of each batch over `rounds` rounds: {name: (batches,) float64}.
 

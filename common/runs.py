@@ -68,7 +68,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
 
 def open_text_runs(
     script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, check_corpus=lambda corpus: None, check_bert=lambda bert: None,
+    extensible=EXTENSIBLE, check_corpus=lambda corpus: None,
     check_answers=soft_labels.check_complete, further_inputs=lambda bert, inputs, folder: {}, calibration=None,
     check_drawn=lambda corpus, bert, seed, parts: None,
 ):
@@ -85,7 +85,6 @@ def open_text_runs(
     min_layers: how many the BERT must have
     extensible: see `open_folder`
     check_corpus: corpus -> None, which raises InputError for one that the script cannot use
-    check_bert: bert -> None, which raises it for one that does not fit the settings
     check_answers: like `soft_labels.check_complete`, which raises it for those of the first of several --soft-labels
     further_inputs: (bert, {what: fingerprint} of what was read, the run's folder) -> the same of what else the runs start from;
         raises InputError for a BERT that the script cannot use
@@ -119,7 +118,6 @@ def open_text_runs(
                 flag = f"--{name.replace('_', '-')} {depth}"
                 raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
 
-    check_bert(bert)
     answers = tuple(soft_labels.load(path, corpus) for path in answered)
     corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
     corpus.notes.extend(notes)

@@ -45,7 +45,7 @@ def cascade_of(student, teacher, config):
 
 
 def confidence(p):
-    """u = (1 - max p) · N / (N - 1) of p (…, N), from 0 to 1, as `common.criteria.confidence` is in TensorFlow."""
+    """u = (1 - max p) · N / (N - 1) of p (…, N), from 0 to 1."""
     classes = p.shape[-1]
     return np.minimum((p.sum(axis=-1) - p.max(axis=-1)) * np.float32(classes / (classes - 1)), 1)
 

@@ -35,7 +35,7 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibrat
         original programs did
     test: examples of the test part; 0 takes all there are
     calibration: examples drawn from what all of these leave over, so that they are the same whatever it is, labels ignored; 0
-        takes all there are, None takes none. Those of validation would not do: epochs and temperatures are chosen by them
+        takes all there are, None takes none. Those of validation would not do: epochs and the uncertainty are chosen by them
     """
     labels = corpus.labels
     if validation is None:

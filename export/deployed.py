@@ -183,7 +183,7 @@ def remark_on(figures, deployed, size):
 def promise_of_files(promise, disagreements):
     """A promise as one sentence, and beside it what fewer tokens and int8, of which nothing is promised, make of these texts.
 
-    promise: of `early_exit.promised_speed`
+    promise: of `exit_curve.promised_speed`
     disagreements: of `other_answers`
     """
     counts = ", ".join(f"{name} {count:,}" for name, count in disagreements.items())

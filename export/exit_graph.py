@@ -2,7 +2,7 @@
 
 What stands above a layer is a graph within the graph, run only if a text is undecided there, and for the undecided alone. It
 holds the weights of its layer itself: those of a graph around it onnxruntime would lay out anew at every call. The pieces of
-the BERT are those of `export.onnx_graph`; what a branch is, the script says, and when it is sure enough, `common.criteria`.
+the BERT are those of `export.onnx_graph`; what a branch is, and when it is sure enough, the script says.
 """
 
 from functools import partial
@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 from onnx import TensorProto, helper
 
-from common.criteria import patience_steps
 from export.onnx_graph import (
     TEXTS,
     add_node,
@@ -27,7 +26,7 @@ from export.onnx_graph import (
 )
 
 
-def exit_graph(bert, branches, heads, top_k=0, criterion="entropy", exit_patience=1):
+def exit_graph(bert, branches, heads, top_k=0):
     """A FastBERT as an onnx.ModelProto: token_ids, segment_ids, speed -> probabilities, layers_used, uncertainty.
 
     token_ids, segment_ids: as of `onnx_graph.text_graph`
@@ -41,23 +40,19 @@ def exit_graph(bert, branches, heads, top_k=0, criterion="entropy", exit_patienc
     branches: weights of a branch for each layer but the last, in Keras's order (see `branch_weights`); and for the last, too,
         where `bert` is no classifier
     heads: of a branch's self-attention
-    top_k: of the highest probabilities that the entropy looks at; 0: all
-    criterion: of `common.criteria.CRITERIA`
-    exit_patience: layers in a row that must be sure, if the criterion is not patience
+    top_k: of how many highest probabilities the uncertainty is; 0: of all
 
     Returns an onnx.ModelProto. Raises InputError as `onnx_graph.text_graph` does.
     """
     layers, classes, weights = layers_of(bert), len(branches[0][-1]), weights_of(bert)
-    doubt = _agreement if criterion == "patience" else partial(_in_a_row, criterion, top_k, exit_patience)
     for number, branch in enumerate(branches, 1):
         weights |= branch_weights(f"branch_{number}", branch, heads)
 
-    def answer_from(number, nodes, hidden, mask, *state):
+    def answer_from(number, nodes, hidden, mask):
         """Append layer `number`, its exit and, for the undecided, all that is above.
 
         hidden: states (texts, tokens, hidden) before the layer
         mask: as of `onnx_graph.embeddings`
-        state: the criterion's, (texts,) each
 
         Returns (logits, layers used, uncertainty) by name.
         """
@@ -69,7 +64,7 @@ def exit_graph(bert, branches, heads, top_k=0, criterion="entropy", exit_patienc
             logits = branch_logits(add, f"branch_{number}", hidden, mask)
         value = helper.make_tensor("layers", TensorProto.INT32, [1], [number])
         used = add("ConstantOfShape", add("Shape", logits, end=1), value=value)
-        u, state = doubt(add, logits, state)
+        u = _entropy(add, logits, top_k)
         found = logits, used, u  # (texts, classes), (texts,), (texts,)
         if number == bert.layers:
             return found
@@ -77,7 +72,7 @@ def exit_graph(bert, branches, heads, top_k=0, criterion="entropy", exit_patienc
         places = add("NonZero", undecided)  # (1, undecided): which of the texts they are
         above = []
         add_above = partial(add_node, above, scope=f"above_{number}/")
-        some = (add_above("Compress", states, undecided, axis=0) for states in (hidden, mask, *state))
+        some = (add_above("Compress", states, undecided, axis=0) for states in (hidden, mask))
         deeper = answer_from(number + 1, above, *some)
         rows = add_above("Transpose", places)
         merged = [add_above("ScatterND", of_all, rows, of_some) for of_all, of_some in zip(found, deeper, strict=True)]
@@ -96,7 +91,10 @@ def exit_graph(bert, branches, heads, top_k=0, criterion="entropy", exit_patienc
         ("probabilities", TensorProto.FLOAT, ("texts", classes)), ("layers_used", TensorProto.INT32, ("texts",)),
         ("uncertainty", TensorProto.FLOAT, ("texts",)),
     ]
-    arrays = constants_of(bert) | _constants(classes, top_k, bert.layers) | weights
+    looked_at = min(top_k or classes, classes)
+    arrays = constants_of(bert) | weights | {
+        "one": np.float32(1), "log N": np.log(looked_at).astype(np.float32), "top k": np.array([looked_at]),
+    }
     return model_of(graph_of(nodes, "FastBERT", [*TEXTS, ("speed", TensorProto.FLOAT, ())], outputs, arrays))
 
 
@@ -199,21 +197,8 @@ def branch_weights(own, weights, heads):
     return arrays | {f"{own}/split heads": np.array([-1, heads, width]), f"{own}/join heads": np.array([-1, heads * width])}
 
 
-# Criteria: each appends its nodes for logits (texts, classes), and returns the names of u (texts,) and of its state ----------
-
-
-def _constants(classes, top_k, layers):
-    """{name: array} of all that uncertainties name."""
-    looked_at = min(top_k or classes, classes)
-    return {
-        "one": np.float32(1), "log N": np.log(looked_at).astype(np.float32), "top k": np.array([looked_at]),
-        "N by N - 1": np.float32(classes / (classes - 1)), "no answer": np.int64(-1), "one more": np.int64(1),
-        "steps of patience": patience_steps(layers),
-    }
-
-
 def _entropy(add, logits, top_k):
-    """-Σ p log p / log N, at least 0; above 1 by no more than a rounding.
+    """Append the uncertainty (texts,) of logits (texts, classes), -Σ p log p / log N: from 0 to 1 but for a rounding above.
 
     Of no class p log p is above 0, so that the sum of absolute values is that with the sign changed. As logarithms are at hand,
     0 · log 0 needs no care; one NaN makes all of a text's NaN.
@@ -222,36 +207,3 @@ def _entropy(add, logits, top_k):
     if top_k:
         log_p = add("LogSoftmax", add("TopK", log_p, "top k"))  # scaled to sum to 1
     return add("Div", add("ReduceL1", add("Mul", add("Exp", log_p), log_p), axes=[-1], keepdims=0), "log N")
-
-
-def _confidence(add, logits):
-    """(Σ p - max p) · N / (N - 1): see `criteria.confidence`."""
-    p = add("Softmax", logits)
-    others = add("Sub", *(add(operator, p, axes=[-1], keepdims=0) for operator in ("ReduceL1", "ReduceMax")))
-    return add("Mul", others, "N by N - 1")
-
-
-def _in_a_row(criterion, top_k, exit_patience, add, logits, state):
-    """The highest of the last `exit_patience` uncertainties: see `criteria.in_a_row`."""
-    u = _confidence(add, logits) if criterion == "confidence" else _entropy(add, logits, top_k)
-    if exit_patience == 1:
-        return u, ()
-    nan = add("IsNaN", u)
-    state = *state, add("Where", nan, "one", u)
-    highest = add("Max", *state) if len(state) == exit_patience else "one"
-    return add("Where", nan, u, highest), state[max(0, len(state) - exit_patience + 1) :]
-
-
-def _agreement(add, logits, state):
-    """How few layers in a row gave this answer: see `criteria.agreement`."""
-    p = add("Softmax", logits)
-    total = add("ReduceL1", p, axes=[-1], keepdims=0)
-    nan = add("IsNaN", total)
-    answers = add("Where", nan, "no answer", add("ArgMax", p, axis=-1, keepdims=0))
-    if state:
-        before, counts = state
-        again = add("Cast", add("Equal", answers, before), to=TensorProto.INT64)
-        counts = add("Mul", again, add("Add", counts, "one more"))
-    else:
-        counts = add("ConstantOfShape", add("Shape", answers), value=helper.make_tensor("none", TensorProto.INT64, [1], [0]))
-    return add("Where", nan, total, add("Gather", "steps of patience", counts)), (answers, counts)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from onnx import helper
@@ -10,21 +11,10 @@ from onnx import helper
 from common import InputError
 from common.backend import in_float32
 from common.bert import read_encoder, swap_pad_id, with_head
-from common.criteria import criterion_of
-from common.early_exit import (
-    all_exits,
-    early_exit_graph,
-    exit_flops,
-    exit_records,
-    exit_temperatures,
-    exits_of,
-    highest_speed,
-    load_exits,
-    promised_speed,
-    with_embeddings,
-    with_temperatures,
-)
+from common.cost import exit_flops
+from common.early_exit import all_exits, early_exit_graph, with_embeddings
 from common.evaluation import predict
+from common.exit_curve import chosen_top_k, exit_records, exits_of, highest_speed, load_logits, promised_speed
 from common.files import fingerprint, load_or_compute, read_file, write_atomic
 from data import vocabulary
 from data.berts import keep_layers
@@ -42,43 +32,37 @@ def exit_model(run, pieces, record, uncertainty, heads):
 
     run: `training.Run` of its seed
     pieces: its `early_exit.ExitModel`
-    record: with its name, its speed and, if it has one, its promise
-    uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy
+    record: with its name, its uncertainty_top_k, its speed and, if it has one, its promise
+    uncertainty: as of `text_model`
     heads: of a branch's self-attention
     """
-    settings, name, depth = run.settings, record["name"], len(pieces.layers)
-    config = {"speed": record["speed"], "criterion": settings.criterion, "exit_patience": settings.exit_patience}
-    expected = None
-    if "promise" in record:
-        config["promise"], expected = record["promise"], calibration_logits(run, name, None)[1]
-    pieces = with_temperatures(pieces, exit_temperatures(run, name))
-    return text_model(pieces, keep_layers(run.bert, range(depth)), settings, uncertainty, heads, config, expected)
+    config = {key: record[key] for key in ("speed", "uncertainty_top_k", "promise") if key in record}
+    expected = calibration_logits(run, record["name"], None)[1] if "promise" in record else None
+    return text_model(pieces, keep_layers(run.bert, range(len(pieces.layers))), uncertainty, heads, config, expected)
 
 
-def text_model(pieces, start, settings, uncertainty, heads, config, expected=None):
+def text_model(pieces, start, uncertainty, heads, config, expected=None):
     """A trained `early_exit.ExitModel` as a TextModel.
 
     pieces: the ExitModel
     start: the `data.berts.Bert` that its encoder was built from
-    settings: with criterion, exit_patience and uncertainty_top_k
     uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy
     heads: of a branch's self-attention
-    config: further entries of config.json, among them speed; they are metadata of the ONNX graph, too
+    config: further entries of config.json, among them speed and uncertainty_top_k; they are metadata of the ONNX graph, too
     expected: of the TextModel
     """
-    whole, criterion = read_encoder(pieces.encoder, start), criterion_of(settings, len(pieces.layers), uncertainty)
+    whole, top_k = read_encoder(pieces.encoder, start), config["uncertainty_top_k"]
 
     def graph(bert):
         own = pieces if bert is whole else with_embeddings(pieces, bert)
-        return early_exit_graph(own, criterion, pad_id=bert.pad_id)
+        return early_exit_graph(own, partial(uncertainty, top_k=top_k), pad_id=bert.pad_id)
 
     def onnx_of(bert):
         branches = pieces.branches
         if not pieces.branch_headed:
             *branches, head = branches
             bert = with_head(bert, head)
-        weights, wanted = [branch.get_weights() for branch in branches], (settings.criterion, settings.exit_patience)
-        model = exit_graph.exit_graph(bert, weights, heads, settings.uncertainty_top_k, *wanted)
+        model = exit_graph.exit_graph(bert, [branch.get_weights() for branch in branches], heads, top_k)
         helper.set_model_props(model, {key: json.dumps(value) for key, value in config.items()})
         return model
 
@@ -98,28 +82,32 @@ def teacher_onnx(heads, classifier, bert=None):
     return exit_graph.teacher_graph(bert, classifier.head.get_weights(), heads)
 
 
-def measure_exits(run, depths, plain, stopping, trained, uncertainty, costs):
-    """The records of a seed, as `early_exit.exit_records` has them.
+def measure_exits(run, depths, plain, names, student, trained, uncertainty, costs):
+    """The records of a seed, as `exit_curve.exit_records` has them.
 
     run: `training.Run`
     depths: {name: layers} of the teacher and the shallow models
     plain: {name: () -> onnx.ModelProto} of these
-    stopping: {name: () -> TextModel} of models that take a speed
+    names: of models that take a speed
+    student: the record of one of those -> its TextModel
     trained: name of one of those -> its ExitModel
     uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1: the entropy
-    costs: tokens of a text -> those of `early_exit.exit_costs`
+    costs: tokens of a text -> those of `cost.exit_costs`
     """
-    settings, chosen, labels = run.settings, {}, run.corpus.labels[run.parts.validation]
-    for name in stopping if not settings.latency_budget else ():  # which needs the clock
-        if settings.max_disagreement is None:
-            chosen[name] = highest_speed(load_exits(run, name, "validation", uncertainty), labels, settings)
-        else:
-            exits = exits_of(run, name, calibration_logits(run, name, trained)[0], uncertainty)
-            chosen[name] = promised_speed(exits, settings)
-    own = {name: (speed,) for name, (speed, *_) in chosen.items() if speed not in settings.speeds}
-    speeds = {name: (*settings.speeds, *own.get(name, ())) for name in stopping}
-    times = exit_times(run, plain, stopping, lambda tokens: exit_flops(costs(tokens), depths["teacher"]), speeds)
-    return exit_records(run, depths, [*stopping], uncertainty, costs, times, chosen)
+    settings, labels, exits, chosen, asked = run.settings, run.corpus.labels[run.parts.validation], {}, {}, {}
+    for name in names:
+        logits = {part: load_logits(run, name, part) for part in ("validation", "test")}
+        top_k = chosen_top_k(logits["validation"], labels, settings, uncertainty)
+        exits[name] = {part: exits_of(of_part, uncertainty, top_k) for part, of_part in logits.items()}
+        chosen[name] = {"uncertainty_top_k": top_k}
+        if settings.max_disagreement is not None:
+            chosen[name] |= promised_speed(exits_of(calibration_logits(run, name, trained)[0], uncertainty, top_k), settings)
+        elif not settings.latency_budget:  # which needs the clock
+            chosen[name] |= highest_speed(exits[name]["validation"], labels, settings.speeds, settings.accuracy_drop)
+        own = {chosen[name].get("speed", settings.speeds[0])} - {*settings.speeds}  # one at most
+        asked[name] = top_k, (*settings.speeds, *own)
+    times = exit_times(run, plain, asked, student, lambda tokens: exit_flops(costs(tokens), depths["teacher"]))
+    return exit_records(run, depths, exits, uncertainty, costs, times, chosen)
 
 
 def calibration_logits(run, name, trained):
@@ -153,14 +141,14 @@ def read_as(run, bert, indices):
     return replace(examples, ids=np.array(swap_pad_id(ids, whole.pad_id)))
 
 
-def exit_times(run, plain, stopping, flops, speeds):
+def exit_times(run, plain, asked, student, flops):
     """How long models take on test texts of a run: measured once, and anew only where the settings ask for other times.
 
     run: `training.Run`
     plain: {name: () -> onnx.ModelProto} of models that compute all their layers
-    stopping: {name: () -> TextModel} of models that take a speed
-    flops: tokens of a text -> as `early_exit.exit_curve` takes them
-    speeds: {name of a stopping one: its speeds}
+    asked: {name of one that takes a speed: (its uncertainty_top_k, its speeds)}
+    student: the record of one of those -> its TextModel
+    flops: tokens of a text -> as `exit_curve.exit_curve` takes them
 
     Returns {"tokens": of these texts on average, name of a plain one: {"latency_ms", "int8_latency_ms": {"1": ms, "32": ms}},
     name of a stopping one: [{"latency_ms", "int8_latency_ms": {"1": {"ms", "flops_speedup", "mean_layers"}, "32": …}} of each
@@ -170,12 +158,12 @@ def exit_times(run, plain, stopping, flops, speeds):
     def measure():
         with in_float32(settings.precision):
             graphs = {name: build() for name, build in plain.items()}
-            early = {name: whole_graph(build()) for name, build in stopping.items()}
-        return time_exits(run, graphs, early, flops, speeds)
+            records = [{"name": name, "speed": 0.0, "uncertainty_top_k": top_k} for name, (top_k, _) in asked.items()]
+            early = {record["name"]: whole_graph(student(record)) for record in records}
+        return time_exits(run, graphs, early, flops, {name: speeds for name, (_, speeds) in asked.items()})
 
     settings = run.settings
-    doubts = settings.criterion, settings.exit_patience, settings.calibrate, settings.uncertainty_top_k
-    of = fingerprint(*doubts, settings.timed_examples, sorted(plain), sorted(speeds.items()))
+    of = fingerprint(settings.timed_examples, sorted(plain), sorted(asked.items()))
     return load_or_compute(run.folder / f"seed-{run.seed}" / f"times-{of}.json", measure)
 
 
@@ -219,7 +207,7 @@ def expected_speedup(batches, ask, flops):
 
     batches: [(token ids, segment ids)]
     ask: batch -> [probabilities, layers used, …]
-    flops: tokens of a text -> as `early_exit.exit_curve` takes them
+    flops: tokens of a text -> as `exit_curve.exit_curve` takes them
     """
     teacher_flops, exit_flops, layers = 0, 0, []
     for batch in batches:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common.early_exit import exit_outputs, load_exits
+from common.exit_curve import exit_outputs, exits_of, load_logits
 from data.texts import in_one_line
 from report.document import Section, comparisons
 from report.plots import figure
@@ -20,17 +20,16 @@ INSTEAD = ("Branches may need more unlabelled texts or --branch-epochs, a choice
 INT8_NOTE = " int8 x is the clock of the model's int8 form at the same speed, held against the teacher in float32."
 
 
-def branch_results(run, records, names, uncertainty):
+def branch_results(run, records, names):
     """{"branch_comparisons": of the branches' mean accuracy, of the first of these models with each other one}.
 
     run: of any seed
     records: of the finished stages
     names: of the models that stop early
-    uncertainty: as `early_exit.load_exits` takes it
     """
     def correct(run, name):
         """The share of the branches that got each test text right: (texts,) float."""
-        branches = load_exits(run, name, "test", uncertainty)[0][:, :-1]
+        branches = load_logits(run, name, "test")[:, :-1]
         return (branches.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
 
     return {"branch_comparisons": comparisons(run, records, [(name, names[0]) for name in names[1:]], correct)}
@@ -64,37 +63,41 @@ def exit_sections(results, records, run, uncertainty):
     results: of the run, as `document.results_of` makes them, with "branch_comparisons" and "costs"
     records: of these models
     run: of the first record's seed
-    uncertainty: as `early_exit.load_exits` takes it
+    uncertainty: as `exit_curve.exits_of` takes it
     """
-    part, costs, sections, top_k = results["data"]["chosen_on"], results["costs"], [], run.settings.uncertainty_top_k
-    if run.settings.max_disagreement is not None:
-        part = "calibration"
-    outputs = exit_outputs(load_exits(run, records[0]["name"], "test", uncertainty), records[0]["speed"])
+    validation, costs, sections, first = results["data"]["chosen_on"], results["costs"], [], records[0]
+    part = validation if run.settings.max_disagreement is None else "calibration"
+    how = "" if run.settings.uncertainty_top_k is not None else f", chosen on the {validation} part"
+    exits = exits_of(load_logits(run, first["name"], "test"), uncertainty, first["uncertainty_top_k"])
     for record in records:
         print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the {part} part: "
-              f"{record['chosen']}")
+              f"{record['chosen']}; u is {entropy_of(record)}{how}")
     for name, group in by_name(records):
         chosen = "; ".join(f"seed {record['seed']}: {record['speed']:g}, {record['chosen']}" for record in group)
-        note = f"Chosen on the {part} part: {chosen}. {SPEEDS_NOTE}{INT8_NOTE if in_int8(group) else ''}"
+        looked_at = "; ".join(f"seed {record['seed']}: {entropy_of(record)}" for record in group)
+        note = (f"Chosen on the {part} part: {chosen}. Uncertainty{how}: {looked_at}. {SPEEDS_NOTE}"
+                f"{INT8_NOTE if in_int8(group) else ''}")
         sections.append(Section(f"{name}: speeds", speeds_table(group), note))
-    fitted = "".join(
-        f" Temperatures of {record['name']}, seed {record['seed']}: {' '.join(map('{:.2f}'.format, record['temperatures']))}."
-        for record in records if "temperatures" in record
-    )
-    sections.append(Section("Each branch by itself", branches_table(records, top_k), (
+    sections.append(Section("Each branch by itself", branches_table(records), (
         f"A layer takes {count(costs['layer'])}FLOPs, a branch {count(costs['branch'])}FLOPs "
         f"({costs['branch'] / costs['layer']:.1%} of a layer), the teacher's own classifier {count(costs['head'])}FLOPs."
-        f"{fitted}"
     )))
     if results["branch_comparisons"]:
         sections.append(Section("Mean accuracy of the branches", comparisons_table(results["branch_comparisons"]), (
             "So rows of different speeds are compared at the same cost; p is that of a sign test if there is one seed."
         )))
     tested, corpus = run.parts.test, run.corpus
-    table = first_and_last_exits([corpus.texts[index] for index in tested], corpus.labels[tested], corpus.classes, outputs)
-    title = f"First and last to leave, {records[0]['name']}, seed {records[0]['seed']}"
+    outputs, of_test = exit_outputs(exits, first["speed"]), [corpus.texts[index] for index in tested]
+    table = first_and_last_exits(of_test, corpus.labels[tested], corpus.classes, outputs)
+    title = f"First and last to leave, {first['name']}, seed {first['seed']}"
     note = "Test texts in the order of their layers and, where these are equal, of their uncertainty: first and last three."
     return [*sections, Section(title, table, note)]
+
+
+def entropy_of(record):
+    """What the uncertainty of a record's model is of, in words."""
+    top_k = record["uncertainty_top_k"]
+    return f"the entropy of {f'the {top_k} highest' if top_k else 'all'} probabilities"
 
 
 def in_int8(group):
@@ -117,13 +120,13 @@ def speeds_table(group):
     return rows
 
 
-def branches_table(records, top_k):
-    """Accuracy and median uncertainty of every branch on all test texts.
+def branches_table(records):
+    """Accuracy and median uncertainty of every branch on all test texts; where it is not of all classes, that stands beside.
 
     records: of models that stop early
-    top_k: the settings' uncertainty_top_k; above 0 the plain entropy's median stands beside
     """
-    columns = {"median_uncertainty": "median u"} | ({"median_entropy": "of all classes"} if top_k else {})
+    of_all = {"median_entropy": "of all classes"} if any(record["uncertainty_top_k"] for record in records) else {}
+    columns = {"median_uncertainty": "median u"} | of_all
     groups, last = by_name(records), len(records[0]["branch_accuracy"])
     rows = [["branch after layer", *(cell for name, _ in groups for cell in (f"{name} %", *columns.values()))]]
     for i in range(last):
@@ -141,7 +144,7 @@ def first_and_last_exits(texts, labels, classes, outputs, count=3):
     texts: strings, or pairs of strings
     labels: (texts,) class numbers
     classes: their names
-    outputs: what `early_exit.exit_outputs` returns of these texts
+    outputs: what `exit_curve.exit_outputs` returns of these texts
     count: how many of either
     """
     layers, logits, u = outputs

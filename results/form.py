@@ -27,7 +27,7 @@ _EXIT = {
 _STOPPING = {  # further ones of a model that stops early, and of its run
     "exits": [_EXIT], "speed": float, "branch_accuracy": [float], "median_uncertainty": [float], "median_entropy": [float],
 }
-_OF_STOPPING = {"settings": {"uncertainty_top_k": int}}
+_TOP_K = {"uncertainty_top_k": int}  # of such a model, unless the settings have one for all, as in older results
 _BRANCHES = {"branch_comparisons": [_NAMED]}
 _STUDENT = {"student": {"name": str, "seed": int, "files": [{"name": str, "bytes": int, "latency_ms": _BY_SIZE}]}}
 _TAKEN = {"student": {"tokens": int, "differences": {}}}  # further ones of a student with files
@@ -55,10 +55,9 @@ def _mismatches(results):
         yield _differs(results, _TAKEN) if results["student"]["files"] else None
     if "branch_comparisons" in results:
         yield _differs(results, _BRANCHES)
-    if any("exits" in model for model in models.values()):
-        yield _differs(results, _OF_STOPPING)
     for where, model in models.items():
-        yield _differs(model, _STOPPING, where) if "exits" in model else None
+        if "exits" in model:
+            yield _differs(model, _STOPPING if _differs(results["settings"], _TOP_K) is None else _STOPPING | _TOP_K, where)
         for each in (model, *model.get("exits", ())):
             if not re.fullmatch(f"[0-9a-f]{{{digits}}}", each["correct"]):
                 yield f"{where}.correct is not {digits} hexadecimal digits, of {examples:,} test examples"

@@ -226,7 +226,7 @@ def run_page(name, results, folder, overview):
         blocks += [f"`{row}` at each speed; chosen on {part}: {chosen}.", markdown(speeds_table(group))]
     if stopping:
         blocks += [SPEEDS_NOTE + INT8_NOTE * in_int8(stopping), "Each branch by itself:"]
-        blocks += [markdown(branches_table(stopping, settings["uncertainty_top_k"]))]
+        blocks += [markdown(branches_table(stopping))]
         first, group = by_name(stopping)[0]
         curve, others = group[0]["exits"], method.published
         blocks += _titled(

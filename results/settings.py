@@ -10,7 +10,7 @@ from results.stored import compared, correct_of
 FREE = {  # may differ
     "seeds", "experiments", "output", "download", "strategy", "export", "vocabulary", "int8_disagreement",
     # Of models that stop early, which are not compared here:
-    "criterion", "exit_patience", "calibrate", "max_disagreement", "confidence", "calibration_examples",
+    "uncertainty_top_k", "max_disagreement", "confidence", "calibration_examples",
 }
 
 

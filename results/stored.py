@@ -32,7 +32,7 @@ def take_in(folders, store):
 
 
 def read(path):
-    """A results.json. Raises InputError if it is not what the scripts write now."""
+    """A results.json, its models that stop early with their uncertainty_top_k. Raises InputError if it is no script's."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         wrong = mismatch(results)
@@ -40,6 +40,9 @@ def read(path):
         wrong = f"no JSON, {reason(error)}"
     if wrong:
         raise InputError(f"{path}: not the results of one of the scripts, or of another version ({wrong}); start the run again")
+    for model in results["models"]:
+        if "exits" in model:  # in older results all of them had that of the settings
+            model.setdefault("uncertainty_top_k", results["settings"].get("uncertainty_top_k"))
     return results
 
 

@@ -15,6 +15,7 @@ import results.__main__ as results_command
 from common import command
 from data import __main__ as data_command
 from data.sources import SOURCES
+from export import cascade
 from export.predict import predict
 from tests.starting import ROOT
 
@@ -23,7 +24,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("res
 PACKAGES = ("common", "data", "export", "report", "results", "tests")
 CODE = [*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
 FOREIGN = {"--no-deps", "--help"}  # flags of pip, of every command
-FUNCTIONS = (predict, data_command.fetch, results_command.main)
+FUNCTIONS = (predict, cascade.build, data_command.fetch, results_command.main)
 TOP = ("common", "data", "docs", "export", "report", "results", "tests")  # folders of the repository
 ABSENT = re.compile(r"NAME|^data/(iflytek|cifar10)\b")  # placeholders, and what only a download brings
 

@@ -10,17 +10,16 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 from scipy.special import softmax
 
 import knowledge_distillation_fastbert as script
 from common import InputError, training
 from common.backend import tf
 from common.bert import build_encoder, read_encoder
-from common.criteria import by_itself, fit_temperatures
 from common.devices import fresh_session
-from common.early_exit import all_exits, early_exit_graph, exit_layers, load_exits
+from common.early_exit import all_exits, early_exit_graph
 from common.evaluation import predict
+from common.exit_curve import chosen_top_k, exit_layers
 from common.promise import keeps
 from common.training import Run
 from data import berts, students, teachers, texts
@@ -28,10 +27,11 @@ from data.parts import split
 from export.exits import teacher_onnx
 from export.onnx_files import asking
 from export.predict import predict as ask
+from report.exits import entropy_of
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
 from tests.starting import no_files, run_script, start
-from tests.test_knowledge_distillation_fastbert import DEMO, ENTROPY, write_bert
+from tests.test_knowledge_distillation_fastbert import DEMO, write_bert
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def fast(run):
 @pytest.fixture(scope="module")
 def answers(fast):
     """The graph that stops early, by the number of classes that its uncertainty looks at."""
-    return {top_k: early_exit_graph(fast, by_itself(partial(script.uncertainty, top_k=top_k))) for top_k in (0, 2)}
+    return {top_k: early_exit_graph(fast, partial(script.uncertainty, top_k=top_k)) for top_k in (0, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_graph_to_give_away_takes_the_tokenizers_own_padding(run, fast, answer
     token_ids, segment_ids = run.examples.inputs(run.parts.test[:9])
     theirs = np.select([token_ids == 0, token_ids == 7], [7, 0], token_ids)
     ours = answer(token_ids, segment_ids, 0.5)
-    given_away = early_exit_graph(fast, ENTROPY, pad_id=7)(theirs, segment_ids, 0.5)
+    given_away = early_exit_graph(fast, script.uncertainty, pad_id=7)(theirs, segment_ids, 0.5)
     np.testing.assert_array_equal(ours["probabilities"], given_away["probabilities"])
 
 
@@ -180,7 +180,7 @@ def test_in_narrow_precision(run, precision, narrow):
     fast = script.trained_fastbert(run, "fastbert")
     inputs = run.examples.inputs(run.parts.test[:20])
     logits = all_exits(fast)(inputs, training=False).numpy()
-    found = {key: value.numpy() for key, value in early_exit_graph(fast, ENTROPY)(*inputs, 0.5).items()}
+    found = {key: value.numpy() for key, value in early_exit_graph(fast, script.uncertainty)(*inputs, 0.5).items()}
     assert logits.dtype == found["probabilities"].dtype == np.float32
     expected = softmax(logits[np.arange(20), found["layers_used"] - 1], -1)
     np.testing.assert_allclose(found["probabilities"], expected, atol=0.05)
@@ -226,7 +226,7 @@ def test_smoke_results(finished):
                 speedup = models["teacher"]["latency_ms"][size] / timed["ms"]
                 assert row["wall_speedup"][size] == pytest.approx(speedup) and timed["flops_speedup"] > 0
         assert [[timed["mean_layers"] for timed in rows[i]["timed"].values()] for i in (0, 3)] == [[3, 3], [1, 1]]
-        u = stats.entropy(softmax(logits.astype(float), -1), axis=-1) / np.log(4)
+        u = uncertainties(logits, models[name]["uncertainty_top_k"])
         layers = np.where(u[:, 0] < models[name]["speed"], 1, np.where(u[:, 1] < models[name]["speed"], 2, 3))
         assert models[name]["accuracy"] == (logits[np.arange(200), layers - 1].argmax(-1) == right).mean()
         assert models[name]["leaving"] == np.bincount(layers, minlength=4)[1:].tolist()
@@ -257,7 +257,7 @@ def test_smoke_the_student_answers_with_tensorflow_alone(finished, tmp_path):
     logits = np.load(folder / "seed-0" / name / "test_logits.npy")[:40]
     plain = np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")[:40]
     np.testing.assert_allclose(found["probabilities"], softmax(logits, -1), atol=1e-4)
-    u = uncertainties(plain, 0)
+    u = uncertainties(plain, config["uncertainty_top_k"])
     assert (found["layers_used"] == exit_layers(u, config["speed"]))[~near(u, config["speed"])].all()
 
 
@@ -285,8 +285,7 @@ def test_smoke_predict_tells_the_layers(finished, capsys):
 @pytest.mark.parametrize("top_k", [0, 2])
 def test_onnxruntime_answers_alike(run, answers, plain, top_k):
     """A trained FastBERT's graph of the script's own making; one with a dense head is asked in the tests of `original`."""
-    run = replace(run, settings=replace(run.settings, uncertainty_top_k=top_k))
-    model = script.student_model(run, {"name": "fastbert", "speed": 0.5})
+    model = script.student_model(run, {"name": "fastbert", "speed": 0.5, "uncertainty_top_k": top_k})
     ask, (token_ids, segment_ids) = asking(model.onnx_graph(model.bert))(), run.examples.inputs(run.parts.test[:30])
     for speed in SPEEDS:
         outputs = ask((token_ids, segment_ids, np.array(speed, np.float32)))
@@ -336,7 +335,9 @@ def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     assert other.returncode == 2 and "holds a run with another branch epochs" in other.stderr and other.stderr.count("\n") == 1
 
 
-# A promise, by a criterion of its own
+# A promise
+
+CHOSEN = "speed", "uncertainty_top_k", "promise"  # of a record, in config.json and in the graph
 
 
 @pytest.fixture(scope="module")
@@ -345,8 +346,8 @@ def promising(finished):
     words, folder, _ = finished
     copy = shutil.copytree(folder, folder.parent / "promising")
     before = modified(copy, "seed-0/*/record.json") | modified(copy, "seed-0/*/weights.npz")
-    more = ["--experiments", "fastbert", "--criterion", "confidence", "--exit-patience", 2, "--calibrate", "--confidence", 90,
-            "--max-disagreement", 30, "--calibration-examples", 200, "--vocabulary", 117, "--output", copy]
+    more = ["--experiments", "fastbert", "--confidence", 90, "--max-disagreement", 30, "--calibration-examples", 200,
+            "--vocabulary", 117, "--output", copy]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "write_teacher", lambda *words, **more: None)  # of which nothing is promised
         done = start(script, *words, *more)
@@ -376,22 +377,19 @@ def test_smoke_the_promise_is_what_the_texts_show(promising, run):
     np.testing.assert_array_equal(stored["expected"], whole[:, -1].argmax(axis=-1))
     gone = (np.abs(stored["logits"] - whole) > 1e-4).any(axis=(1, 2))
     assert 0 < gone.mean() < 1  # some texts have tokens that the student does not keep
-    labels, on_validation = run.corpus.labels[parts.validation], np.load(path.with_name("validation_logits.npy"))
-    temperatures = fit_temperatures(labels, on_validation)
-    assert (np.abs(temperatures[:-1] - 1) > 0.01).all()
-    p = softmax(stored["logits"] / temperatures[:, None], axis=-1)
-    sure = (1 - p.max(axis=-1)) * 4 / 3
+    choosing = replace(run.settings, max_disagreement=30.0)
+    top_k = chosen_top_k(np.load(path.with_name("validation_logits.npy")), None, choosing, script.uncertainty)
+    assert record["uncertainty_top_k"] == top_k
+    u, given = uncertainties(stored["logits"], top_k), stored["logits"].argmax(axis=-1)
 
     def answered_otherwise(speed):
-        """Two layers in a row must be sure; of three layers the text leaves after the second, or the last."""
-        answers = np.where(sure[:, :2].max(axis=1) < speed, p[:, 1].argmax(-1), p[:, 2].argmax(-1))
-        return int((answers != p[:, 2].argmax(-1)).sum())
+        return int((given[np.arange(200), exit_layers(u, speed) - 1] != given[:, 2]).sum())
 
     promise, speed = record["promise"], record["speed"]
     assert promise == {"max_disagreement": 30, "confidence": 90, "texts": 200, "disagreements": answered_otherwise(speed)}
     assert speed > 0 and keeps(promise["disagreements"], 200, 30, 90)
     assert speed == 1 or not keeps(answered_otherwise(speed + 0.001), 200, 30, 90)
-    assert record["layers"] == pytest.approx(np.dot(record["leaving"], [1, 2, 3]) / 200) and record["leaving"][0] == 0
+    assert record["layers"] == pytest.approx(np.dot(record["leaving"], [1, 2, 3]) / 200)
 
 
 @pytest.mark.slow
@@ -401,13 +399,13 @@ def test_smoke_what_is_given_away_carries_the_promise(promising, run, capsys):
     results = json.loads((folder / "results.json").read_text())
     record, student = results["models"][2], results["student"]
     config = json.loads((folder / "student" / "config.json").read_text())
-    assert [config[key] for key in ("speed", "criterion", "exit_patience")] == [record["speed"], "confidence", 2]
-    assert config["promise"] == record["promise"] == student["promise"]
+    assert [config[key] for key in CHOSEN] == [record[key] for key in CHOSEN] and record["promise"] == student["promise"]
     graph = onnx.load(folder / "student" / "model.onnx")
     named = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
-    assert named == {key: config[key] for key in ("speed", "criterion", "exit_patience", "promise")}
+    assert named == {key: config[key] for key in CHOSEN}
     words = students.promise_in_words(record["promise"])
     assert words in (folder / "student" / "README.md").read_text() and words in (folder / "report.md").read_text()
+    assert f"Uncertainty, chosen on the validation part: seed 0: {entropy_of(record)}. " in (folder / "report.md").read_text()
     asked = split(run.corpus, 0, 96, 32, 30, 0, 200).calibration
     lines = tuple(run.corpus.texts[index] for index in asked)
     told = students.ask(students.load(folder), lines)
@@ -422,41 +420,6 @@ def test_smoke_what_is_given_away_carries_the_promise(promising, run, capsys):
     assert out.count("  uncertainty 0.") + out.count("  uncertainty 1.") == 3 and err.endswith(f"; {words}\n")
     ask(str(folder), lines[:3], speed=0.0)
     assert "nothing is promised but of model.onnx at its own speed" in capsys.readouterr().err
-
-
-OTHER_CRITERIA = {"patience": {"criterion": "patience"}, "confidence": {"criterion": "confidence"},
-                  "two": {"exit_patience": 2}, "two confident": {"criterion": "confidence", "exit_patience": 2}}
-
-
-@pytest.fixture(scope="module")
-def graphs(run):
-    """{name of a criterion: (its graph in TensorFlow, in ONNX, u of the exits)}, with a temperature for each branch."""
-    found = {}
-    for name, changed in OTHER_CRITERIA.items():
-        other = replace(run, settings=replace(run.settings, calibrate=True, **changed))
-        model = script.student_model(other, {"name": "fastbert", "speed": 0.5})
-        logits, u = load_exits(other, "fastbert", "test", script.uncertainty)
-        found[name] = model.graph(model.bert), asking(model.onnx_graph(model.bert))(), logits, u
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OTHER_CRITERIA)
-def test_every_graph_has_every_criterion(run, graphs, name):
-    """TensorFlow, onnxruntime and the stored logits at their temperatures let texts leave after the same layers."""
-    graph, asked, logits, u = graphs[name]
-    inputs, rows, depths = run.examples.inputs(run.parts.test[:40]), np.arange(40), set()
-    for speed in SPEEDS:
-        clear, layers = ~near(u[:40], speed) | (name == "patience"), exit_layers(u[:40], speed)
-        of_tensorflow = {key: value.numpy() for key, value in graph(*inputs, speed).items()}
-        outputs = asked((*inputs, np.array(speed, np.float32)))
-        of_onnx = dict(zip(("probabilities", "layers_used", "uncertainty"), outputs, strict=True))
-        for found in (of_tensorflow, of_onnx):
-            assert (found["layers_used"] == layers)[clear].all()
-            np.testing.assert_allclose(found["probabilities"][clear], softmax(logits[rows, layers - 1], -1)[clear], atol=1e-5)
-            np.testing.assert_allclose(found["uncertainty"][clear], u[rows, layers - 1][clear], atol=1e-5)
-        depths |= {*layers}
-    assert depths == ({1, 2, 3} if name == "confidence" else {2, 3})
 
 
 @pytest.mark.slow

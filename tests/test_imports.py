@@ -16,7 +16,7 @@ ORDER = (
     "data.cascades", "data.students", "data.__main__",
     "common.devices", "common.command", "common.batches", "common.bert", "common.bilstm", "common.distillation",
     "common.layer_distillation", "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training",
-    "common.soft_labels", "common.starting", "common.promise", "common.criteria", "common.early_exit", "common.runs",
+    "common.soft_labels", "common.starting", "common.early_exit", "common.promise", "common.exit_curve", "common.runs",
     "report", "report.tables", "report.plots", "report.document", "report.exits", "report.temperatures",
     "export", "export.timing", "export.checks", "export.onnx_graph", "export.bilstm_graph", "export.onnx_int8",
     "export.exit_graph", "export.onnx_files", "export.costs", "export.deployed", "export.exits", "export.card",

@@ -14,8 +14,8 @@ from scipy.special import log_softmax
 import knowledge_distillation_fastbert as script
 from common import training
 from common.backend import keras, set_seed, tf
-from common.criteria import agreement, by_itself
-from common.early_exit import ExitModel, all_exits, early_exit_graph, exit_flops
+from common.cost import exit_flops
+from common.early_exit import ExitModel, all_exits, early_exit_graph
 from common.training import Run
 from data import berts, texts
 from data.parts import UNLABELLED, split
@@ -27,7 +27,7 @@ DEMO = replace(
     script.PRESETS["demo"], maxlen=16, train_examples=96, unlabelled_examples=32, validation_examples=30, batch_size=16,
     teacher_epochs=6, branch_epochs=4, student_layers=(1,), teacher_learning_rate=2e-3, branch_learning_rate=3e-3,
 )
-ENTROPY = by_itself(script.uncertainty)
+
 
 
 def write_bert(folder, layout="hugging-face"):
@@ -166,7 +166,7 @@ def counting(counts, doubt):
 def test_what_has_left_is_not_computed(doubt):
     """The batch shrinks layer by layer, and when it is empty nothing runs; a branch that says NaN lets nobody go."""
     counts = []
-    answer = early_exit_graph(counting(counts, doubt), ENTROPY)
+    answer = early_exit_graph(counting(counts, doubt), script.uncertainty)
     ids = np.array([[2, 9], [1, 9], [1, 9], [3, 9], [2, 0]], np.int32)
     found = answer(ids, ids, 0.5)
     assert found["layers_used"].numpy().tolist() == [2, 1, 1, 3, 2]
@@ -178,34 +178,22 @@ def test_what_has_left_is_not_computed(doubt):
 
 def test_a_speed_of_nan_lets_nobody_leave():
     ids = np.array([[1, 9], [2, 9]])
-    answer = early_exit_graph(counting([], [0.0, 0.0]), ENTROPY)
+    answer = early_exit_graph(counting([], [0.0, 0.0]), script.uncertainty)
     assert answer(ids, ids, np.nan)["layers_used"].numpy().tolist() == [3, 3]
 
 
 def test_at_a_speed_that_is_the_uncertainty_nobody_leaves():
     """u is 1 where a branch has no idea, and 0 where it is quite sure."""
     ids = np.array([[1, 9], [2, 9], [7, 9]])
-    answer = early_exit_graph(counting([], [0.0, 0.0]), ENTROPY)
+    answer = early_exit_graph(counting([], [0.0, 0.0]), script.uncertainty)
     assert answer(ids, ids, 1.0)["layers_used"].numpy().tolist() == [1, 2, 3]
     assert answer(ids, ids, 0.0)["layers_used"].numpy().tolist() == [3, 3, 3]
 
 
 def test_an_answer_of_nan_leaves_last():
-    answer = early_exit_graph(counting([], [np.nan, np.nan]), ENTROPY)
+    answer = early_exit_graph(counting([], [np.nan, np.nan]), script.uncertainty)
     found = answer(np.array([[7, 7]]), np.array([[7, 7]]), 1.0)
     assert found["layers_used"].numpy() == [3] and np.isnan(found["probabilities"].numpy()).all()
-
-
-def test_what_agrees_is_not_computed_further():
-    """States shrink with the batch: texts of first token i answer 1 before layer i, and 0 from there on."""
-    counts = []
-    answer = early_exit_graph(counting(counts, [0.0, 1.0]), agreement(3))
-    ids = np.array([[2, 9], [1, 9], [3, 9], [1, 9], [2, 0]], np.int32)
-    found = answer(ids, ids, 1.0)
-    assert found["layers_used"].numpy().tolist() == [3, 2, 2, 2, 3]
-    assert found["uncertainty"].numpy().tolist() == [0.5, 0.5, 0.5, 0.5, 0.5]
-    assert counts == [("layer 1", 5), ("branch 1", 5), ("layer 2", 5), ("branch 2", 5), ("layer 3", 2), ("branch 3", 2)]
-    assert answer(ids, ids, 0.5)["layers_used"].numpy().tolist() == [3, 3, 3, 3, 3]
 
 
 # What is trained
@@ -364,11 +352,7 @@ def test_flops_are_those_of_the_matrix_products(untrained):
         (["--experiments"], "--experiments: at least one is needed"),
         (["--experiments", "fastbert", "fastbert-plain"], "fastbert-plain: with these settings it is the same as fastbert"),
         (["--uncertainty-top-k", "1"], "--uncertainty-top-k 1: one probability has no entropy"),
-        (["--uncertainty-top-k", "3", "--criterion", "confidence"], "--uncertainty-top-k 3: is for --criterion entropy"),
-        (["--exit-patience", "4"], "--exit-patience 4: a teacher of 4 layers has 3 branches that texts can leave by; 3 at"),
-        (["--exit-patience", "2", "--teacher-layers", "2"], "--exit-patience 2: a teacher of 2 layers has 1 branches"),
-        (["--exit-patience", "2", "--criterion", "patience"], "--exit-patience 2: with --criterion patience the speed says"),
-        (["--exit-patience", "0"], "--exit-patience 0: must be 1 or more"),
+        (["--uncertainty-top-k", "-1"], "--uncertainty-top-k -1: must be 0 or more"),
         (["--max-disagreement", "0"], "--max-disagreement 0.0: must be from 0.001 to 99.999, per cent"),
         (["--max-disagreement", "100"], "--max-disagreement 100.0: must be from 0.001 to 99.999, per cent"),
         (["--max-disagreement", "1", "--confidence", "100"], "--confidence 100.0: must be from 0.001 to 99.999, per cent"),

@@ -4,19 +4,26 @@ At equal layers: the accuracy that is lost against all layers, where texts take 
 speeds it is interpolated. By promise: how many layers the fastest speed takes that keeps --max-disagreement 1 at 95 %, and how
 often that is broken, over 500 calibration parts drawn from the test texts: of all texts like these, of which they are drawn
 with replacement; and of the texts that a split leaves over, whose own number adds chance to it.
+
+FastBERT itself has the entropy alone, and chooses on the validation part of how many probabilities. The others are here, as an
+uncertainty u from 0 to 1 that may rest on the layers before: a function (probabilities (texts, classes), *state) -> (u
+(texts,), state), asked layer by layer, whose state is a tuple of (texts,) tensors, empty before the first layer. A text leaves
+after the first layer whose u < speed. NaN among probabilities makes u NaN.
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from common import InputError, errors_in_one_line
 from common.backend import tf
-from common.criteria import criterion_of, fit_temperatures, uncertainty_of_exits
-from common.early_exit import answers_at, exit_layers
+from common.evaluation import calibration
+from common.exit_curve import answers_at, chosen_top_k, exit_layers
 from common.files import fingerprint
 from common.promise import GRID, fastest_kept
 from data import texts
@@ -24,22 +31,116 @@ from data.parts import split
 from knowledge_distillation_fastbert import uncertainty
 from report.tables import aligned, mean_and_deviation
 
+PROMISED = 1, 95  # per cent of texts, with a confidence
+CHOOSING = SimpleNamespace(uncertainty_top_k=None, speeds=(), accuracy_drop=0.2, max_disagreement=None)  # `chosen_top_k`
 CRITERIA = {
     "entropy": {},
-    "entropy of 2": {"uncertainty_top_k": 2},
-    "entropy of 5": {"uncertainty_top_k": 5},
+    "entropy of 2": {"top_k": 2},
+    "entropy of 5": {"top_k": 5},
+    "entropy, k by validation": {"top_k": SimpleNamespace(**vars(CHOOSING) | {"max_disagreement": PROMISED[0]})},
+    "entropy, k by its accuracy": {"top_k": CHOOSING},
     "confidence": {"criterion": "confidence"},
     "entropy, 2 in a row": {"exit_patience": 2},
     "confidence, 2 in a row": {"criterion": "confidence", "exit_patience": 2},
     "patience": {"criterion": "patience"},
 }
 SHARES = 1 / 4, 1 / 3, 1 / 2, 2 / 3  # of the layers, on average
-PROMISED = 1, 95  # per cent of texts, with a confidence
 DRAWS, CALIBRATION = 500, 1000
+TEMPERATURES = 0.05, 20.0  # between which one is fitted
+
+
+# Criteria ----------------------------------------------------------------------------------------------------------------
+
+
+def confidence(p):
+    """u = (1 - max p) · N / (N - 1) of p (…, N), from 0 to 1. As Σ p - max p, so that NaN stays."""
+    classes, p = p.shape[-1], tf.cast(p, tf.float32)
+    u = (tf.reduce_sum(p, axis=-1) - tf.reduce_max(p, axis=-1)) * np.float32(classes / (classes - 1))
+    return tf.where(u > 1, tf.ones_like(u), u)  # rounding; clipping may lose a NaN
+
+
+def agreement(layers):
+    """The criterion of patience (Zhou et al. 2020, arXiv 2006.04152): layers in a row that give the same answer.
+
+    u = 1 - c / (layers - 1), where c, the paper's counter, is of the layers just before that gave this layer's answer. So c
+    reaches a patience of t where u < 1 - (t - 1) / (layers - 1). A layer of NaN has no answer: c is 0 at the next.
+
+    layers: of the model
+    """
+    steps = patience_steps(layers)
+
+    def criterion(p, *state):
+        total = tf.reduce_sum(p, axis=-1)
+        answers = tf.where(tf.math.is_nan(total), -1, tf.argmax(p, axis=-1, output_type=tf.int32))
+        counts = tf.zeros_like(answers)
+        if state:
+            before, counts = state
+            counts = tf.where(answers == before, counts + 1, 0)
+        return tf.where(tf.math.is_nan(total), total, tf.gather(steps, counts)), (answers, counts)
+
+    return criterion
+
+
+def patience_steps(layers):
+    """u of each count from 0 to layers - 1, (layers,) float32: a table, so that all graphs have the very same numbers."""
+    return (1 - np.arange(layers) / (layers - 1)).astype(np.float32)
+
+
+def in_a_row(uncertainty, layers_in_a_row):
+    """The criterion that so many layers in a row must be sure (PCEE: Zhang et al. 2022, Findings of NAACL, pp. 327-338).
+
+    u is the highest of the last `layers_in_a_row` uncertainties, and 1 where there have not been as many: it is below a speed
+    just where all of them are. A layer of NaN is not sure.
+
+    uncertainty: probabilities (texts, classes) -> u (texts,)
+    layers_in_a_row: 1 or more
+    """
+    def criterion(p, *state):
+        own = uncertainty(p)
+        state = (*state, tf.where(tf.math.is_nan(own), tf.ones_like(own), own))
+        highest = tf.reduce_max(state, axis=0) if len(state) == layers_in_a_row else tf.ones_like(own)
+        return tf.where(tf.math.is_nan(own), own, highest), state[max(0, len(state) - layers_in_a_row + 1) :]
+
+    return criterion
+
+
+def criterion_of(layers, criterion="entropy", exit_patience=1, top_k=0):
+    """The criterion of a model of so many layers. exit_patience: how many in a row must be sure; top_k: of the entropy"""
+    if criterion == "patience":
+        return agreement(layers)
+    return in_a_row(confidence if criterion == "confidence" else partial(uncertainty, top_k=top_k), exit_patience)
+
+
+def uncertainty_of_exits(logits, criterion):
+    """u of all exits, (texts, layers) float32, of their logits (texts, layers, classes)."""
+    state, found = (), []
+    for p in tf.unstack(tf.nn.softmax(logits), axis=1):
+        u, state = criterion(p, *state)
+        found.append(u)
+    return tf.stack(found, axis=1).numpy()
+
+
+def fit_temperatures(labels, logits):
+    """The temperature of each exit by which its probabilities softmax(logits / T) fit labels best: (layers,) float.
+
+    That of the least negative log-likelihood (Guo et al. 2017, arXiv 1706.04599). The last exit's, the teacher's, is 1.
+
+    labels: (texts,) int
+    logits: (texts, layers, classes)
+    """
+    def nll(log_temperature, of_exit):
+        return calibration(labels, of_exit / np.exp(log_temperature))["nll"]
+
+    branches = logits[:, :-1].astype(np.float64).swapaxes(0, 1)
+    fitted = [minimize_scalar(nll, bounds=np.log(TEMPERATURES), args=(branch,), method="bounded").x for branch in branches]
+    return np.exp([*fitted, 0.0])
+
+
+# Side by side ------------------------------------------------------------------------------------------------------------
 
 
 def stored_exits(folder):
-    """[(labels, logits (texts, layers, classes), the same calibrated) of each seed's test texts] of a finished run."""
+    """[{part: (labels, logits (texts, layers, classes), the same calibrated)} of each seed] of a finished run."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     settings = SimpleNamespace(**results["settings"])
     corpus, found = texts.load(settings.data), []
@@ -49,16 +150,15 @@ def stored_exits(folder):
         if fingerprint(corpus.labels[parts.test]) != results["data"]["test_fingerprint"]:
             raise InputError(f"{folder}: its test texts are not those of {settings.data} as it is now")
         stage = folder / f"seed-{seed}" / "fastbert-branches"
-        validation, test = (np.load(stage / f"{part}_logits.npy") for part in ("validation", "test"))
-        temperatures = fit_temperatures(corpus.labels[parts.validation], validation)
-        found.append((corpus.labels[parts.test], test, (test / temperatures[:, None]).astype(np.float32)))
+        labels = {"validation": corpus.labels[parts.validation], "test": corpus.labels[parts.test]}
+        found.append(calibrated(labels, {part: np.load(stage / f"{part}_logits.npy") for part in labels}))
     return found
 
 
-def doubts(logits, **differing):
-    """u of all exits by a criterion of CRITERIA, (texts, layers)."""
-    settings = SimpleNamespace(**{"criterion": "entropy", "exit_patience": 1, "uncertainty_top_k": 0} | differing)
-    return uncertainty_of_exits(tf.constant(logits), criterion_of(settings, logits.shape[1], uncertainty))
+def calibrated(labels, logits):
+    """{part: (labels, logits, these at temperatures fitted on the validation part)}. labels, logits: {part: its own}"""
+    temperatures = fit_temperatures(labels["validation"], logits["validation"])[:, None]
+    return {part: (labels[part], logits[part], (logits[part] / temperatures).astype(np.float32)) for part in labels}
 
 
 def lost_at(shares, labels, given, taken):
@@ -93,17 +193,23 @@ def table(exits):
     at = [f"at {100 * share:.0f} %" for share in SHARES]
     rows = [["criterion", *at, "layers promised", "broken %", "by the rest %"]]
     for name, differing in CRITERIA.items():
-        for calibrated in (False, True) if differing.get("criterion") != "patience" else (False,):
-            lost, kept = [], []
-            for seed, (labels, *both) in enumerate(exits):
-                logits = both[calibrated]
-                u = doubts(logits, **differing)
-                given, layers = answers_at((logits, u), GRID), np.array([exit_layers(u, speed).mean() for speed in GRID])
-                lost.append(lost_at(SHARES, labels, given, layers / logits.shape[1]))
-                kept.append(promised(given, layers, np.random.default_rng(seed)).mean(axis=0))
+        for form in (0, 1) if differing.get("criterion") != "patience" else (0,):  # as it is, calibrated
+            lost, kept, chosen = [], [], []
+            for seed, parts in enumerate(exits):
+                (known, *of_validation), (labels, *of_test) = parts["validation"], parts["test"]
+                given = differing
+                if isinstance(differing.get("top_k"), SimpleNamespace):
+                    chosen.append(chosen_top_k(of_validation[form], known, differing["top_k"], uncertainty))
+                    given = {"top_k": chosen[-1]}
+                logits = of_test[form]
+                u = uncertainty_of_exits(logits, criterion_of(logits.shape[1], **given))
+                answers, layers = answers_at((logits, u), GRID), np.array([exit_layers(u, speed).mean() for speed in GRID])
+                lost.append(lost_at(SHARES, labels, answers, layers / logits.shape[1]))
+                kept.append(promised(answers, layers, np.random.default_rng(seed)).mean(axis=0))
             layers, *broken = np.transpose(kept)
+            which = f" ({' '.join(map(str, chosen))})" if chosen else ""
             rows.append([
-                f"{name}{', calibrated' if calibrated else ''}", *map(mean_and_deviation, np.transpose(lost)),
+                f"{name}{which}{', calibrated' if form else ''}", *map(mean_and_deviation, np.transpose(lost)),
                 mean_and_deviation(layers), *(f"{100 * np.mean(share):.1f}" for share in broken),
             ])
     return rows
@@ -115,7 +221,7 @@ def main(folders):
         if not (folder / "results.json").is_file():
             raise InputError(f"{folder}: no finished run")
         exits = stored_exits(folder)
-        tested, depth, classes = exits[0][1].shape
+        tested, depth, classes = exits[0]["test"][1].shape
         print(f"{folder.name}: {tested:,} test texts, {classes} classes, {depth} layers, {len(exits)} seeds; points lost at "
               "shares of the layers")
         print(aligned(table(exits)), flush=True)

@@ -10,9 +10,9 @@ import numpy as np
 import knowledge_distillation_fastbert as script
 from common.backend import forget_models, inference_graph, keras, set_seed, tf
 from common.bert import TEXT_SIGNATURE, inputs_and_mask
-from common.cost import wall_clock
-from common.criteria import by_itself
-from common.early_exit import EXIT_SIGNATURE, ExitModel, all_exits, early_exit_graph, exit_flops, exit_layers
+from common.cost import exit_flops, wall_clock
+from common.early_exit import EXIT_SIGNATURE, ExitModel, all_exits, early_exit_graph
+from common.exit_curve import exit_layers
 from common.training import Run
 from data import berts, texts
 from export.exits import expected_speedup
@@ -87,7 +87,7 @@ def masked(fast):
 
 def early_exit(fast):
     """The graph of an ExitModel that stops early, its weights constants, as in the SavedModel."""
-    graph = early_exit_graph(fast, by_itself(script.uncertainty))
+    graph = early_exit_graph(fast, script.uncertainty)
     return inference_graph(graph.python_function, *graph.input_signature)
 
 

@@ -18,7 +18,7 @@ DEPTHS = (1.0, 1.5, 2.0, 6.0)  # mean layers
 def graphs_of(case):
     """(the teacher, the FastBERT) of a `early_exit.Case` as onnx.ModelProtos in float32."""
     fast, bert = case.fast, case.run.bert
-    student = text_model(fast, bert, case.run.settings, script.uncertainty, script.HEADS, {"speed": 0.0})
+    student = text_model(fast, bert, script.uncertainty, script.HEADS, {"speed": 0.0, "uncertainty_top_k": 0})
     teacher = BertClassifier(bert, fast.encoder, fast.branches[-1], None)
     return teacher_onnx(script.HEADS * fast.branch_headed, teacher), student.onnx_graph(student.bert)
 

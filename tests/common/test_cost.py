@@ -5,7 +5,17 @@ import pytest
 
 from common import cost
 from common.backend import keras, tf
-from common.cost import classifier_flops, cls_layer_flops, encoder_flops, graph_flops, head_flops, wall_clock
+from common.cost import (
+    classifier_flops,
+    cls_layer_flops,
+    encoder_flops,
+    exit_costs,
+    exit_flops,
+    graph_flops,
+    head_flops,
+    wall_clock,
+)
+from data import berts
 from export.onnx_graph import text_graph
 
 
@@ -66,3 +76,14 @@ def test_wall_clock_takes_turns_in_an_order_of_its_own_and_counts_the_last_round
     assert [batch for _, batch in called] == ["x", "x", "y", "y"] * 5
     assert len({tuple(name for name, _ in called[i : i + 2]) for i in range(0, 20, 2)}) == 2  # both orders occur
     assert found["slow"].tolist() == [3, 4] and found["quick"].tolist() == [1, 2]
+
+
+def test_what_leaving_after_each_layer_costs(bert_folder):
+    """Layer and branch for each layer passed; the last one's head in place of a branch, of [CLS] alone if it is linear."""
+    bert, tokens = berts.load(str(bert_folder)), 16
+    layer = encoder_flops(bert.config | {"num_hidden_layers": 1}, tokens)
+    teacher, through = exit_flops(exit_costs(bert, 5, tokens, branch=1000, branch_headed=True), 4)
+    assert teacher == 4 * layer + 1000 and through.tolist() == [i * (layer + 1000) for i in range(1, 5)]
+    teacher, through = exit_flops(exit_costs(bert, 5, tokens, branch=1000, branch_headed=False), 4)
+    assert teacher == classifier_flops(bert, 5, tokens) < 3 * layer + 0.5 * layer
+    assert through.tolist() == [*(i * (layer + 1000) for i in range(1, 4)), teacher + 3000]

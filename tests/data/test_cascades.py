@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from common import InputError, criteria
+from common import InputError
 from data import berts
 from data.cascades import UNCERTAINTY, cascade_of
 from data.students import Student, ask
 from knowledge_distillation_fastbert import uncertainty
 from tests import tiny
+from tests.benchmarks.criteria import confidence
 
 TEXTS = [f"w{i // 100} w{i % 100}" for i in range(1000)]
 NAMES = ["a", "b", "c"]
@@ -17,7 +18,7 @@ PROMISE = {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagree
 CONFIG = {"threshold": 0.5, "criterion": "confidence", "promise": PROMISE}
 
 
-@pytest.mark.parametrize(("name", "by_tensorflow"), [("confidence", criteria.confidence), ("entropy", uncertainty)])
+@pytest.mark.parametrize(("name", "by_tensorflow"), [("confidence", confidence), ("entropy", uncertainty)])
 @pytest.mark.parametrize("classes", [2, 3, 50])
 def test_uncertainty_is_that_of_early_exits(name, by_tensorflow, classes):
     spread = np.random.default_rng(0).normal(0, 1, (200, classes)) * np.linspace(0, 60, 200)[:, None]

@@ -70,35 +70,15 @@ def ask(session, token_ids, segment_ids, speed):
     return dict(zip((output.name for output in session.get_outputs()), session.run(None, inputs), strict=True))
 
 
-def numpy_criterion(p, top_k=0, criterion="entropy", exit_patience=1):
-    """u (texts, layers) of probabilities (texts, layers, classes), a text and a layer at a time."""
-    found = np.empty(p.shape[:2])
-    for text, of_text in enumerate(p):
-        run, before, own = 0, None, []
-        for layer, of_layer in enumerate(of_text):
-            if criterion == "patience":
-                answer = None if np.isnan(of_layer).any() else int(of_layer.argmax())
-                run = run + 1 if answer is not None and answer == before else 0
-                u, before = np.nan if answer is None else 1 - run / (len(of_text) - 1), answer
-            else:
-                classes = len(of_layer)
-                alone = (1 - of_layer.max()) * classes / (classes - 1)
-                alone = numpy_uncertainty(of_layer, top_k) if criterion == "entropy" else alone
-                own.append(1 if np.isnan(alone) else alone)
-                u = np.nan if np.isnan(alone) else max(own[-exit_patience:]) if len(own) >= exit_patience else 1
-            found[text, layer] = u
-    return found
-
-
 @cache
-def asked(kind, top_k, *criterion):
+def asked(kind, top_k):
     """(session of such a FastBERT, (token ids, segment ids) of 9 texts, probabilities and uncertainty of all exits)."""
     bert, branches = fastbert(**dict(kind))
-    model = exit_graph.exit_graph(bert, branches, HEADS, top_k, *criterion)
+    model = exit_graph.exit_graph(bert, branches, HEADS, top_k)
     onnx.checker.check_model(model, full_check=True)
     inputs = examples(bert, count=9)
     p = numpy_exits(bert, branches, *inputs)
-    return session(model), inputs, p, numpy_criterion(p, top_k, *criterion)
+    return session(model), inputs, p, numpy_uncertainty(p, top_k)
 
 
 def check(found, p, u, speed):
@@ -130,86 +110,6 @@ def test_each_answer_is_that_of_its_exit_in_numpy(kind, top_k):
             one = [array[row : row + 1] for array in inputs]
             check(ask(asking, *one, speed), p[row : row + 1], u[row : row + 1], speed)
     assert max(len(set(some)) for some in depths) == p.shape[1]  # at one of the speeds they leave by all exits
-
-
-CRITERIA = [("patience",), ("confidence",), ("confidence", 3), ("entropy", 2)]  # and layers in a row
-
-
-@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
-@pytest.mark.parametrize("last", ["branch", "linear", "pooler"])
-def test_each_criterion_is_that_of_numpy(last, criterion):
-    """All texts together, whose states shrink with the batch, and one by itself; at both ends and on the very steps, too."""
-    asking, inputs, p, u = asked(tuple({"last": last, "layers": 4, "pad_id": 3}.items()), 0, *criterion)
-    steps = (1 / 3, np.float32(2 / 3)) if criterion == ("patience",) else np.quantile(u, np.linspace(0.02, 0.98, 9))
-    depths = set()
-    for speed in (0.0, *steps, 0.5, 0.9, 1.0, np.nan):
-        depths |= {*check(ask(asking, *inputs, speed), p, u, speed)}
-        for row in (0, 4, 8):
-            one = [array[row : row + 1] for array in inputs]
-            check(ask(asking, *one, speed), p[row : row + 1], u[row : row + 1], speed)
-    first = 2 if criterion == ("patience",) else (*criterion, 1)[1]  # layers there must be before one can leave
-    assert min(depths) == first and len(depths) > (1 if first > 2 else 2)
-
-
-def test_the_speed_that_is_a_step_lets_nobody_leave_by_it():
-    """u of patience are few numbers, and so are speeds: at 2/3, as at any other, it needs u below it, to the last bit."""
-    kind = tuple({"last": "branch", "layers": 4, "pad_id": 3}.items())
-    asking, inputs, _, u = asked(kind, 0, "patience")
-    for step in (2 / 3, 1.0):
-        assert np.isclose(u[:, :-1], step).any()
-        speeds = np.float32(step), np.nextafter(np.float32(step), np.float32(2))
-        used = [ask(asking, *inputs, speed)["layers_used"] for speed in speeds]
-        for found, below in zip(used, (u < step - 1e-6, u < step + 1e-6), strict=True):
-            below[:, -1] = True
-            assert (found == below.argmax(axis=1) + 1).all()
-
-
-def test_ties_go_to_the_first_class():
-    """Branches that answer 1; 1 or 3; 3 or 1; and 3: the first two ties are answered 1, as numpy and TensorFlow do."""
-    bert, branches = fastbert("branch", layers=4)
-    for weights, likely in zip(branches, ([1], [1, 3], [3, 1], [3]), strict=True):
-        weights[-2][:], weights[-1][:] = 0, np.isin(np.arange(CLASSES), likely) * 3.0
-    asking = session(exit_graph.exit_graph(bert, branches, HEADS, 0, "patience"))
-    for speed, layers, u in ((1.0, 2, 2 / 3), (0.6, 3, 1 / 3), (0.3, 4, 1.0)):
-        found = ask(asking, *examples(bert), speed)
-        assert (found["layers_used"] == layers).all() and found["uncertainty"] == pytest.approx(u)
-
-
-@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
-@pytest.mark.parametrize("small", [False, True], ids=["float32", "int8"])
-def test_a_layer_of_nan_is_neither_sure_nor_an_answer(criterion, small):
-    """Nobody leaves by it, and the layers after it begin anew; in int8 as well, where what is near is left out."""
-    bert, branches = fastbert("branch", layers=4)
-    inputs, p = examples(bert, count=9), numpy_exits(bert, branches, *examples(bert, count=9))
-    for broken in (0, 1):
-        some, of_some = [[*weights] for weights in branches], p.copy()
-        some[broken][-1], of_some[:, broken] = np.where(np.arange(CLASSES) == 2, np.nan, some[broken][-1]), np.nan
-        u = numpy_criterion(of_some, 0, *criterion)
-        model = exit_graph.exit_graph(bert, some, HEADS, 0, *criterion)
-        asking = session(quantized(model) if small else model)
-        for speed in (0.0, 0.7, 1.0, np.nan):
-            found = ask(asking, *inputs, speed)
-            if small:
-                assert (found["layers_used"] != broken + 1).all() and np.isfinite(found["probabilities"]).all()
-            else:
-                check(found, of_some, u, speed)
-
-
-@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
-def test_int8_has_each_criterion(criterion):
-    """Where no rounding can decide, it leaves after the same layer as in numpy, and by more than one of the layers."""
-    kind = tuple({"last": "branch", "layers": 4, "pad_id": 3}.items())
-    _, inputs, p, u = asked(kind, 0, *criterion)
-    bert, branches = fastbert(**dict(kind))
-    asking = session(quantized(exit_graph.exit_graph(bert, branches, HEADS, 0, *criterion)))
-    margins, depths = np.diff(np.sort(p, axis=-1)[..., -2:], axis=-1)[..., 0], set()
-    for speed in (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, np.nan):
-        used, leaving = ask(asking, *inputs, speed)["layers_used"], u < speed
-        leaving[:, -1] = True
-        clear = margins.min(axis=1) > 0.1 if criterion == ("patience",) else ~(np.abs(u[:, :-1] - speed) < 0.04).any(axis=1)
-        assert (used == leaving.argmax(axis=1) + 1)[clear].all()
-        depths |= {*used[clear]}
-    assert len(depths) > 1
 
 
 def test_a_branch_does_not_see_padding():

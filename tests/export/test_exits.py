@@ -11,6 +11,7 @@ from common.batches import TokenizedTexts
 from export import exits
 from export.exits import calibration_logits, expected_speedup, time_exits
 from knowledge_distillation_fastbert import uncertainty
+from tests.common.test_exit_curve import spread_and_tied
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
 
@@ -76,6 +77,21 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
         assert all((ids[:, 6:] == 3).all() for ids, _ in batches)  # padded as the tokenizer pads
 
 
+def test_times_are_read_again_but_for_another_uncertainty(tmp_path, monkeypatch):
+    measured = []
+
+    def time_exits(run, plain, stopping, flops, speeds):
+        measured.append((stopping, speeds))
+        return {"tokens": 6.0}
+
+    monkeypatch.setattr(exits, "time_exits", time_exits)
+    monkeypatch.setattr(exits, "whole_graph", lambda model: model)
+    run = SimpleNamespace(seed=0, folder=tmp_path, settings=SimpleNamespace(precision="float32", timed_examples=4))
+    for top_k in (0, 2, 0, 2):
+        exits.exit_times(run, {}, {"fast": (top_k, (0.0, 0.5))}, lambda record: record["uncertainty_top_k"], None)
+    assert measured == [({"fast": 0}, {"fast": (0.0, 0.5)}), ({"fast": 2}, {"fast": (0.0, 0.5)})]
+
+
 def test_calibration_logits_are_computed_once_and_anew_where_they_are_damaged(tmp_path, monkeypatch):
     asked = []
 
@@ -99,26 +115,48 @@ def test_calibration_logits_are_computed_once_and_anew_where_they_are_damaged(tm
             assert expected.tolist() == [1, 1] and len(asked) == times
 
 
+def choices(folder, monkeypatch, labels, logits, **changed):
+    """(what is timed, what is chosen) for a model of a run. logits: {part: (texts, layers, classes)}, all of these labels"""
+    stage = folder / "fastbert-branches"
+    stage.mkdir()
+    for part in ("validation", "test"):
+        np.save(stage / f"{part}_logits.npy", logits[part])
+    settings = {"speeds": (0.0, 0.5), "accuracy_drop": 1.0, "latency_budget": 0.0, "max_disagreement": None, "confidence": 90.0,
+                "uncertainty_top_k": 0}
+    parts = SimpleNamespace(validation=np.arange(len(labels)), test=np.arange(len(labels), 2 * len(labels)))
+    run = SimpleNamespace(settings=SimpleNamespace(**settings | changed), corpus=SimpleNamespace(labels=np.tile(labels, 2)),
+                          parts=parts, stage=lambda name: folder / name)
+    monkeypatch.setattr(exits, "exit_times", lambda run, plain, asked, student, flops: asked)
+    monkeypatch.setattr(exits, "exit_records", lambda *given: given[-2:])
+    monkeypatch.setattr(exits, "calibration_logits", lambda run, name, trained: (logits["calibration"], None))
+    asked, chosen = exits.measure_exits(run, {"teacher": 4}, {}, ["fastbert"], None, None, uncertainty, None)
+    return asked["fastbert"], chosen["fastbert"]
+
+
 @pytest.mark.parametrize("good_early", ["validation", "test"])
 def test_the_speed_is_chosen_on_the_validation_part(tmp_path, monkeypatch, good_early):
     """The first layer is right on one part and wrong on the other; all layers are right on both."""
-    labels, stage = np.arange(40) % 2, tmp_path / "fastbert-branches"
-    stage.mkdir()
-    for part in ("validation", "test"):
-        logits = 5 * np.repeat(np.eye(2, dtype=np.float32)[labels[:20]][:, None], 4, axis=1)
-        if part != good_early:
-            logits[:, 0] = logits[:, 0, ::-1]
-        np.save(stage / f"{part}_logits.npy", logits)
-    settings = SimpleNamespace(
-        speeds=(0.0, 0.5), accuracy_drop=1.0, latency_budget=0.0, max_disagreement=None, calibrate=False, criterion="entropy",
-        exit_patience=1, uncertainty_top_k=0,
-    )
-    parts = SimpleNamespace(validation=np.arange(20), test=np.arange(20, 40))
-    corpus = SimpleNamespace(labels=labels)
-    run = SimpleNamespace(settings=settings, corpus=corpus, parts=parts, stage=lambda name: tmp_path / name)
-    monkeypatch.setattr(exits, "exit_times", lambda run, plain, stopping, flops, speeds: speeds)
-    monkeypatch.setattr(exits, "exit_records", lambda *given: given[-2:])
-    times, chosen = exits.measure_exits(run, {"teacher": 4}, {}, ["fastbert"], None, uncertainty, None)
-    speed = chosen["fastbert"][0]
-    assert speed == 1.0 if good_early == "validation" else 0 < speed < 0.1
-    assert times["fastbert"] == (0.0, 0.5, speed)  # timed at its own, too
+    labels = np.arange(20) % 2
+    logits = {part: 5 * np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1) for part in ("validation", "test")}
+    for part in {*logits} - {good_early}:
+        logits[part][:, 0] = logits[part][:, 0, ::-1]
+    asked, chosen = choices(tmp_path, monkeypatch, labels, logits)
+    assert chosen["speed"] == 1.0 if good_early == "validation" else 0 < chosen["speed"] < 0.1
+    assert asked == (0, (0.0, 0.5, chosen["speed"]))  # timed at its own, too
+
+
+@pytest.mark.parametrize("changed", [{}, {"max_disagreement": 10.0}, {"latency_budget": 5.0}], ids=str)
+@pytest.mark.parametrize("agreeing", ["spread", "tied"])
+def test_the_uncertainty_is_chosen_on_the_validation_part(tmp_path, monkeypatch, agreeing, changed):
+    """Test part and calibration part say the opposite. The speed of a promise is then chosen with it on the latter."""
+    other = {"spread": "tied", "tied": "spread"}[agreeing]
+    logits, labels = spread_and_tied(agreeing, 100)
+    of_others = spread_and_tied(other, 100)[0]
+    parts = {"validation": logits, "test": of_others, "calibration": of_others}
+    asked, chosen = choices(tmp_path, monkeypatch, labels, parts, uncertainty_top_k=None, **changed)
+    assert chosen["uncertainty_top_k"] == asked[0] == (2 if agreeing == "spread" else 0)
+    assert ("speed" in chosen) == ("latency_budget" not in changed) and len(asked[1]) == 2 + ("speed" in chosen)
+    if "promise" in chosen:  # by the other parts the surer half answers otherwise
+        assert chosen["promise"]["texts"] == 100 and chosen["promise"]["disagreements"] == 0 and 0 < chosen["speed"] < 0.65
+    else:
+        assert "max_disagreement" not in changed

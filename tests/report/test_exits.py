@@ -1,8 +1,9 @@
 """report.exits: the tables of a model that stops early."""
 
 import numpy as np
+import pytest
 
-from report.exits import branches_table, first_and_last_exits, speeds_table, verdict
+from report.exits import branches_table, entropy_of, first_and_last_exits, speeds_table, verdict
 from tests.report.records import model
 
 
@@ -11,7 +12,7 @@ def record(name, **more):
     point = {"speed": 0.5, "accuracy": 0.9, "mean_layers": 1.5, "flops_speedup": 3.8, "wall_speedup": {"1": 2, "32": 3},
              "timed": timed}
     return {"name": name, "exits": [point | more], "branch_accuracy": [0.8, 0.9], "median_uncertainty": [0.5, 0.25],
-            "median_entropy": [0.7, 0.6]}
+            "median_entropy": [0.7, 0.6], "uncertainty_top_k": 3}
 
 
 def test_the_tables():
@@ -19,10 +20,16 @@ def test_the_tables():
     assert header[0] == "speed" and row == ["0.5", "85.00 ± 7.07", "1.50", "3.80", "2.00", "3.00", "0.50", "0.75"]
     header, row = speeds_table([record("fast", int8_wall_speedup={"1": 4, "32": 5.5})])
     assert header[-2:] == ["int8 x @1", "int8 x @32"] and row[-2:] == ["4.00", "5.50"]
-    header, first, last = branches_table([record("fast")], top_k=3)
+    header, first, last = branches_table([record("fast")])
     assert header == ["branch after layer", "fast %", "median u", "of all classes"]
     assert first == ["1", "80.00", "0.500", "0.700"] and last[0] == "2, the last"
-    assert len(branches_table([record("fast")], top_k=0)[0]) == 3
+    assert len(branches_table([record("fast") | {"uncertainty_top_k": 0}])[0]) == 3
+
+
+@pytest.mark.parametrize(("top_k", "words"), [(0, "the entropy of all probabilities"),
+                                              (2, "the entropy of the 2 highest probabilities")])
+def test_the_uncertainty_in_words(top_k, words):
+    assert entropy_of({"uncertainty_top_k": top_k}) == words
 
 
 def test_the_first_and_the_last_to_leave():

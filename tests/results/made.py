@@ -38,7 +38,7 @@ def run(script, models, seeds=(0, 1), fingerprint="same", **more):
             records.append(model(name, seed, correct, layers, ms))
     return {
         "schema": 1, "script": script, "preset": "demo", "command": f"python {script}.py --seeds 0 1",
-        "settings": {"seeds": list(seeds), "precision": "float32", "output": "", "uncertainty_top_k": 0, "omit_class": "",
+        "settings": {"seeds": list(seeds), "precision": "float32", "output": "", "uncertainty_top_k": None, "omit_class": "",
                      "batch_size": 32},
         "environment": {"python": "3.11.7", "machine": "a machine, 2 cores"},
         "data": {"name": "posts", "classes": 4, "train": 100, "unlabelled": 50, "validation": 20, "test": TEST,
@@ -57,7 +57,8 @@ def stopping(name, seed, share, teacher_ms=20.0):
         "correct": pack_bits(correct),
     } for (speed, correct), layers, wall in zip(answers.items(), (5.0, 2.5), (1.1, 2.1), strict=True)]
     return model(name, seed, answers[0.1], layers=5.0, ms=teacher_ms / 1.1, exits=exits, speed=0.1, leaving=[1, 2, 3],
-                 branch_accuracy=[0.5, 0.6, 0.9], median_uncertainty=[0.1, 0.1, 0.1], median_entropy=[0.1, 0.1, 0.1])
+                 branch_accuracy=[0.5, 0.6, 0.9], median_uncertainty=[0.1, 0.1, 0.1], median_entropy=[0.1, 0.1, 0.1],
+                 uncertainty_top_k=2)
 
 
 def written(folder, runs):

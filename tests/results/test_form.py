@@ -61,6 +61,16 @@ def test_an_entry_that_is_missing_is_named_or_not_needed(tmp_path, path):
         build(tmp_path / "store", tmp_path / "RESULTS.md")
 
 
+def test_older_results_have_one_uncertainty_for_all_models(tmp_path):
+    """That of the settings; where these leave it to each model, a model without one is refused."""
+    results = whole()
+    del results["models"][2]["uncertainty_top_k"]
+    assert mismatch(results) == "models[2].uncertainty_top_k is missing"
+    results["settings"]["uncertainty_top_k"] = 5
+    take_in(written(tmp_path, {"fastbert": results}), tmp_path / "store")
+    assert read_all(tmp_path / "store")["fastbert"]["models"][2]["uncertainty_top_k"] == 5
+
+
 @given(st.sampled_from(ENTRIES), st.sampled_from([None, True, [], [[]], {}, "a", -1]))
 def test_an_entry_of_another_kind_never_breaks_the_check(path, value):
     results = whole()

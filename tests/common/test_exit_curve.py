@@ -1,30 +1,27 @@
-"""common.early_exit: where texts leave, what the speeds give, what each layer costs."""
+"""common.exit_curve: where texts leave, what the speeds give, which uncertainty and speed are chosen."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.special import softmax
 
-from common.cost import classifier_flops, encoder_flops
-from common.criteria import fit_temperatures
-from common.early_exit import (
-    exit_costs,
+from common.exit_curve import (
+    TOP_K,
+    chosen_top_k,
     exit_curve,
-    exit_flops,
     exit_layers,
     exit_outputs,
     exit_record,
-    exit_temperatures,
     highest_speed,
     promised_speed,
     speed_within,
 )
-from data import berts
+from knowledge_distillation_fastbert import uncertainty
 
 FLOPS = 400, np.array([110, 220, 330, 410])  # of the teacher, and of leaving after each of its four layers
 
@@ -70,10 +67,11 @@ def test_a_record_is_of_the_speed_that_was_chosen(early):
     wrong[:, 0] = logits[:, 0, ::-1]
     timed = [{key: {"1": {"ms": 1.0, "flops_speedup": 1.0, "mean_layers": layers}} for key in ("latency_ms", "int8_latency_ms")}
              for layers in (4.0, 1.0)]
-    settings, teacher = SimpleNamespace(speeds=speeds, latency_budget=0.0), {"latency_ms": {"1": 2.0}}
-    chosen = (0.5 if early else 0.0, "why", None)
-    record, given = exit_record((logits, u), (wrong, u), (labels, labels), settings, FLOPS, timed, teacher, chosen)
-    assert record["speed"] == chosen[0] and record["chosen"] == "why" and record["layers"] == (1 if early else 4)
+    wanted, teacher = SimpleNamespace(speeds=speeds, latency_budget=0.0), {"latency_ms": {"1": 2.0}}
+    chosen = {"uncertainty_top_k": 2, "speed": 0.5 if early else 0.0, "chosen": "why"}
+    exits, of_parts = {"validation": (logits, u), "test": (wrong, u)}, {"validation": labels, "test": labels}
+    record, given = exit_record(exits, of_parts, wanted, FLOPS, timed, teacher, chosen)
+    assert chosen.items() <= record.items() and "promise" not in record and record["layers"] == (1 if early else 4)
     assert record["validation_accuracy"] == 1 and record["accuracy"] == (0 if early else 1)
     assert [point["accuracy"] for point in record["exits"]] == [1, 0]  # the curve is that of the test part
     assert (given["test"].argmax(-1) == labels).all() != early
@@ -94,8 +92,62 @@ def test_the_highest_speed_is_the_last_before_one_that_loses_more(seed, drop):
         if 100 * (right[:, 2].mean() - np.mean([row[i] for row, i in zip(right, leaving, strict=True)])) > drop + 1e-7:
             break
         best = step / 1000
-    settings = SimpleNamespace(speeds=(0.0, 0.5), accuracy_drop=drop)
-    assert highest_speed((logits, u), labels, settings) == (best, f"the highest that loses at most {drop:g} points", None)
+    found = highest_speed((logits, u), labels, (0.0, 0.5), drop)
+    assert found == {"speed": best, "chosen": f"the highest that loses at most {drop:g} points"}
+
+
+def spread_and_tied(agreeing, texts=20):
+    """(logits (texts, 2, 10), what all layers answer): branches whose plain entropy and that of few say the opposite.
+
+    Every other text is "spread", (0.6, 0.05, 0.05, …), the rest "tied", (0.5, 0.5, 0, …). By the entropy of 2 or of 3 those are
+    the surer ones, by that of 5 or of all these. Only the branches of the `agreeing` half answer as all layers do, by the last.
+    """
+    spread, tied = np.array([0.6, *[0.05] * 8, 1e-9]), np.array([0.5, 0.5, *[1e-9] * 8])
+    answers = np.array([0 if kind == agreeing else 1 for kind in ("spread", "tied")] * (texts // 2))
+    branch = np.tile(np.log([spread, tied]), (texts // 2, 1))
+    return np.stack([branch, 9 * np.eye(10)[answers]], axis=1).astype(np.float32), answers
+
+
+def choosing(**changed):
+    wanted = {"uncertainty_top_k": None, "speeds": (), "accuracy_drop": 0.2, "max_disagreement": None}
+    return SimpleNamespace(**wanted | changed)
+
+
+@pytest.mark.parametrize(("agreeing", "top_k"), [("spread", 2), ("tied", 0)])
+def test_the_uncertainty_is_the_one_that_takes_the_fewest_layers(agreeing, top_k):
+    """Of equal ones that of all probabilities, then that of the fewest; what is set is kept."""
+    logits, answers = spread_and_tied(agreeing)
+    assert chosen_top_k(logits, answers, choosing(), uncertainty) == top_k
+    assert chosen_top_k(logits, answers, choosing(accuracy_drop=100.0), uncertainty) == 0  # with any, all leave at once
+    for fixed in (0, 3, 40):
+        assert chosen_top_k(logits, answers, choosing(uncertainty_top_k=fixed), uncertainty) == fixed
+
+
+def test_for_a_promise_it_is_chosen_by_other_answers_not_by_errors():
+    """Labels, by which no answer of all layers is right, say that nothing is lost by leaving."""
+    logits, answers = spread_and_tied("spread")
+    assert chosen_top_k(logits, 1 - answers, choosing(), uncertainty) == 0
+    assert chosen_top_k(logits, 1 - answers, choosing(max_disagreement=1.0), uncertainty) == 2
+    assert chosen_top_k(logits, answers, choosing(max_disagreement=60.0), uncertainty) == 0
+
+
+@given(st.integers(0, 10**6), st.integers(2, 12), st.sampled_from([0.0, 5.0, 20.0]))
+@settings(max_examples=10)
+def test_no_other_uncertainty_takes_fewer_layers(seed, classes, drop):
+    """Layers counted speed by speed; there are as many choices as there are classes for."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, 30)
+    logits = (rng.normal(0, 1, (30, 3, classes)) + np.linspace(1, 4, 3)[:, None] * np.eye(classes)[labels][:, None])
+    right, layers = logits.argmax(-1) == labels[:, None], {}
+    for top_k in (k for k in TOP_K if k < classes):
+        u = uncertainty(softmax(logits, -1), top_k).numpy()
+        for speed in np.arange(1001) / 1000:
+            left = np.where(u[:, 0] < speed, 0, np.where(u[:, 1] < speed, 1, 2))
+            if 100 * (right[:, 2].mean() - right[np.arange(30), left].mean()) > drop + 1e-7:
+                break
+            layers[top_k] = left.mean()
+    chosen = chosen_top_k(logits.astype(np.float32), labels, choosing(accuracy_drop=drop), uncertainty)
+    assert layers[chosen] <= min(layers.values()) + 1 / 30 + 1e-9  # of a text that a rounding decides
 
 
 POINTS = [{"speed": 0.0, "mean_layers": 6.0}, {"speed": 0.1, "mean_layers": 3.0}, {"speed": 0.5, "mean_layers": 1.5},
@@ -112,24 +164,7 @@ TIMED = [{"1": {"ms": 2.0 * layers, "mean_layers": layers}} for layers in (6.0, 
     ],
 )
 def test_the_speed_within_a_budget(budget, speed, why):
-    assert speed_within(budget, POINTS, TIMED) == (speed, why, None)
-
-
-@given(st.integers(0, 10**6))
-def test_temperatures_are_fitted_on_the_validation_part_alone(tmp_path_factory, seed):
-    """Whatever the test part says; and only where branches are to be calibrated."""
-    rng, folder = np.random.default_rng(seed), tmp_path_factory.mktemp("run")
-    labels, parts = rng.integers(0, 4, 120), SimpleNamespace(validation=np.arange(60), test=np.arange(60, 120))
-    logits = rng.normal(0, 3, (120, 4, 4)) + 2 * np.eye(4)[labels][:, None]
-    run = SimpleNamespace(settings=SimpleNamespace(calibrate=True), corpus=SimpleNamespace(labels=labels), parts=parts,
-                          stage=lambda name: folder)
-    for part in ("validation", "test"):
-        np.save(folder / f"{part}_logits.npy", logits[getattr(parts, part)])
-    expected = fit_temperatures(labels[:60], logits[:60])
-    assert not np.allclose(expected, fit_temperatures(labels[60:], logits[60:]))
-    np.testing.assert_array_equal(exit_temperatures(run, "fastbert"), expected)
-    run.settings.calibrate = False
-    assert exit_temperatures(run, "fastbert").tolist() == [1, 1, 1, 1]
+    assert speed_within(budget, POINTS, TIMED) == {"speed": speed, "chosen": why}
 
 
 # The promise
@@ -147,34 +182,26 @@ def exits_of(wrong_at):
     return logits, np.stack([u, u], axis=1).astype(np.float32)
 
 
-def promising(**changed):
-    return SimpleNamespace(**{"speeds": (0.0, 0.5), "max_disagreement": 1.0, "confidence": 95.0} | changed)
+def promised(exits, **changed):
+    """(speed, why, promise) that is chosen."""
+    wanted = {"speeds": (0.0, 0.5), "max_disagreement": 1.0, "confidence": 95.0} | changed
+    found = promised_speed(exits, SimpleNamespace(**wanted))
+    return found["speed"], found["chosen"], found["promise"]
 
 
 def test_the_speed_that_keeps_a_promise():
     """Of 1,000 texts 4 may be answered otherwise: up to where the fifth would leave, on a grid finer than the curve's."""
-    speed, why, promise = promised_speed(exits_of([0.1, 0.2, 0.25, 0.3, 0.4565, 0.9]), promising())
+    speed, why, promise = promised(exits_of([0.1, 0.2, 0.25, 0.3, 0.4565, 0.9]))
     assert speed == 0.456 and promise == {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagreements": 4}
     assert why == ("the highest that keeps --max-disagreement 1: with 95 % confidence at most 1 % of texts like the 1,000 it "
                    "was calibrated on are answered otherwise than by all layers (4 of those were)")
-    assert promised_speed(exits_of([0.1, 0.2, 0.25, 0.3, 0.4565]), promising(speeds=(0.4561,)))[0] == 0.4561
-    assert promised_speed(exits_of([0.5]), promising())[0] == 1.0
-    assert promised_speed(exits_of([0.1] * 5), promising(confidence=90.0))[0] == 1.0  # five are enough for less confidence
+    assert promised(exits_of([0.1, 0.2, 0.25, 0.3, 0.4565]), speeds=(0.4561,))[0] == 0.4561
+    assert promised(exits_of([0.5]))[0] == 1.0
+    assert promised(exits_of([0.1] * 5), confidence=90.0)[0] == 1.0  # five are enough for less confidence
 
 
 def test_a_promise_that_no_speed_keeps():
     """All layers answer, and it is said."""
-    speed, why, promise = promised_speed(exits_of([0.0] * 9), promising())
+    speed, why, promise = promised(exits_of([0.0] * 9))
     assert speed == 0 and why.startswith("all layers answer, as no speed above 0 keeps --max-disagreement 1: with 95 %")
     assert promise["disagreements"] == 0
-
-
-def test_what_leaving_after_each_layer_costs(bert_folder):
-    """Layer and branch for each layer passed; the last one's head in place of a branch, of [CLS] alone if it is linear."""
-    bert, tokens = berts.load(str(bert_folder)), 16
-    layer = encoder_flops(bert.config | {"num_hidden_layers": 1}, tokens)
-    teacher, through = exit_flops(exit_costs(bert, 5, tokens, branch=1000, branch_headed=True), 4)
-    assert teacher == 4 * layer + 1000 and through.tolist() == [i * (layer + 1000) for i in range(1, 5)]
-    teacher, through = exit_flops(exit_costs(bert, 5, tokens, branch=1000, branch_headed=False), 4)
-    assert teacher == classifier_flops(bert, 5, tokens) < 3 * layer + 0.5 * layer
-    assert through.tolist() == [*(i * (layer + 1000) for i in range(1, 4)), teacher + 3000]

@@ -1,6 +1,4 @@
-"""common.criteria: each uncertainty against one written in numpy, text by text; the temperatures of exits."""
-
-from types import SimpleNamespace
+"""tests.benchmarks.criteria: each uncertainty against one written in numpy, text by text; the temperatures of exits."""
 
 import numpy as np
 import pytest
@@ -10,17 +8,13 @@ from scipy import stats
 from scipy.special import log_softmax, softmax
 
 from common.backend import tf
-from common.criteria import confidence, criterion_of, fit_temperatures, patience_steps, uncertainty_of_exits
-from common.early_exit import exit_layers
+from common.exit_curve import exit_layers
 from knowledge_distillation_fastbert import uncertainty
-
-
-def settings(criterion="entropy", exit_patience=1, top_k=0):
-    return SimpleNamespace(criterion=criterion, exit_patience=exit_patience, uncertainty_top_k=top_k)
+from tests.benchmarks.criteria import confidence, criterion_of, fit_temperatures, patience_steps, uncertainty_of_exits
 
 
 def of_settings(logits, *given):
-    return uncertainty_of_exits(logits, criterion_of(settings(*given), logits.shape[1], uncertainty))
+    return uncertainty_of_exits(logits, criterion_of(logits.shape[1], *given))
 
 
 def numpy_leaving(logits, criterion, exit_patience, speed):
@@ -112,7 +106,7 @@ def test_a_state_belongs_to_its_text():
     """Asked layer by layer for a batch that shrinks, each text has the u that it has when it is alone."""
     logits = made_up(3, 2, 6, False)
     for given_settings in (("patience",), ("entropy", 3), ("confidence", 2)):
-        whole, criterion = of_settings(logits, *given_settings), criterion_of(settings(*given_settings), 6, uncertainty)
+        whole, criterion = of_settings(logits, *given_settings), criterion_of(6, *given_settings)
         staying, state = np.arange(8), ()
         for layer in range(6):
             u, state = criterion(tf.nn.softmax(logits[staying, layer]), *state)

@@ -1,0 +1,278 @@
+"""What a model that stops early answers at each speed, by what its exits said of stored texts; how its speed is chosen.
+
+`exits` are (logits (texts, layers, classes), uncertainty (texts, layers)) of all exits. What is chosen is a part of the model's
+record: "uncertainty_top_k", "speed", "chosen" (why, in words) and, where something is promised, "promise".
+"""
+
+import numpy as np
+
+from common import InputError
+from common.backend import tf
+from common.cost import exit_flops
+from common.evaluation import pack_bits, scores
+from common.files import read_file, write_array
+from common.promise import GRID, before_first_failure, fastest_kept, needed
+from data.students import PROMISE, promise_in_words
+
+TOP_K = 0, 2, 3, 5, 10  # of how many highest probabilities the uncertainty may be, if it is chosen; 0: of all
+STOPPING = (  # settings of a script that has exits: which of them texts leave by. They change no weights
+    "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget", "max_disagreement", "confidence", "calibration_examples",
+)
+
+
+# Settings --------------------------------------------------------------------------------------------------------------
+
+
+def check(settings):
+    """Raise InputError for STOPPING settings that do not go together."""
+    if settings.uncertainty_top_k == 1:
+        raise InputError("--uncertainty-top-k 1: one probability has no entropy; 2 or more, 0 for all, or None to choose")
+    if settings.latency_budget and settings.max_disagreement is not None:
+        raise InputError(f"--latency-budget {settings.latency_budget:g} --max-disagreement {settings.max_disagreement:g}: "
+                         "each chooses the speed; give one of them")
+
+
+def needs_of(settings):
+    """What `runs.open_text_runs` is to draw and to refuse by STOPPING settings: arguments of it."""
+    return {
+        "check_drawn": lambda corpus, bert, seed, parts: check_texts(settings, len(parts.calibration)),
+        "calibration": None if settings.max_disagreement is None else settings.calibration_examples,
+    }
+
+
+def check_texts(settings, texts):
+    """Raise InputError if the calibration part has too few texts for what the settings promise. texts: how many"""
+    if settings.max_disagreement is None:
+        return
+    least = needed(settings.max_disagreement, settings.confidence)
+    if texts < least:
+        raise InputError(
+            f"--max-disagreement {settings.max_disagreement:g} --confidence {settings.confidence:g}: there are {texts:,} "
+            f"calibration texts, and {least:,} are needed at least; raise --calibration-examples, or leave more texts by a "
+            "lower --unlabelled-examples or --train-examples"
+        )
+
+
+# What exits answer -------------------------------------------------------------------------------------------------------
+
+
+def load_logits(run, name, part):
+    """Logits (texts, layers, classes) of a finished model's exits, as its stage, `name`-branches, left them.
+
+    run: `training.Run` of its seed
+    name: of the model
+    part: "validation" or "test"
+    """
+    return read_file(run.stage(f"{name}-branches") / f"{part}_logits.npy")
+
+
+def exits_of(logits, uncertainty, top_k):
+    """The exits of their logits. uncertainty: (probabilities (…, classes), top_k) -> u (…), from 0 to 1"""
+    return logits, uncertainty(tf.nn.softmax(logits), top_k).numpy()
+
+
+def mean_scores(labels, logits):
+    """The mean scores of some exits.
+
+    labels: (texts,) int
+    logits: (texts, exits, classes)
+    """
+    of_exits = [scores(labels, exit_logits) for exit_logits in logits.swapaxes(0, 1)]
+    return {key: float(np.mean([each[key] for each in of_exits])) for key in of_exits[0]}
+
+
+def exit_layers(u, speed):
+    """After how many layers each text leaves: the first whose uncertainty is below `speed`, else the last; NaN is never below.
+
+    u: the uncertainty of all exits, (texts, layers)
+    speed: from 0 to 1
+
+    Returns (texts,) int, from 1.
+    """
+    leaving = u < speed
+    leaving[:, -1] = True
+    return leaving.argmax(axis=1) + 1
+
+
+def exit_outputs(exits, speed):
+    """(layers (texts,), logits (texts, classes) there, uncertainty (texts,) there) at a speed from 0 to 1."""
+    logits, u = exits
+    layers, texts = exit_layers(u, speed), np.arange(len(u))
+    return layers, logits[texts, layers - 1], u[texts, layers - 1]
+
+
+def answers_at(exits, speeds):
+    """The class that each text has at each of these speeds, (speeds, texts) int. exits: see above"""
+    logits, u = exits
+    answers, texts = logits.argmax(axis=-1), np.arange(len(u))
+    return np.stack([answers[texts, exit_layers(u, speed) - 1] for speed in speeds])
+
+
+def exit_curve(exits, labels, speeds, flops):
+    """What each speed gives: [{"speed", "accuracy", "macro_f1", "mean_layers", "flops_speedup"}].
+
+    exits: see above
+    labels: (texts,) int
+    speeds: from 0 to 1
+    flops: (the teacher's, (layers,) those of leaving after each layer) for one text
+    """
+    teacher_flops, flops_through = flops
+    points = []
+    for speed in speeds:
+        layers, logits, _ = exit_outputs(exits, speed)
+        points.append({
+            "speed": speed, **scores(labels, logits), "mean_layers": float(layers.mean()),
+            "flops_speedup": float(teacher_flops / flops_through[layers - 1].mean()),
+        })
+    return points
+
+
+# What is chosen ----------------------------------------------------------------------------------------------------------
+
+
+def chosen_top_k(logits, labels, settings, uncertainty):
+    """Of how many highest probabilities the uncertainty is to be: that of TOP_K whose speed takes the fewest layers.
+
+    The speed is `highest_speed`. Where a promise is asked, it counts texts answered otherwise than by all layers in place of
+    errors, at most max_disagreement per cent: so the promise's own texts choose nothing but the speed that is promised. Of
+    equal ones all probabilities, then the fewest.
+
+    logits: of the exits on the validation part
+    labels: of its texts, (texts,) int
+    settings: with uncertainty_top_k, which is kept unless it is None, speeds, accuracy_drop and max_disagreement
+    uncertainty: as `exits_of` takes it
+    """
+    if settings.uncertainty_top_k is not None:
+        return settings.uncertainty_top_k
+    drop = settings.accuracy_drop
+    if settings.max_disagreement is not None:
+        labels, drop = logits[:, -1].argmax(axis=-1), settings.max_disagreement
+
+    def layers(top_k):
+        exits = exits_of(logits, uncertainty, top_k)
+        return exit_layers(exits[1], highest_speed(exits, labels, settings.speeds, drop)["speed"]).mean()
+
+    return min((top_k for top_k in TOP_K if top_k < logits.shape[-1]), key=layers)
+
+
+def speeds_tried(speeds):
+    """The speeds that are chosen from, from the slowest on: a fine grid, and those of the curve, which are given."""
+    return sorted({*GRID, *speeds})
+
+
+def highest_speed(exits, labels, speeds, drop):
+    """{"speed": the highest up to which no more accuracy is lost than may be, "chosen"}.
+
+    That is the last before the first that loses more: higher ones may lose less again, but by chance.
+
+    exits: on the validation part
+    labels: (texts,) int
+    speeds: tried besides those of a grid
+    drop: points of accuracy that may be lost against all layers
+    """
+    speeds = speeds_tried(speeds)
+    accuracy = (answers_at(exits, speeds) == labels).mean(axis=1)  # at 0 that of all layers
+    place = before_first_failure(accuracy >= accuracy[0] - drop / 100 - 1e-9)
+    return {"speed": speeds[place], "chosen": f"the highest that loses at most {drop:g} points"}
+
+
+def promised_speed(exits, settings):
+    """{"speed": the highest that keeps what the settings promise, "chosen", "promise"}.
+
+    exits: on the calibration part, of as many texts as `check_texts` demands
+    settings: with speeds, max_disagreement and confidence
+
+    The promise is {"max_disagreement", "confidence", "texts", "disagreements"}, see `common.promise`.
+    """
+    wanted, speeds = (settings.max_disagreement, settings.confidence), speeds_tried(settings.speeds)
+    given = answers_at(exits, speeds)
+    others, texts = (given != given[0]).sum(axis=1), given.shape[1]  # at 0 all layers answer
+    place, flag = fastest_kept(others, texts, *wanted), f"--max-disagreement {wanted[0]:g}"
+    promise = dict(zip(PROMISE, (*wanted, texts, int(others[place])), strict=True))
+    why = f"the highest that keeps {flag}" if place else f"all layers answer, as no speed above 0 keeps {flag}"
+    return {"speed": speeds[place], "chosen": f"{why}: {promise_in_words(promise)}", "promise": promise}
+
+
+def speed_within(budget, points, timed):
+    """{"speed": the lowest at which a text by itself takes no longer than it may, "chosen"}.
+
+    budget: ms
+    points: `exit_curve` of the validation part, speeds ascending
+    timed: of the same speeds, {batch size: {"ms", "mean_layers"}} measured on other texts: from it come the ms per layer
+    """
+    ms = [point["mean_layers"] * at["1"]["ms"] / at["1"]["mean_layers"] for point, at in zip(points, timed, strict=True)]
+    fit = [point["speed"] for point, time in zip(points, ms, strict=True) if time <= budget]
+    if fit:
+        return {"speed": min(fit), "chosen": f"the lowest within {budget:g} ms a text"}
+    fastest = points[int(np.argmin(ms))]["speed"]
+    return {"speed": fastest, "chosen": f"the fastest, though none keeps within {budget:g} ms a text"}
+
+
+# Records -----------------------------------------------------------------------------------------------------------------
+
+
+def exit_record(exits, labels, settings, flops, timed, teacher, chosen):
+    """What a record says of a model that stops early, and its logits at the speed chosen: {part: (texts, classes)}.
+
+    exits: {"validation", "test": exits}
+    labels: of the same parts
+    settings: with speeds and latency_budget
+    flops: as `exit_curve` takes them
+    timed: of each speed, {"latency_ms" and "int8_latency_ms": {batch size: {"ms", "flops_speedup", "mean_layers"}}}; last, of
+        the chosen one, too, if it is none of them
+    teacher: its record
+    chosen: see above; without a speed it is chosen by the latency budget
+    """
+    own = timed[len(settings.speeds) :]  # of a speed that is none of the curve's
+    timed = timed[: len(settings.speeds)]
+    if "speed" not in chosen:
+        points = exit_curve(exits["validation"], labels["validation"], settings.speeds, flops)
+        chosen = chosen | speed_within(settings.latency_budget, points, [at["latency_ms"] for at in timed])
+    points = [
+        point | {
+            "wall_speedup": {size: teacher["latency_ms"][size] / at["latency_ms"][size]["ms"] for size in at["latency_ms"]},
+            "int8_wall_speedup": {size: teacher["latency_ms"][size] / it["ms"] for size, it in at["int8_latency_ms"].items()},
+            "timed": at["latency_ms"],
+            "correct": pack_bits(exit_outputs(exits["test"], point["speed"])[1].argmax(-1) == labels["test"]),
+        }
+        for point, at in zip(exit_curve(exits["test"], labels["test"], settings.speeds, flops), timed, strict=True)
+    ]
+    times = own[0] if own else timed[settings.speeds.index(chosen["speed"])]
+    layers = exit_layers(exits["test"][1], chosen["speed"])
+    logits = {part: exit_outputs(of_part, chosen["speed"])[1] for part, of_part in exits.items()}
+    return chosen | {
+        "validation_accuracy": scores(labels["validation"], logits["validation"])["accuracy"],
+        **scores(labels["test"], logits["test"]), "layers": float(layers.mean()), "flops": float(flops[1][layers - 1].mean()),
+        **{key: {size: each["ms"] for size, each in of_key.items()} for key, of_key in times.items()},
+        "exits": points, "leaving": np.bincount(layers - 1, minlength=len(flops[1])).tolist(),
+        "branch_accuracy": [scores(labels["test"], branch)["accuracy"] for branch in exits["test"][0].swapaxes(0, 1)],
+        "median_uncertainty": np.median(exits["test"][1], axis=0).tolist(),
+    }, logits
+
+
+def exit_records(run, depths, exits, uncertainty, costs, times, chosen):
+    """The records of a seed: of teacher and shallow models with their cost, and of each model that stops early.
+
+    run: `training.Run` of the seed, its stages finished
+    depths: {name: layers} of the teacher, named "teacher", and the shallow models
+    exits: {name of a model that stops early: {"validation", "test": exits}}
+    uncertainty: as `exits_of` takes it
+    costs: tokens of a text -> those of `cost.exit_costs`
+    times: of `export.exits.exit_times`
+    chosen: {name of a stopping one: see above}
+    """
+    settings, depth, whole, records = run.settings, depths["teacher"], costs(run.settings.maxlen), []
+    labels = {part: run.corpus.labels[getattr(run.parts, part)] for part in ("validation", "test")}
+    flops = exit_flops(whole, depth)
+    for name, layers in depths.items():
+        cost = {"layers": layers, "flops": flops[0] - (depth - layers) * whole["layer"]} | times[name]
+        records.append(run.record(name) | cost | {"timed_tokens": times["tokens"]})
+    for name, of_parts in exits.items():
+        record, logits = exit_record(of_parts, labels, settings, flops, times[name], records[0], chosen[name])
+        for part, of_part in logits.items():
+            write_array(run.stage(name) / f"{part}_logits.npy", of_part)
+        record["median_entropy"] = np.median(exits_of(of_parts["test"][0], uncertainty, 0)[1], axis=0).tolist()
+        stage = run.record(f"{name}-branches")
+        del stage["measured"]  # of the branches' mean
+        records.append(stage | {"name": name} | record)
+    return records
