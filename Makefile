@@ -43,8 +43,8 @@ results: .venv/installed
 	$(RUN)fastbert.py --data reuters-r52 --train-examples 2000 --unlabelled-examples 1000 --uncertainty-top-k 5 \
 		--patience 0 --teacher-epochs 3 --student-epochs 6 --teacher-learning-rate 0.0001 --student-learning-rate 0.0002 \
 		--seeds 0 1 2 --output runs/fastbert-reuters-r52
-	$(RUN)bert.py 20newsgroups --experiments teacher --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
-		--output runs/teachers-20newsgroups
+	$(RUN)bert.py 20newsgroups --experiments teacher distilled-layers linear-distilled --seeds 0 1 2 3 4 \
+		--precision mixed_bfloat16 --output runs/bert-20newsgroups-128
 	$(RUN)bert.py --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-reuters-r8
 	$(RUN)bert.py --experiments teacher distilled-unlabelled distilled-layers --layers-init spread \
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-start
@@ -55,7 +55,7 @@ results: .venv/installed
 	$(RUN)bert.py --student-init teacher-spread --experiments teacher distilled-unlabelled distilled-layers \
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-layers
 	$(BIN)/python -m results runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
-		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/teachers-20newsgroups \
+		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/bert-20newsgroups-128 \
 		runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further runs/bert-reuters-r8-soft \
 		runs/bert-reuters-r8-layers
 

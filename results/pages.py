@@ -58,8 +58,7 @@ keeps, the others' teacher comes on top. {SECONDS}
 "over alone": points of accuracy above the student trained alone."""
 GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector machine, on the same texts. A claim is tested
 where the teacher is at least {MARGIN} points above it. Elsewhere, marked † below, the BERT has not learned enough or the task
-needs none: figures say that the programs run, not which method is better. Where a run is older than this row, the linear model
-was fitted afterwards, on a slower machine: its times are too long."""
+needs none: figures say that the programs run, not which method is better."""
 KEPT = """On each ground, of the students at least so many times as fast as their teacher for one text, the one with the best
 accuracy on validation texts."""
 EACH = """"of the teacher's": its accuracy as a share of the teacher's; "less the teacher", "over linear": the difference in
@@ -106,7 +105,7 @@ def build(store, path):
     if len(claims) > 1:
         blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]
     blocks += _titled(students_table(runs), "## The student to take away", TAKEN)
-    if more := _titled(settings_table(every), SETTINGS) + _titled(precision_table(runs), PRECISION):
+    if more := _titled(settings_table(every), SETTINGS) + _titled(precision_table(every), PRECISION):
         page = store / "settings.md"
         links = [f"[{name}]({_link(page, store / 'runs' / name)})" for name in every if name in varied]
         more += [f"The pages of the other runs: {', '.join(links)}."] if links else []

@@ -21,6 +21,8 @@ def settings_table(runs):
     """
     table = [["run", "its setting", "instead", "model", "seeds", "accuracy %", "instead %", "points", "95 % interval", "p"]]
     for name, other, key in variants(runs):
+        if key == "precision":  # has a table of its own
+            continue
         results, changed = runs[name], runs[other]
         values = [in_words(key, each["settings"].get(key)) for each in (results, changed)]
         table += [[name, *values, *cells] for cells, alike in models_compared(results, changed) if not alike]
@@ -32,7 +34,7 @@ def variants(runs):
     found = []
     for (name, results), (other, changed) in permutations(runs.items(), 2):
         keys = differing(results, changed)
-        if other.startswith(f"{name}-") and keys and len(keys) == 1 and keys != {"precision"}:
+        if other.startswith(f"{name}-") and keys and len(keys) == 1:
             found.append((name, other, *keys))
     return found
 
