@@ -149,7 +149,7 @@ def layers_run(bert, data_folder, folder, student_layers=2, **settings):
     """A run of this BERT with a teacher that is there, untrained."""
     corpus = texts.load(str(data_folder))
     settings = replace(script.PRESETS["demo"], student_layers=student_layers, maxlen=16, unlabelled_steps=20, patience=1,
-                       **settings)
+                       batch_size=32, **settings)
     parts = split(corpus, 0, train=40, unlabelled=30, validation=16)
     run = Run(settings, 0, corpus, tiny.tokenized(corpus.texts, bert), parts, folder, bert)
     save_weights(script.build(run, "teacher").model, run.stage("teacher") / "weights.npz")
@@ -323,7 +323,7 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--student-init", "theseus:runs", "--student-hidden", "16"], "--student-hidden 16: a successor of Theseus"),
         (["--maxlen", "41"], "has 40 positions"),
         (["--maxlen", "2"], "--maxlen 2: must be 3 or more"),
-        (["--train-examples", "20", "--unlabelled-examples", "9"], "20 training examples are fewer than a batch"),
+        (["--train-examples", "10", "--unlabelled-examples", "9"], "10 training examples are fewer than a batch"),
         (["--train-examples", "1000", *WITHOUT_LABELS], "leaves none without labels; lower --train-examples, add"),
         (["--unlabelled-examples", "None", *WITHOUT_LABELS], "distilled-unlabelled needs --unlabelled-examples; 0 takes"),
         (["--experiments", "distilled-augmented", "--augmentations", "0"], "--augmentations 0: must be 1 or more"),
@@ -397,7 +397,8 @@ def finished(tmp_path_factory):
     words = [
         "--data", folder / "data", "--bert", folder / "bert", "--output", folder / "run", "--experiments", *ALL, "--maxlen", 16,
         "--train-examples", 256, "--unlabelled-examples", 64, "--validation-examples", 64, "--test-examples", 0,
-        "--student-layers", 1, "--teacher-epochs", 6, "--student-epochs", 6, "--unlabelled-steps", 50, "--augmentations", 2,
+        "--batch-size", 32, "--student-layers", 1, "--teacher-epochs", 6, "--student-epochs", 6, "--unlabelled-steps", 50,
+        "--augmentations", 2,
         "--teacher-learning-rate", 2e-3, "--student-learning-rate", 2e-3,
     ]
     done = run_script(script.__name__, *words)

@@ -20,8 +20,8 @@ def test_scripts_have_the_settings_of_a_ground(name):
         assert getattr(settings, f"{teacher}_learning_rate") == ground.teacher_learning_rate
         assert settings.patience == script.PRESETS["demo"].patience > 0  # what the ground does not want is the demo's
     assert bert.PRESETS[name].unlabelled_examples == fastbert.PRESETS[name].unlabelled_examples == ground.unlabelled_examples
-    texts = ground.train_examples + (ground.unlabelled_examples or 10_495)  # all of clinc150's
-    assert bert.PRESETS[name].unlabelled_steps * bert.PRESETS[name].batch_size >= 2 * texts
+    texts = ground.train_examples + (ground.unlabelled_examples or 10_495)  # all of clinc150's, and about those of 20newsgroups
+    assert bert.PRESETS[name].unlabelled_steps * bert.PRESETS[name].batch_size >= 0.9 * texts  # nearly all are read
     assert SOURCES[ground.data].kind == "texts" and SOURCES[ground.bert].kind == "bert"
 
 
