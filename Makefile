@@ -1,6 +1,6 @@
 # make demo: distil a BERT from a fresh clone.  make digits: a small network.  make quick: ruff and the unit tests, to edit and
-# rerun.  make test: ruff and all tests.
-# make results: the runs of RESULTS.md that need no further data, anew: about 5 hours.  All make .venv first.
+# rerun.  make test: ruff and all tests.  All make .venv first.
+# make results: the runs of RESULTS.md that need no further data, anew: 10 hours, added up from their pages.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -35,11 +35,12 @@ results: .venv/installed
 		--direct-epochs 12 --successor-learning-rate 0.0002 --clip-norm 0 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/theseus-20newsgroups
 	$(RUN)fastbert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --teacher-head dense --student-layers \
-		--uncertainty-top-k 0 --speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 --student-epochs 6 --student-learning-rate 0.0002 --seeds 0 1 \
-		2 3 4 --precision mixed_bfloat16 --output runs/fastbert-20newsgroups
+		--uncertainty-top-k 0 --speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 \
+		--student-epochs 6 --student-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
+		--output runs/fastbert-20newsgroups
 	$(RUN)fastbert.py --train-examples 2000 --unlabelled-examples 1000 --experiments fastbert fastbert-labels \
-		fastbert-joint --uncertainty-top-k 0 --patience 0 --teacher-epochs 3 --student-epochs 6 --teacher-learning-rate 0.0001 \
-		--student-learning-rate 0.0002 --seeds 0 1 2 3 4 --output runs/fastbert-reuters-r8
+		fastbert-joint --uncertainty-top-k 0 --patience 0 --teacher-epochs 3 --student-epochs 6 \
+		--teacher-learning-rate 0.0001 --student-learning-rate 0.0002 --seeds 0 1 2 3 4 --output runs/fastbert-reuters-r8
 	$(RUN)fastbert.py --data reuters-r52 --train-examples 2000 --unlabelled-examples 1000 --uncertainty-top-k 5 \
 		--patience 0 --teacher-epochs 3 --student-epochs 6 --teacher-learning-rate 0.0001 --student-learning-rate 0.0002 \
 		--seeds 0 1 2 --output runs/fastbert-reuters-r52

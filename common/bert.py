@@ -86,15 +86,15 @@ def cls_state(transformer):
     states = transformer.layers[f"{layer}-MultiHeadSelfAttention"].get_input_at(0)[0]  # of the first call
     first = Lambda(lambda states: states[:, :1], name="first_token")(states)
 
-    def sublayer(name, inputs):
-        """Norm(x + Dropout(f(inputs))), x being the first of them: the half of a layer that bert4keras calls `name`."""
+    def sublayer(name, x, inputs):
+        """Norm(x + Dropout(f(inputs))): the half of a layer that bert4keras calls `name`."""
         name = f"{layer}-{name}"
-        x = transformer.layers[name](inputs)
         dropout = transformer.layers.get(f"{name}-Dropout", tf.identity)  # none is made for a rate of 0
-        x = transformer.layers[f"{name}-Add"]([inputs[0] if isinstance(inputs, list) else inputs, dropout(x)])
+        x = transformer.layers[f"{name}-Add"]([x, dropout(transformer.layers[name](inputs))])
         return transformer.layers[f"{name}-Norm"](x)
 
-    return cls(sublayer("FeedForward", sublayer("MultiHeadSelfAttention", [first, states, states])))
+    attended = sublayer("MultiHeadSelfAttention", first, [first, states, states])
+    return cls(sublayer("FeedForward", attended, attended))
 
 
 def states_of(transformer):

@@ -63,6 +63,13 @@ def refused(script, output, sane, words):
     return done.stderr
 
 
+def run_to_the_end(name, *words):
+    """The same as `run_script`, of a start that must end well."""
+    done = run_script(name, *words)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def run_script(name, *words, timeout=300):
     """Start a script in a process of its own; the finished process with what it printed."""
     return subprocess.run(

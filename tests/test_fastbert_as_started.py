@@ -30,7 +30,7 @@ from export.predict import predict as ask
 from report.exits import entropy_of
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
-from tests.starting import no_files, run_script, start
+from tests.starting import no_files, run_to_the_end, start
 from tests.test_knowledge_distillation_fastbert import DEMO, write_bert
 
 
@@ -46,9 +46,7 @@ def finished(tmp_path_factory):
         "--teacher-learning-rate", 2e-3, "--branch-learning-rate", 3e-3, "--student-learning-rate", 2e-3,
         "--speeds", 0, 0.1, 0.5, 1, "--timed-examples", 12, "--experiments", "fastbert", "fastbert-joint",
     ]
-    done = run_script(script.__name__, *words)
-    assert done.returncode == 0, done.stderr
-    return words, folder / "run", done
+    return words, folder / "run", run_to_the_end(script.__name__, *words)
 
 
 @pytest.fixture(scope="module")

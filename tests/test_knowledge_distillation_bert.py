@@ -27,7 +27,7 @@ from data.narrowing import narrow
 from data.parts import UNLABELLED, split
 from tests import tiny
 from tests.alone import check_student
-from tests.starting import no_files, refused, run_script, start
+from tests.starting import no_files, refused, run_to_the_end, start
 
 LAYERS, WITHOUT_LABELS = ("--experiments", "distilled-layers"), ("--experiments", "distilled-unlabelled")
 ALL = tuple(name for name in script.EXPERIMENTS if name != "distilled-ensemble")  # which needs several teachers
@@ -401,9 +401,7 @@ def finished(tmp_path_factory):
         "--augmentations", 2,
         "--teacher-learning-rate", 2e-3, "--student-learning-rate", 2e-3,
     ]
-    done = run_script(script.__name__, *words)
-    assert done.returncode == 0, done.stderr
-    return words, folder / "run", done
+    return words, folder / "run", run_to_the_end(script.__name__, *words)
 
 
 @pytest.mark.slow

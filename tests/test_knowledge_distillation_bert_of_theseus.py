@@ -19,7 +19,7 @@ from data import berts, texts
 from data.parts import split
 from tests import tiny
 from tests.alone import check_student
-from tests.starting import no_files, refused, run_script, start
+from tests.starting import no_files, refused, run_to_the_end, start
 
 DEMO = replace(script.PRESETS["demo"], maxlen=16, student_layers=2, middle_layers=2, batch_size=16,
                predecessor_epochs=1, mixed_epochs=1, successor_epochs=0, direct_epochs=1,
@@ -314,9 +314,7 @@ def finished(tmp_path_factory):
         "--predecessor-epochs", 4, "--mixed-epochs", 3, "--successor-epochs", 1, "--direct-epochs", 4,
         "--predecessor-learning-rate", 2e-3, "--successor-learning-rate", 2e-3,
     ]
-    done = run_script(script.__name__, *words)
-    assert done.returncode == 0, done.stderr
-    return words, folder / "run", done
+    return words, folder / "run", run_to_the_end(script.__name__, *words)
 
 
 NAMES = ["predecessor", "middle", "successor", "unmixed", "theseus", "theseus-random-linear"]

@@ -23,7 +23,7 @@ from data import fetching, images
 from data.parts import split
 from report import temperatures
 from tests.alone import ask_alone
-from tests.starting import refused, run_script, start
+from tests.starting import refused, run_to_the_end, start
 
 DEMO = script.PRESETS["demo"]
 
@@ -298,9 +298,7 @@ def finished(tmp_path_factory):
         "--teacher-learning-rate", 3e-3, "--student-learning-rate", 1e-2,
         "--temperature-sweep", 1, 10, "--train-examples-sweep", 30, "--omit-class", "corner",
     ]
-    done = run_script(script.__name__, *words)
-    assert done.returncode == 0, done.stderr
-    return words, folder / "run", done
+    return words, folder / "run", run_to_the_end(script.__name__, *words)
 
 
 NAMES = [

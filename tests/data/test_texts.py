@@ -26,6 +26,15 @@ def folder(tmp_path):
     return tmp_path
 
 
+def refusal(folder, file, content):
+    """The one line by which data are refused, once a file of theirs has this content, bytes."""
+    (folder / file).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        texts.load(str(folder))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
 def pairs(corpus, indices):
     return [(corpus.texts[index], corpus.classes[corpus.labels[index]]) for index in indices]
 
@@ -180,10 +189,7 @@ def test_a_dev_part_that_is_the_test_part_is_none(folder):
     ],
 )
 def test_bad_lines_are_named(folder, file, content, message):
-    (folder / file).write_bytes(content)
-    with pytest.raises(InputError) as error:
-        texts.load(str(folder))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in refusal(folder, file, content)
 
 
 @pytest.mark.parametrize(
