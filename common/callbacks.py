@@ -66,11 +66,15 @@ class KeepBest(keras.callbacks.Callback):
             self.model.set_weights(self.best_weights)
 
 
+BACKUP_SHARE = 0.05  # of a stage's time, at most, goes into its backups: hundreds of MB each, where an epoch takes seconds
+
+
 class Backup(keras.callbacks.Callback):
-    """After each epoch all that the next one needs is written to a file, atomically, and read by a later start.
+    """After an epoch all that the next one needs is written to a file, atomically, and read by a later start.
 
     That is the weights, the optimizer's state, and what `keep_best` has kept (tf_keras's BackupAndRestore knows nothing of
-    the latter, and the two would not be written at once).
+    the latter, and the two would not be written at once). After the first epoch of a start, and then as often as BACKUP_SHARE
+    allows.
     """
 
     def __init__(self, path, keep_best, model):
@@ -83,6 +87,7 @@ class Backup(keras.callbacks.Callback):
         super().__init__()
         self.path, self.keep_best = path, keep_best
         self.epoch, self.seconds = 0, 0.0  # finished before this start, and how long they took
+        self.due = 0.0  # when the next backup may be written, by `time.perf_counter`
         if is_chief():
             for file in path.parent.glob(".*"):  # half-written by a process that was killed
                 file.unlink()
@@ -110,18 +115,21 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         keep = self.keep_best
-        if keep.diverged or not is_chief():
+        began = time.perf_counter()
+        if keep.diverged or not is_chief() or began < self.due:
             return
         arrays = {
             "weights": self.model.get_weights(), "optimizer": [v.numpy() for v in state_of(self.model.optimizer)],
             "best_weights": keep.best_weights, "best_logits": [keep.best_logits],
         }
         metadata = {
-            "epoch": epoch + 1, "seconds": time.perf_counter() - self.start, "history": keep.history, "best": keep.best,
+            "epoch": epoch + 1, "seconds": began - self.start, "history": keep.history, "best": keep.best,
             "counts": {name: len(values) for name, values in arrays.items()},
         }
         numbered = {f"{name}{i}": value for name, values in arrays.items() for i, value in enumerate(values)}
         write_atomic(self.path, lambda file: np.savez(file, metadata=json.dumps(metadata), **numbered))
+        ended = time.perf_counter()
+        self.due = ended + (ended - began) * (1 / BACKUP_SHARE - 1)
 
 
 def state_of(optimizer):

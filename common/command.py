@@ -115,7 +115,7 @@ def start(main, presets, description):
     preset = words[0] if named else next(iter(presets))
     if sys.__stderr__ and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a crash inside TensorFlow at least says where
-    stopped = "stopped; the same command resumes after the last whole epoch"
+    stopped = "stopped; the same command resumes from its last backup"
     with errors_in_one_line(stopped), unlocking_folders(), tensorflow_errors_in_one_line():
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")

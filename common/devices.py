@@ -123,7 +123,7 @@ def tensorflow_errors_in_one_line():
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError):
         raise InputError("another process of --strategy multiworker has ended, and says why; start all of them again, they "
-                         "resume after the last whole epoch") from None
+                         "resume from their last backup") from None
     except tf.errors.OpError as error:
         if file := re.match(NOT_WRITTEN, error.message):
             raise InputError(f"{file[1]} cannot be written: {file[2]}") from None

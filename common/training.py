@@ -99,7 +99,7 @@ def train_stage(
 ):
     """Train a model, and leave `classifier` with the weights of its best epoch on the validation part. Returns the record.
 
-    Training that was interrupted resumes after its last whole epoch, and ends as if it had not been. Writes weights, logits of
+    Training that was interrupted resumes from its last backup, and ends as if it had not been. Writes weights, logits of
     validation and test part, TensorBoard events and, last, the record; of several processes only the chief writes. A loss that
     is not finite ends the training with the best epoch before it, and the record says so; InputError if there is none.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import knowledge_distillation_bert_of_theseus as theseus
-from common import training
+from common import callbacks, training
 from common.backend import drawn_by_step, keras, set_seed, tf
 from data import berts, parts, texts
 from tests import survival, tiny
@@ -88,12 +88,13 @@ def run(data_folder, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("epoch", "narrow"), [(0, "float32"), (3, "mixed_float16")])
-def test_a_stage_resumes_after_its_last_whole_epoch(run, tmp_path, monkeypatch, precision, epoch, narrow):
+def test_a_stage_resumes_from_its_last_backup(run, tmp_path, monkeypatch, precision, epoch, narrow):
     """Dropout, draws, order of texts, learning rate, AdamW's state, loss scale, the best epoch: as if nothing had been.
 
     Broken in its first epoch, when there is nothing to resume from, or in its last; then a stage comes after it, too.
     """
     precision(narrow)
+    monkeypatch.setattr(callbacks, "BACKUP_SHARE", 1)  # after each epoch
     run = replace(run, settings=replace(run.settings, successor_epochs=2 if epoch else 0))
     stages = ["theseus-mixed", "theseus"] if epoch else ["theseus"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import knowledge_distillation_from_scratch as script
-from common import InputError
+from common import InputError, callbacks
 from common.backend import keras
 from common.devices import fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss
@@ -73,16 +73,20 @@ def test_a_stage_ends_when_validation_has_not_gained_for_some_epochs(run, tmp_pa
         np.testing.assert_array_equal(kept, then)
 
 
-@pytest.mark.parametrize("last", [3, 4])
-def test_patience_is_the_same_after_an_interruption(run, tmp_path, last):
-    """Killed after its third epoch, or after the fourth, with which patience has ended: no further epoch is trained then."""
+@pytest.mark.parametrize(("last", "share", "backed_up"), [(3, 1, 3), (4, 1, 4), (4, 1e-9, 1)])
+def test_patience_is_the_same_after_an_interruption(run, tmp_path, monkeypatch, last, share, backed_up):
+    """Killed after its third epoch, or after the fourth, with which patience has ended: no further epoch is trained then.
+
+    Where backups may take next to no time the first epoch's is the only one.
+    """
     whole = train_patiently(replace(run, folder=tmp_path / "whole"), patience=2)
+    monkeypatch.setattr(callbacks, "BACKUP_SHARE", share)
     run = replace(run, folder=tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
         train_patiently(run, patience=2, killed_after=last)
     assert run.record("alone") is None
-    _, record, student, trained = train_patiently(run, patience=2, reached=REACHED[last:])
-    assert trained == 4 - last
+    _, record, student, trained = train_patiently(run, patience=2, reached=REACHED[backed_up:])
+    assert trained == 4 - backed_up
     assert record["history"] == whole[1]["history"]
     for kept, other in zip(student.get_weights(), whole[2].get_weights(), strict=True):
         np.testing.assert_array_equal(kept, other)
@@ -101,6 +105,27 @@ def test_epochs_that_learn_no_answers_are_not_chosen(run, tmp_path, first, patie
     for kept, then, other in zip(student.get_weights(), after[best - 1], resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, then)
         np.testing.assert_array_equal(kept, other)
+
+
+def test_backups_take_no_more_than_their_share(run, tmp_path, monkeypatch):
+    """An epoch takes a second here and a backup two: after the first and then one in 38 seconds, a twentieth of the time."""
+    now, written = [0.0], []
+
+    def write(path, _):
+        written.append(now[0])
+        now[0] += 2
+
+    class Second(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            now[0] += 1
+
+    monkeypatch.setattr(callbacks, "write_atomic", write)
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    run = replace(run, folder=tmp_path, settings=replace(run.settings, patience=0))
+    student, indices = script.build(run, "alone"), run.parts.train
+    optimizer, targets = keras.optimizers.SGD(0.1), run.corpus.labels[indices]
+    train_stage(run, "alone", student, hard_loss, optimizer, indices, targets, 80, 1, callbacks=[Second()])
+    assert written == [1, 41, 81]
 
 
 def test_a_stage_that_diverges_before_it_has_learned_answers_is_refused(run, tmp_path):
