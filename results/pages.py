@@ -9,7 +9,7 @@ import numpy as np
 from common import InputError
 from common.files import write_text
 from report.exits import INT8_NOTE, SPEEDS_NOTE, branches_table, in_int8, speeds_table
-from report.tables import by_name, comparisons_table, markdown, models_table
+from report.tables import by_name, comparisons_table, difference_cells, markdown, models_table
 from report.temperatures import recognition_table
 from results.claims import claims_table
 from results.comparison import comparison_rows, methods_table, one_teacher, pairs_table, plot_comparison
@@ -18,7 +18,7 @@ from results.kept import all_students, best_table, students_of
 from results.methods import METHODS, method_of
 from results.precision import precision_table
 from results.settings import settings_table, variants
-from results.stored import exit_at, read_all
+from results.stored import compared, correct_of, exit_at, read_all
 from results.students import students_table
 
 REMARKS = {  # on data that is not what its name says: by the last part of its path
@@ -216,7 +216,7 @@ def run_page(name, results, folder, overview):
         f"{'onnxruntime' if deployed else 'TensorFlow, in float32'}; {', '.join(environment)}. Training took "
         f"{training_seconds(results) / 3600:.1f} h in all.",
         *remarks({name: results}), markdown(table), COLUMNS if deployed else f"{COLUMNS} {SECONDS}", *source,
-        *_titled(comparisons_table(results["comparisons"])),
+        *_titled(differences_table(results)),
     ]
     stopping = [record for record in records if "exits" in record]
     for row, group in by_name(stopping):
@@ -241,6 +241,24 @@ def run_page(name, results, folder, overview):
     blocks += [f"![{plot}]({plot}.png)" for plot in method.plots if (folder / f"{plot}.png").is_file()]
     notes = folder / "notes.md"
     return blocks + (["## Tried", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else [])
+
+
+def differences_table(results):
+    """The comparisons of a run, and where it has several seeds each alone: the least and the largest difference, the largest p.
+
+    Rows of strings, header first. Each alone: the exact McNemar test of `evaluation.compare`.
+    """
+    table = comparisons_table(results["comparisons"])
+    if len(results["settings"]["seeds"]) == 1:
+        return table
+    table[0] += ["in each seed", "largest p"]
+    for row, each in zip(table[1:], results["comparisons"], strict=True):
+        a, b = (correct_of(results, each[model]) for model in ("a", "b"))
+        alone = [compared({seed: a[seed]}, {seed: b[seed]}) for seed in each["seeds"]]
+        low, high = (100 * pick(comparison["difference"] for comparison in alone) for pick in (min, max))
+        largest = max(alone, key=lambda comparison: comparison["p_value"])
+        row += [f"{low:+.2f} to {high:+.2f}", difference_cells(largest)[2]]
+    return table
 
 
 def examples_and_seeds(results, parts=("train", "unlabelled", "validation", "test")):
