@@ -15,6 +15,7 @@ from common.promise import GRID, before_first_failure, fastest_kept, needed
 from data.students import PROMISE, promise_in_words
 
 TOP_K = 0, 2, 3, 5, 10  # of how many highest probabilities the uncertainty may be, if it is chosen; 0: of all
+DISAGREEMENT = 1.0  # per cent of texts answered otherwise than by all layers, at which these are compared
 STOPPING = (  # settings of a script that has exits: which of them texts leave by. They change no weights
     "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget", "max_disagreement", "confidence", "calibration_examples",
 )
@@ -130,27 +131,25 @@ def exit_curve(exits, labels, speeds, flops):
 # What is chosen ----------------------------------------------------------------------------------------------------------
 
 
-def chosen_top_k(logits, labels, settings, uncertainty):
+def chosen_top_k(logits, settings, uncertainty):
     """Of how many highest probabilities the uncertainty is to be: that of TOP_K whose speed takes the fewest layers.
 
-    The speed is `highest_speed`. Where a promise is asked, it counts texts answered otherwise than by all layers in place of
-    errors, at most max_disagreement per cent: so the promise's own texts choose nothing but the speed that is promised. Of
-    equal ones all probabilities, then the fewest.
+    The speed is the `highest_speed` at which DISAGREEMENT per cent of texts, or what the settings promise, are answered
+    otherwise than by all layers. Errors are not counted: of these the few that a speed adds are chance. A promise's own texts
+    choose nothing but the speed that is promised. Of equal ones all probabilities, then the fewest.
 
     logits: of the exits on the validation part
-    labels: of its texts, (texts,) int
-    settings: with uncertainty_top_k, which is kept unless it is None, speeds, accuracy_drop and max_disagreement
+    settings: with uncertainty_top_k, which is kept unless it is None, speeds and max_disagreement
     uncertainty: as `exits_of` takes it
     """
     if settings.uncertainty_top_k is not None:
         return settings.uncertainty_top_k
-    drop = settings.accuracy_drop
-    if settings.max_disagreement is not None:
-        labels, drop = logits[:, -1].argmax(axis=-1), settings.max_disagreement
+    whole, allowed = logits[:, -1].argmax(axis=-1), settings.max_disagreement
+    allowed = DISAGREEMENT if allowed is None else allowed
 
     def layers(top_k):
         exits = exits_of(logits, uncertainty, top_k)
-        return exit_layers(exits[1], highest_speed(exits, labels, settings.speeds, drop)["speed"]).mean()
+        return exit_layers(exits[1], highest_speed(exits, whole, settings.speeds, allowed)["speed"]).mean()
 
     return min((top_k for top_k in TOP_K if top_k < logits.shape[-1]), key=layers)
 

@@ -97,7 +97,7 @@ def measure_exits(run, depths, plain, names, student, trained, uncertainty, cost
     settings, labels, exits, chosen, asked = run.settings, run.corpus.labels[run.parts.validation], {}, {}, {}
     for name in names:
         logits = {part: load_logits(run, name, part) for part in ("validation", "test")}
-        top_k = chosen_top_k(logits["validation"], labels, settings, uncertainty)
+        top_k = chosen_top_k(logits["validation"], settings, uncertainty)
         exits[name] = {part: exits_of(of_part, uncertainty, top_k) for part, of_part in logits.items()}
         chosen[name] = {"uncertainty_top_k": top_k}
         if settings.max_disagreement is not None:

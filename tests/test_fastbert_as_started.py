@@ -376,7 +376,7 @@ def test_smoke_the_promise_is_what_the_texts_show(promising, run):
     gone = (np.abs(stored["logits"] - whole) > 1e-4).any(axis=(1, 2))
     assert 0 < gone.mean() < 1  # some texts have tokens that the student does not keep
     choosing = replace(run.settings, max_disagreement=30.0)
-    top_k = chosen_top_k(np.load(path.with_name("validation_logits.npy")), None, choosing, script.uncertainty)
+    top_k = chosen_top_k(np.load(path.with_name("validation_logits.npy")), choosing, script.uncertainty)
     assert record["uncertainty_top_k"] == top_k
     u, given = uncertainties(stored["logits"], top_k), stored["logits"].argmax(axis=-1)
 
