@@ -125,7 +125,7 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    vocabulary: Count = 8000  # tokens that the student to take away keeps, those its texts use first; 0 keeps all
+    vocabulary: Count | None = None  # tokens of the student to take away; 0: all; None: 8,000, or more if its texts want them
     int8_disagreement: NonNegative = 5.0  # per cent of validation texts that its int8 form may class otherwise, to be written
     output: str = ""  # the run's folder; default runs/knowledge_distillation_bert-PRESET
 

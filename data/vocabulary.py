@@ -18,11 +18,12 @@ from common import InputError
 from data.tokenizing import slices, tokenize
 
 EMBEDDINGS = "bert/embeddings/word_embeddings"
+LEAST, KEPT = 8000, 0.98  # tokens that are kept unless told otherwise; more, until held-out texts keep this share of theirs
 WORD_START = "▁"  # which a Unigram puts where a word begins
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # how a Unigram with byte_fallback writes a character that it does not have
 
 
-def trim(bert, texts, size):
+def trim(bert, texts, size, held_out=()):
     """A BERT with `size` tokens of its vocabulary, which keep their order and their embeddings; all else is as it was.
 
     Kept are, in this order, (1) the tokens that the tokenizer itself names, such as [CLS], [UNK] and padding, and all single
@@ -35,7 +36,9 @@ def trim(bert, texts, size):
     bert: a `berts.Bert` whose tokenizer is a WordPiece or a Unigram
     texts: strings or pairs of strings: training and unlabelled ones. Never those of validation or test: scores would rest on
         having seen them
-    size: tokens, special ones included; 0, or as many as there are: the BERT comes back as it is
+    size: tokens, special ones included; 0, or as many as there are: the BERT comes back as it is; None: LEAST, or as many more
+        as it takes until of all tokens that held-out texts have KEPT are there
+    held_out: strings or pairs of strings of the validation part, which say how many tokens are kept then, not which
 
     Raises InputError for a tokenizer of another kind.
     """
@@ -50,7 +53,12 @@ def trim(bert, texts, size):
     named = {holder[key] for holder, key in mentions} | {bert.pad_id}
     named |= {number for token, number in zip(tokens, ids, strict=True) if token == model.get("unk_token")}
     others = [*outside.values(), *sorted(named - {*ids, *outside.values()})]  # the library numbers added tokens in this order
-    kept = _choose(bert.tokenizer, model, tokens, ids, named, count_tokens(texts, bert.tokenizer), size - len(others))
+    order, needed = _preferred(bert.tokenizer, model, tokens, ids, named, count_tokens(texts, bert.tokenizer))
+    if size is None:
+        counts = count_tokens(held_out, bert.tokenizer)
+        reached = np.cumsum([counts[ids[place]] for place in order])
+        size = max(LEAST, len(others) + 1 + int(np.searchsorted(reached, KEPT * reached[-1])))
+    kept = np.sort(order[: max(size - len(others), needed)])
     rows = [ids[place] for place in kept] + others
     new_ids = {old: new for new, old in enumerate(rows)}
 
@@ -69,7 +77,7 @@ def trim(bert, texts, size):
 
 
 def _fits(bert, size):
-    return size == 0 or bert.config["vocab_size"] <= size
+    return size == 0 or bert.config["vocab_size"] <= (LEAST if size is None else size)
 
 
 def check_trimmable(bert, size):
@@ -166,12 +174,11 @@ def _mentions(settings):
     return mentions
 
 
-def _choose(tokenizer, model, tokens, ids, named, counts, size):
-    """Places in `tokens` of those to keep, ascending: (kept,) int. See `trim`.
+def _preferred(tokenizer, model, tokens, ids, named, counts):
+    """(places in `tokens` in the order in which they are kept, (tokens,) int; how many are in any case). See `trim`.
 
     named: ids that are kept in any case
     counts: of `count_tokens`
-    size: tokens to keep; more are if there have to be
     """
     prefix = model.get("continuing_subword_prefix", "")  # of WordPiece: "##"
     isolated, bytes_needed = _isolated_by(tokenizer), model.get("byte_fallback", False)
@@ -194,7 +201,7 @@ def _choose(tokenizer, model, tokens, ids, named, counts, size):
     used = np.array([counts[number] for number in ids])
     rarity = [-score for _, score in model["vocab"]] if model["type"] == "Unigram" else ids
     order = np.lexsort((rarity, never, -used, ~needed))  # the last key counts first; of equal ones the lower id
-    return np.sort(order[: max(size, needed.sum())])
+    return order, needed.sum()
 
 
 def _isolated_by(tokenizer):

@@ -81,8 +81,9 @@ def deploy(run, model, like=None):
 
 def trimmed(run, bert):
     """A BERT of a run with the tokens that its student keeps."""
-    texts = run_texts(run, np.concatenate([run.parts.train, run.parts.unlabelled]))
-    return vocabulary.trim(bert, texts, run.settings.vocabulary)
+    parts = run.parts
+    texts, held_out = (run_texts(run, indices) for indices in (np.append(parts.train, parts.unlabelled), parts.validation))
+    return vocabulary.trim(bert, texts, run.settings.vocabulary, held_out)
 
 
 def speed_of(model):

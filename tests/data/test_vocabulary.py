@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.implementations import BertWordPieceTokenizer
@@ -257,6 +257,36 @@ def test_holes_spare_embeddings_and_tokens_from_outside_the_vocabulary():
     assert rows.tolist() == [0, 1, 4, 5, 6, 8, 11, *outside, 30] and after.pad_id == 9
     assert "word" not in vocabulary.trim(before, [], 9).tokenizer.get_vocab()
     assert after.tokenizer.encode("word <mine> q").tokens == ["[CLS]", "word", "<mine>", "[UNK]", "[SEP]"]
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 1.0))
+@settings(max_examples=20)
+def test_as_many_tokens_are_kept_as_held_out_texts_want(seed, share):
+    """One fewer, and more of theirs would be gone than may be; but never fewer than the least."""
+    rng = np.random.default_rng(seed)
+    letters = [*"wx0123456789", *(f"##{character}" for character in "0123456789")]
+    before = bert_with(word_piece(*SPECIAL, *letters, *(f"w{i}" for i in range(20, 90))))
+    texts, held_out = ([" ".join(f"w{i}" for i in 20 + (70 * rng.beta(1, 2, 6)).astype(int)) for _ in range(30)] for _ in "ab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary, "LEAST", 30)
+        patch.setattr(vocabulary, "KEPT", share)
+        after, least = (vocabulary.trim(before, texts, None, lines) for lines in (held_out, []))
+    size, pieces = after.config["vocab_size"], [token for text in held_out for token in reader(before)(text)[0][1:-1]]
+
+    def still_there(bert):
+        return np.isin(pieces, tokens_of(bert)).mean()
+
+    check_trimmed(before, after)
+    assert still_there(after) >= share - 1e-9
+    assert size >= least.config["vocab_size"] == 30
+    assert tokens_of(after) == tokens_of(vocabulary.trim(before, texts, size))
+    if size > 30:
+        assert still_there(vocabulary.trim(before, texts, size - 1)) < share + 1e-9
+
+
+def test_no_size_leaves_a_small_vocabulary_whole():
+    before = bert_with(word_piece(*SPECIAL, "the", "cat"))
+    assert vocabulary.trim(before, ["the"], None, ["the"]) is before
 
 
 def test_a_tokenizer_that_cannot_be_trimmed():

@@ -103,11 +103,12 @@ def test_another_model_in_the_files_is_noticed(spelled, tmp_path):
 
 
 def test_the_vocabulary_never_rests_on_validation_or_test_texts(spelled, monkeypatch):
+    """But for how many tokens there are, where the settings do not say it."""
     seen = []
-    monkeypatch.setattr(deploying.vocabulary, "trim", lambda bert, texts, size: seen.append((texts, size)) or bert)
+    monkeypatch.setattr(deploying.vocabulary, "trim", lambda bert, *words: seen.append(words) or bert)
     run, model = spelled
     deploy(run, model)
-    assert seen == [(run.corpus.texts[:24], 60)]
+    assert seen == [(run.corpus.texts[:24], 60, run.corpus.texts[24:40])]
 
 
 def test_int8_is_judged_by_the_validation_part_alone(spelled, monkeypatch):
