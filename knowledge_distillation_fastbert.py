@@ -35,7 +35,7 @@ from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
 from export.exits import exit_model, measure_exits, teacher_onnx
-from export.student import text_writer, write_student, write_teacher
+from export.student import text_writer, write_linear, write_student, write_teacher
 from report.document import results_of, show_stages, write_report
 from report.exits import branch_results, exit_sections, plot_exits, verdict
 
@@ -393,7 +393,7 @@ def report(preset, settings, runs, names, linear):
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
     example = f"one text of {settings.maxlen} tokens (timed: test texts, {records[0]['timed_tokens']:.0f} tokens on average)"
     more = {"sections": sections + section, "plots": ["exits.png"], "first": verdict(records, names)}
-    write_report(run.folder, results | told, records, example, student, **more)
+    write_report(run.folder, results | told, records, example, {"student": student} | write_linear(runs, linear), **more)
 
 
 def student_model(run, record):

@@ -337,8 +337,8 @@ def report(preset, settings, runs, records, wanted, pairs):
     write = image_writer(lambda run, best: trained(run, best["name"]))
     student, section, told = write_student(runs, records, [name for name in DEFAULT if name != "teacher"], "teacher", write)
     write_report(
-        run.folder, results | told, records, f"one image of {run.corpus.size}", student, "ece", sections + section,
-        plot(run, records), plotted=DEFAULT,
+        run.folder, results | told, records, f"one image of {run.corpus.size}", {"student": student}, "ece",
+        sections + section, plot(run, records), plotted=DEFAULT,
     )
 
 

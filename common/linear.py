@@ -6,31 +6,25 @@ what a teacher says of texts without labels, it is a student too: the one withou
 
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from sklearn.svm import LinearSVC
 
 from common import InputError
 from common.cost import wall_clock
 from common.devices import is_chief
 from common.evaluation import scores
-from common.files import write_array, write_json
+from common.files import atomic_folder, write_array, write_json
+from data import linear_models
 from data.texts import is_chinese
 
 LINEAR = "linear"  # the row's name
+MODEL = "model"  # in the folder of its stage: what `data.linear_models` writes
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of the machine, the inverse of its regularization, chosen on validation
 MOST_TERMS = 200_000  # the most frequent are taken: with 100 classes they are 200 MB while they are fitted
-
-
-def terms_of(texts):
-    """What a text is counted as: a TfidfVectorizer, not fitted yet; words and pairs of words, or in Chinese 1 to 3 characters.
-
-    texts: list of strings; see `texts.is_chinese`
-    """
-    words = {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"}
-    kind = {"analyzer": "char", "ngram_range": (1, 3)} if is_chinese(texts) else words
-    return TfidfVectorizer(sublinear_tf=True, max_features=MOST_TERMS, dtype=np.float32, **kind)
 
 
 def linear_records(runs):
@@ -52,55 +46,70 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
     classes: (texts,) int, what to learn of them; None: their labels
     metadata: more for the record
     """
-    if record := run.record(name):
+    folder = run.stage(name) / MODEL
+    if folder.is_dir() and (record := run.record(name)):
         return record
-    start, parts, labels = time.perf_counter(), run.parts, run.corpus.labels
+    start, parts, labels, texts = time.perf_counter(), run.parts, run.corpus.labels, run.corpus.texts
     indices = parts.train if indices is None else indices
     classes = labels[indices] if classes is None else classes
-    whole = [*map(" ".join, run.corpus.texts)] if run.corpus.pairs else run.corpus.texts
-    taught, validation, test = ([whole[i] for i in of_part] for of_part in (indices, parts.validation, parts.test))
-    terms = terms_of(taught)
+    taught, validation, test = ([texts[i] for i in of_part] for of_part in (indices, parts.validation, parts.test))
+    joined = [*map(" ".join, taught)] if run.corpus.pairs else taught
+    terms = linear_models.counter(is_chinese(joined), max_features=MOST_TERMS)
     try:
-        counted = terms.fit_transform(taught)
+        counted = terms.fit_transform(joined)
     except ValueError:  # of scikit-learn, about an empty vocabulary
         without = "--no-linear" if name == LINEAR else f"--experiments without {name}"
         raise InputError(f"{run.corpus.name}: no words in the training texts; {without} does without counting them") from None
     if len(set(classes)) == 1:
         raise InputError(f"{run.corpus.name}: all training texts are of one class; raise --train-examples")
-
-    def answers(machine, texts):
-        """Distances from each class's border, (texts, classes) float32; of a class without a training text -inf."""
-        distances = machine.decision_function(terms.transform(texts))
-        distances = distances if distances.ndim > 1 else np.stack([-distances, distances], axis=1)
-        logits = np.full((len(texts), len(run.corpus.classes)), -np.inf, np.float32)
-        logits[:, machine.classes_] = distances
-        return logits
-
     reached = -1.0
     for tried in STRENGTHS:
         with warnings.catch_warnings():  # of scikit-learn, where classes are many and texts few
             warnings.simplefilter("ignore")
-            candidate = LinearSVC(C=tried, random_state=run.seed).fit(counted, classes)
-        its_logits = answers(candidate, validation)
+            machine = LinearSVC(C=tried, random_state=run.seed).fit(counted, classes)
+        weights, biases = machine.coef_.astype(np.float32), machine.intercept_.astype(np.float32)
+        candidate = linear_models.LinearModel(
+            terms, weights, biases, machine.classes_, run.corpus.classes, bool(run.corpus.pairs))
+        its_logits = candidate.logits(validation)
         accuracy = scores(labels[parts.validation], its_logits)["accuracy"]
         if accuracy > reached:  # of equals the one that is held tightest
-            reached, strength, machine, validation_logits = accuracy, tried, candidate, its_logits
-    seconds, logits = time.perf_counter() - start, answers(machine, test)
-    asked = {name: lambda texts: answers(machine, texts)}
+            reached, strength, model, validation_logits = accuracy, tried, candidate, its_logits
+    seconds, logits = time.perf_counter() - start, model.logits(test)
+    asked = {name: model.logits}
     one = wall_clock(asked, [[text] for text in test[:32]], rounds=5)[name].mean()
     together = wall_clock(asked, [(test * 32)[:32]], rounds=15)[name][0]
-    weights = machine.coef_.size + machine.intercept_.size
+    parameters, whole = model.weights.size + model.biases.size, [*map(" ".join, test)] if run.corpus.pairs else test
     record = {
-        "name": name, "seed": run.seed, "layers": 0, "parameters": weights,
-        "bytes": 4 * (weights + counted.shape[1]) + sum(len(term.encode()) for term in terms.vocabulary_),  # and idf, terms
-        "flops": 2 * len(machine.coef_) * terms.transform(test).nnz / len(test),
+        "name": name, "seed": run.seed, "layers": 0, "parameters": parameters,
+        "bytes": 4 * (parameters + counted.shape[1]) + sum(len(term.encode()) for term in terms.vocabulary_),  # and idf, terms
+        "flops": 2 * len(model.biases) * terms.transform(whole).nnz / len(test),
         "latency_ms": {"1": 1000 * float(one), "32": 1000 * float(together)},
         **scores(labels[parts.test], logits), "validation_accuracy": reached, "train_seconds": seconds,
         "epochs": 0, "strength": strength, "terms": "characters" if terms.analyzer == "char" else "words",
         **metadata, "history": [],
     }
     if is_chief():
+        run.stage(name).mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder) as written:
+            linear_models.save(written, replace(model, sharpness=sharpness(validation_logits, labels[parts.validation])))
         write_array(run.stage(name) / "validation_logits.npy", validation_logits)
         write_array(run.stage(name) / "test_logits.npy", logits)
         write_json(run.stage(name) / "record.json", record)
     return record
+
+
+def sharpness(logits, labels):
+    """What distances are multiplied by so that their softmax says best how likely the labels of the validation part are.
+
+    The temperature scaling of Guo et al., On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599: 1 / T.
+
+    logits: (texts, classes) float32, -inf for a class that no training text had; such labels are left out
+    labels: (texts,) int
+    """
+    places = np.arange(len(labels))
+    seen = np.isfinite(logits[places, labels])
+
+    def mean_loss(exponent):
+        return -log_softmax(np.exp(exponent) * logits[seen].astype(float), axis=1)[places[: seen.sum()], labels[seen]].mean()
+
+    return float(np.exp(minimize_scalar(mean_loss, bounds=np.log([0.01, 100]), method="bounded").x)) if seen.any() else 1.0

@@ -23,10 +23,12 @@ ENTRIES = {  # of config.json and the like: kind, least, most; beyond the most, 
     "pad_token_id": (int, 0, 10**7),
     "maxlen": (int, 3, 10**6),
     "speed": (float, 0, 1),
+    "sharpness": (float, 1e-6, 1e6),  # of a linear model
     "threshold": (float, 0, 1),  # of a cascade.json
     "pairs": (bool, False, True),
 }
 KINDS = {int: "a whole number from {:,} to {:,}", float: "a number from {:g} to {:g}", bool: "true or false"}
+TERMS = "terms.json"  # by which the folder of a linear model is known; see `data.linear_models`
 NO_WORD = "𓂀𐎀𖠀"  # of three scripts, so no vocabulary has it
 
 

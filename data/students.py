@@ -18,7 +18,7 @@ from common import InputError, reason
 from data import bilstms
 from data.bucketing import by_length
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
-from data.model_folders import check_entries, check_tokenizer, read_json, read_tokenizer_file
+from data.model_folders import TERMS, check_entries, check_tokenizer, read_json, read_tokenizer_file
 from data.tokenizing import check_pairs, padded, tokenize
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
@@ -39,8 +39,8 @@ POSITIONS = "max_position_embeddings"  # another of these, unless it is a BiLSTM
 class Student:
     """What a student/ holds, or a teacher that is asked like one."""
 
-    answer: Callable  # its graph: of arrays by name, as of `ask_by`
-    tokenizer: Tokenizer
+    answer: Callable  # its graph: of arrays by name, as of `ask_by`; of a linear model its probabilities, of texts
+    tokenizer: Tokenizer | None  # None: a linear model, which reads texts by itself
     classes: list  # names, in order
     config: dict  # entries of config.json; among them NEEDED, for a FastBERT speed; pairs if it reads these
     source: str  # its folder
@@ -75,6 +75,8 @@ def load(folder, int8=False):
 
 def _load_one(folder, int8=False):
     """`load` for the very folder of one model."""
+    if (folder / TERMS).is_file():
+        return _load_linear(folder, int8)
     if not (folder / "config.json").is_file():
         found = "one that takes images" if (folder / "classes.json").is_file() else "no config.json in it"
         raise InputError(f"{folder}: {found}; expected a run's folder, or its student/, with a classifier of texts")
@@ -93,6 +95,16 @@ def _load_one(folder, int8=False):
         check_pairs(student, config["maxlen"])
     _check_answer(student, path, ids)
     return student
+
+
+def _load_linear(folder, int8):
+    """A linear model as a `Student`."""
+    from data import linear_models  # which needs scikit-learn: other students do without, and start sooner
+
+    if int8:
+        raise InputError(f"--int8: {folder} is a linear model, which has no such form")
+    model = linear_models.load(folder)
+    return Student(model.probabilities, None, model.classes, {"pairs": model.pairs}, str(folder))
 
 
 def _read_config(path):
@@ -213,6 +225,8 @@ def ask(student, texts, speed=None, batch_size=32):
     speed: of a FastBERT; None takes that of its config
     batch_size: texts of like length that are computed together
     """
+    if not student.tokenizer:
+        return {"probabilities": student.answer(texts)}
     *tokens, pad_id = *tokenize(texts, student.tokenizer, student.config["maxlen"]), student.config["pad_token_id"]
     more = {"speed": np.array(student.config["speed"] if speed is None else speed, np.float32)} if student.stops_early else {}
     answers = {}

@@ -57,6 +57,22 @@ def model_card(story, run, best, bert, table, folder, others=None):
     ]) + "\n"
 
 
+def linear_card(run, best):
+    """README.md of a linear model, in Markdown. run: of its seed; best: its record"""
+    data, kind = as_markdown(Path(run.corpus.name).name), "pairs of texts" if run.corpus.pairs else "texts"
+    return f"""# {best["name"]} on {data}
+
+TF-IDF of {best["terms"]} and a linear support vector machine, no network: {len(run.corpus.classes)} classes of {data}.
+Accuracy on {len(run.parts.test):,} test {kind}: {best["accuracy"]:.2%}.
+
+    python -m common.predict linear "a text"
+
+`terms.json` has the terms, `model.safetensors` idf, weights and biases, `config.json` the classes. Terms are counted as
+1 + log(count), times idf, a text's scaled to length 1; distances from the classes' borders are weights · terms + biases;
+probabilities are softmax(sharpness · distances), the sharpness fitted on validation texts.
+"""
+
+
 def onnx_section(run, best, pad_id, folder):
     """How the smallest ONNX file in `folder` is asked with onnxruntime, tokenizers and numpy alone. See `model_card`."""
     there = [name for name in (INT8, FLOAT32) if (folder / name).is_file()]

@@ -102,8 +102,8 @@ def read_model(folder, pairs, maxlen):
     if is_teacher(folder):
         return read_teacher(folder, pairs, maxlen)
     model = load(folder)
-    if model.teacher:
-        raise InputError(f"{folder}: a cascade itself; expected one model")
+    if model.teacher or not model.tokenizer:
+        raise InputError(f"{folder}: {'a cascade itself' if model.teacher else 'a linear model'}; expected one with a graph")
     return replace(model, answer=None), Path(model.source, FLOAT32).read_bytes()
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common import InputError, errors_in_one_line, visible
 from common.parsing import deferred, parse
-from data.model_folders import check_tokenizer
+from data.model_folders import TERMS, check_tokenizer
 from data.students import FLOAT32, Student, ask, ask_by, load, promise_in_words, session_of
 from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
 from data.tokenizing import check_pairs, slices
@@ -39,7 +39,8 @@ def predict(
     """Label texts with the student of a finished run, or with a teacher: a line each, in their order.
 
     Args:
-        folder: a run's folder, its student/, a classifier that --teacher of the scripts takes, or a cascade of common.cascade
+        folder: a run's folder, its student/ or linear/, a classifier that --teacher of the scripts takes, or a cascade of
+            common.cascade
         texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
             a tab between
         file: a file of texts, UTF-8, plain or .gz; of one that ends in .jsonl or .json the fields that hold the texts of data
@@ -96,7 +97,7 @@ def predict(
 def is_teacher(folder):
     """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor one with a graph to ask."""
     files = {file.name for file in Path(folder).iterdir()} if Path(folder).is_dir() else set()
-    return not files.isdisjoint({"config.json", "bert_config.json"}) and files.isdisjoint({FLOAT32, "saved_model"})
+    return not files.isdisjoint({"config.json", "bert_config.json"}) and files.isdisjoint({FLOAT32, "saved_model", TERMS})
 
 
 def load_teacher(folder, pairs=False, maxlen=0):

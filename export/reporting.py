@@ -6,7 +6,7 @@ from common.files import load_or_compute
 from common.training import trained
 from export.costs import text_costs
 from export.deployed import text_model
-from export.student import text_writer, write_student, write_teacher
+from export.student import text_writer, write_linear, write_student, write_teacher
 from report.document import results_of, write_report
 
 
@@ -36,8 +36,9 @@ def report_texts(script, preset, default, runs, records, linear, shapes, pairs, 
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     students = sorted((name for name in students if name in shapes), key=lambda name: costs[sizes[name]]["flops"])
     student, sections, told = write_student(runs, records, students, teacher, write, story)
+    take_away = {"student": student} | write_linear(runs, linear)
     example = f"one text of {run.settings.maxlen} tokens"
-    write_report(run.folder, results | told, records, example, student, sections=sections, plots=plots)
+    write_report(run.folder, results | told, records, example, take_away, sections=sections, plots=plots)
 
 
 def size_of(bert, whole):

@@ -14,11 +14,11 @@ from common import InputError
 from common.backend import forget_models, in_float32, inference_graph, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
-from common.files import atomic_folder, write_atomic, write_json, write_text
-from common.linear import LINEAR
-from data import berts, bilstms, teachers, vocabulary
+from common.files import atomic_folder, read_file, write_atomic, write_json, write_text
+from common.linear import LINEAR, MODEL
+from data import berts, bilstms, linear_models, teachers, vocabulary
 from data.students import FLOAT32, INT8
-from export.card import model_card
+from export.card import linear_card, model_card
 from export.checks import TOLERANCE, check_equal, check_weights, hugging_face_answer, rebuilt_answer
 from export.deployed import (
     Deployed,
@@ -28,6 +28,7 @@ from export.deployed import (
     examples_of,
     other_answers,
     remark_on,
+    run_texts,
     speed_of,
 )
 from export.onnx_files import convert, on_the_edge, write_onnx
@@ -84,6 +85,29 @@ def write_student(runs, records, names, teacher, write, story=""):
                  f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
     told = {"student": {"name": chosen, "seed": best["seed"], "files": written.files} | written.figures}
     return words, [Section("The student to take away", table(written.files), note, written.remark)], told
+
+
+def write_linear(runs, records):
+    """Write to linear/ the linear model that is best on the validation part; delete it if there is none.
+
+    runs: of all seeds
+    records: of the linear models
+
+    Returns {"linear": which it is, in words}, or {}.
+    """
+    target = runs[0].folder / "linear"
+    if not records:
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier start
+        return {}
+    best = max(records, key=lambda record: record["validation_accuracy"])
+    run, name = run_of_seed(runs, best), best["name"]
+    with atomic_folder(target) as folder:
+        linear_models.save(folder, linear_models.load(run.stage(name) / MODEL))
+        written, logits = linear_models.load(folder), read_file(run.stage(name) / "test_logits.npy")[:32]
+        answer = written.probabilities(run_texts(run, run.parts.test[:32]))
+        check_equal(folder.name, answer, tf.nn.softmax(written.sharpness * logits).numpy())
+        write_text(folder / "README.md", linear_card(run, best))
+    return {folder.name: f"{name}, seed {best['seed']}"}
 
 
 def run_of_seed(runs, record):

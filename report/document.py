@@ -125,7 +125,7 @@ def results_of(run, script, preset, default, records, pairs):
     }
 
 
-def write_report(folder, results, records, example, student, measure="macro_f1", sections=(), plots=(), plotted=None,
+def write_report(folder, results, records, example, take_away, measure="macro_f1", sections=(), plots=(), plotted=None,
                  first=""):
     """Write log.csv, curves.png, tradeoff.png, results.json and report.md, and print the tables and where they are.
 
@@ -133,7 +133,7 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
     results: what `results_of` says of it
     records: of the finished stages, with their histories
     example: what one example is, for which costs are told
-    student: what `student/` holds, in words
+    take_away: {name of a folder in it with a model to take away: which it is, in words}
     measure: what stands beside accuracy, see `models_table`
     sections: further `Section`s
     plots: names of further plots in the folder, already there
@@ -145,7 +145,7 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
     plot_curves(folder / "curves.png", [record for record in shown if record["history"]])
     plot_tradeoff(folder / "tradeoff.png", shown, results.get("student", {}).get("files", []))
     write_json(folder / "results.json", results)
-    write_text(folder / "report.md", document(results, example, student, measure, sections, plots, first))
+    write_text(folder / "report.md", document(results, example, take_away, measure, sections, plots, first))
     if first:
         print(f"\n{textwrap.fill(first, 100)}")
     print(summary(results, measure))
@@ -153,7 +153,7 @@ def write_report(folder, results, records, example, student, measure="macro_f1",
         remark = [textwrap.fill(section.remark, 100)] if section.remark else []
         print("\n" + "\n\n".join([visible(section.title), aligned(section.table), *remark]))
     files = "  ".join(["report.md", "results.json", "curves.png", "tradeoff.png", *plots])
-    print(f"\n{folder}/  {files}  student/ ({student})")
+    print(f"\n{folder}/  {files}  {'  '.join(f'{name}/ ({words})' for name, words in take_away.items())}")
 
 
 def write_log(path, records):
@@ -194,7 +194,7 @@ def linear_remark(results):
     )]
 
 
-def document(results, example, student, measure="macro_f1", sections=(), plots=(), first=""):
+def document(results, example, take_away, measure="macro_f1", sections=(), plots=(), first=""):
     """report.md: what was run, the tables, the plots, the settings and the environment (see `write_report`)."""
     counts = ", ".join(f"{value:,} {key}" for key, value in results["data"].items() if isinstance(value, int) and value)
     seeds = len(results["settings"]["seeds"])
@@ -223,7 +223,7 @@ def document(results, example, student, measure="macro_f1", sections=(), plots=(
         "![training curves](curves.png)",
         "![accuracy against latency and size](tradeoff.png)",
         *(f"![{Path(plot).stem}]({plot})" for plot in plots),
-        f"`student/` holds {student}.",
+        *(f"`{name}/` holds {words}." for name, words in take_away.items()),
     ]
     lists = {"Classes": results["data"]["descriptions"], "Settings": results["settings"], "Environment": results["environment"]}
     for title, entries in lists.items():

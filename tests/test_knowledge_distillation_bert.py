@@ -25,6 +25,7 @@ from common.training import Run, save_weights, trained
 from data import berts, texts
 from data.narrowing import narrow
 from data.parts import UNLABELLED, split
+from data.students import ask, load
 from tests import tiny
 from tests.alone import check_student
 from tests.starting import no_files, refused, run_to_the_end, start
@@ -499,6 +500,10 @@ def test_smoke_the_distilled_linear_model_is_fitted_to_what_the_teacher_says(fin
     found = np.load(run.stage("linear-distilled") / "test_logits.npy")
     np.testing.assert_allclose(found, machine.decision_function(words.transform(lines[parts.test])), atol=1e-4)
     assert record["accuracy"] == (found.argmax(-1) == corpus.labels[parts.test]).mean()
+    best = max(("linear", "linear-distilled"), key=lambda name: run.record(name)["validation_accuracy"])
+    given, answers = load(folder / "linear"), np.load(run.stage(best) / "test_logits.npy")  # as users ask it
+    found = ask(given, [corpus.texts[i] for i in parts.test])["probabilities"].argmax(axis=-1)
+    np.testing.assert_array_equal(found, answers.argmax(axis=-1))
 
 
 @pytest.mark.slow

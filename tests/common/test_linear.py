@@ -1,17 +1,20 @@
 """common.linear: the row of a linear model, held against scikit-learn put together otherwise, and against dishonesty."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
 from common import InputError
-from common.linear import STRENGTHS, fit_linear, linear_records, terms_of
+from common.linear import STRENGTHS, fit_linear, linear_records, sharpness
 from common.training import Run
+from data import linear_models
 from data.parts import UNLABELLED, Parts
-from data.texts import Corpus
+from data.texts import Corpus, is_chinese
 from tests import tiny
 
 
@@ -71,6 +74,32 @@ def test_a_second_start_reads_what_the_first_has_left(run):
         Settings.linear = True
 
 
+def test_one_that_an_older_version_left_without_its_model_is_fitted_again(run):
+    record = fit_linear(run)
+    shutil.rmtree(run.stage("linear") / "model")
+    assert fit_linear(run)["accuracy"] == record["accuracy"] and (run.stage("linear") / "model").is_dir()
+
+
+def test_the_model_that_is_left_answers_as_was_measured(run):
+    fit_linear(run)
+    model = linear_models.load(run.stage("linear") / "model")
+    texts = [run.corpus.texts[i] for i in run.parts.test]
+    np.testing.assert_array_equal(model.logits(texts), np.load(run.stage("linear") / "test_logits.npy"))
+
+
+def test_the_sharpness_is_that_of_the_least_loss():
+    """Held against a grid; labels of a class that no training text had have no part."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (200, 4)).astype(np.float32)
+    labels = (3 * logits + rng.gumbel(0, 1, logits.shape)).argmax(axis=1)
+    losses = {a: -np.log(softmax(a * logits, axis=1)[np.arange(200), labels]).mean() for a in np.arange(1, 6, 0.01)}
+    found = sharpness(logits, labels)
+    assert found == pytest.approx(min(losses, key=losses.get), abs=0.02) and 2 < found < 4
+    unseen = np.insert(logits, 4, -np.inf, axis=1)
+    assert sharpness(unseen, np.where(np.arange(200) < 20, 4, labels)) == pytest.approx(sharpness(logits[20:], labels[20:]))
+    assert sharpness(unseen, np.full(200, 4)) == 1.0
+
+
 def test_the_strength_is_not_chosen_on_the_test_part(tmp_path):
     """With the test labels turned round the model is the same, and so is what it reaches on validation."""
     pairs = tiny.texts(300, seed=5)
@@ -121,7 +150,7 @@ def test_a_student_learns_the_classes_it_is_told_of_further_texts(tmp_path):
     ],
 )
 def test_chinese_is_told_from_the_texts(texts, analyzer):
-    terms = terms_of(texts)
+    terms = linear_models.counter(is_chinese(texts))
     assert terms.analyzer == analyzer
     assert terms.ngram_range == ((1, 3) if analyzer == "char" else (1, 2))
 

@@ -17,6 +17,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from common import InputError
+from data import linear_models
 from data.cascades import UNCERTAINTY, cascade_of
 from data.students import ask, load
 from export import cascade, predict
@@ -24,6 +25,7 @@ from export.timing import turns
 from tests import tiny
 from tests.common.test_promise import stored_logits
 from tests.data.test_cascades import CONFIG, PROMISE, TEXTS, made_up, random_p
+from tests.data.test_linear_models import MODELS as LINEAR_MODELS
 from tests.starting import ROOT
 from tests.taken import CLASSES
 
@@ -306,8 +308,13 @@ def test_models_that_the_command_refuses(taken, taken_pairs, pair, folder, label
     with pytest.raises(InputError, match="student and teacher are one model; a run's teacher is in its folder teacher/"):
         cascade.build(str(taken.folder), str(taken.folder.parent), file=file)
     for models in ((folder, pair[1]), (pair[0], folder)):
-        with pytest.raises(InputError, match="a cascade itself; expected one model"):
+        with pytest.raises(InputError, match="a cascade itself; expected one with a graph"):
             cascade.build(*map(str, models), file=file)
+    linear_models.save(tmp_path, LINEAR_MODELS["two classes"][1])
+    with pytest.raises(InputError, match="a linear model; expected one with a graph"):
+        cascade.build(str(tmp_path), str(pair[1]), file=file)
+    (tmp_path / "terms.json").unlink()
+    (tmp_path / "config.json").unlink()
     with pytest.raises(InputError, match="reads pairs of texts, .* reads single texts"):
         cascade.build(str(taken_pairs.folder), str(pair[1]), file=file)
     with pytest.raises(InputError, match="no config.json in it"):

@@ -16,9 +16,10 @@ from onnx import numpy_helper
 from scipy.special import softmax
 
 from common import InputError
-from data import berts, soft_labels
+from data import berts, linear_models, soft_labels
 from export import predict
 from tests import tiny
+from tests.data.test_linear_models import MODELS as LINEAR_MODELS
 from tests.numpy_bert import numpy_bert
 from tests.starting import ROOT
 from tests.taken import CLASSES, LINES
@@ -231,6 +232,20 @@ def test_int8_is_for_students_that_have_it(taken, tmp_path, capsys):
         predict.predict(str(folder), (LINES[0],), json=True, all=True, int8=int8)
     one, turned = (json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines())
     assert [turned[name] for name in CLASSES] == pytest.approx([one[name] for name in CLASSES[::-1]], abs=1e-6)
+
+
+def test_predict_asks_a_linear_model(tmp_path, capsys):
+    """No tokenizer, no graph; the flags that are of these are refused."""
+    model = LINEAR_MODELS["one that is not learned"][1]
+    linear_models.save(tmp_path, model)
+    predict.predict(str(tmp_path), ("oil prices fell", "gold"), json=True, all=True)
+    for text, line in zip(("oil prices fell", "gold"), capsys.readouterr().out.splitlines(), strict=True):
+        expected = dict(zip("abcd", model.probabilities([text])[0].tolist(), strict=True))
+        assert json.loads(line) == {"text": text, "probabilities": expected}
+    for words, message in (({"int8": True}, "a linear model, which has no such form"), ({"speed": 0.5}, "has no early exit"),
+                           ({"maxlen": 9}, "--maxlen: is for teachers")):
+        with pytest.raises(InputError, match=message):
+            predict.predict(str(tmp_path), ("a",), **words)
 
 
 @pytest.mark.parametrize("layout", ["hugging-face", "google"])

@@ -14,13 +14,14 @@ from common import InputError
 from common.bert import build_classifier, classifier_graph
 from common.files import write_array
 from common.training import Run
-from data import berts, students
+from data import berts, linear_models, students
 from data.parts import Parts
 from export import checks
 from export import student as export
 from export.onnx_graph import text_graph
 from tests import tiny
 from tests.alone import ask_alone
+from tests.data.test_linear_models import MODELS as LINEAR_MODELS
 from tests.numpy_bert import numpy_bert
 from tests.taken import LINES
 
@@ -94,6 +95,29 @@ def test_every_seed_has_its_own_validation_part(tmp_path):
     )
     assert words == "better, seed 4" and told["student"] == {"name": "better", "seed": 4, "files": []}
     assert asked == [[(runs[1], records[3]), (runs[0], records[1])]] and (tmp_path / "student").is_dir()
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_the_linear_model_to_take_away_is_the_best_on_validation(tmp_path, best):
+    """Of seeds and rows, whatever the test part says; where there is none any more, an earlier start's is deleted."""
+    (texts, model), runs, records = LINEAR_MODELS["one that is not learned"], [], []
+    corpus = SimpleNamespace(texts=texts, name="texts", classes=model.classes, pairs=False)
+    for seed in (0, 1):
+        runs.append(Run(None, seed, corpus, None, Parts(*4 * [np.arange(5)]), tmp_path))
+        of_seed = replace(model, biases=model.biases + seed)
+        (runs[-1].stage("linear") / "model").mkdir(parents=True)
+        linear_models.save(runs[-1].stage("linear") / "model", of_seed)
+        write_array(runs[-1].stage("linear") / "test_logits.npy", of_seed.logits(texts))
+        records.append({"name": "linear", "seed": seed, "validation_accuracy": float(seed == best),
+                        "accuracy": float(seed != best), "terms": "words"})
+    assert export.write_linear(runs, records) == {"linear": f"linear, seed {best}"}
+    written = linear_models.load(tmp_path / "linear")
+    np.testing.assert_array_equal(written.biases, model.biases + best)
+    assert f"Accuracy on 5 test texts: {0:.2%}" in (tmp_path / "linear" / "README.md").read_text()
+    write_array(runs[best].stage("linear") / "test_logits.npy", model.logits(texts) + np.eye(4)[2])
+    with pytest.raises(RuntimeError, match="linear differs by"):
+        export.write_linear(runs, records)
+    assert export.write_linear(runs, []) == {} and not (tmp_path / "linear").exists()
 
 
 # Elsewhere

@@ -21,7 +21,7 @@ def test_one_seed_has_no_deviation():
 
 
 def test_report_says_what_was_done():
-    text = document(results(), "one text of 64 tokens", "alone, seed 0")
+    text = document(results(), "one text of 64 tokens", {"student": "alone, seed 0"})
     assert "Epochs were chosen on the validation part." in text and "McNemar" in text and "curves.png" in text
     assert "| alone | 3 | 22.57 M | 1.40 G | 5.8 | 33.3 | 73.00 | 72.00 | 123 |" in text
 
@@ -30,7 +30,7 @@ def test_what_others_have_named_is_no_markup():
     hostile = results()
     hostile["data"] |= {"name": "a<b>\x1b", "notes": ["[n](http://x) dropped"], "descriptions": {"*c*": "<img src=x>\nz"}}
     section = Section("Class `d`", [["text"], ["</td><b>|"]], "A `note`.")
-    text = document(hostile, "one text of 64 tokens", "alone, seed 0", sections=[section])
+    text = document(hostile, "one text of 64 tokens", {"student": "alone, seed 0"}, sections=[section])
     for line in (r"a\<b>\u001b: 4 classes", r"\[n]\(http://x) dropped", r"- \*c\*: \<img src=x>\u000az", r"## Class \`d\`",
                  r"| \</td>\<b>\| |", "A `note`.", "- seeds: [0]"):
         assert f"\n{line}" in text
@@ -51,7 +51,7 @@ def test_whoever_needs_no_bert_is_told(low, high, said):
     teacher = comparison(a="teacher", b="linear", difference=(low + high) / 2, ci95=[low, high])
     found["comparisons"] += [teacher, comparison(a="alone", b="linear", ci95=[-1.0, -0.5])]  # the teacher's counts
     assert bool(linear_remark(found)) == said
-    for text in (summary(found), document(found, "one text", "alone")):
+    for text in (summary(found), document(found, "one text", {"student": "alone"})):
         assert ("not measurably below the teacher" in text) == ("or no BERT at all" in " ".join(text.split())) == said
     assert max(map(len, summary(found).splitlines())) <= 100
     found["comparisons"] = [comparison()]
@@ -92,7 +92,7 @@ def test_a_stage_is_shown_before_the_next_one_is_trained(capsys):
 
 def test_what_has_to_be_said_first_stands_first(tmp_path, capsys):
     """Above every table, in the report and in what is printed."""
-    write_report(tmp_path, results(), results()["models"], "one text", "alone", first="It does not pay.")
+    write_report(tmp_path, results(), results()["models"], "one text", {"student": "alone"}, first="It does not pay.")
     assert (tmp_path / "report.md").read_text().split("\n\n")[1] == "**It does not pay.**"
     assert capsys.readouterr().out.strip().startswith("It does not pay.")
-    assert "****" not in document(results(), "one text", "alone")
+    assert "****" not in document(results(), "one text", {"student": "alone"})

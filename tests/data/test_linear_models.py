@@ -1,0 +1,110 @@
+"""data.linear_models: a linear model comes back from its folder, and a folder that does not fit is refused in one line."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
+
+from common import InputError
+from data import linear_models
+from data.linear_models import LinearModel
+
+CHINESE, PAIRS = ["今天天气很好", "这本书不错"], [("oil", "wheat"), ("a bank", "oil")]
+TEXTS = ["oil prices rose", "wheat prices fell", "the bank rose", "net profit fell", "oil and wheat"]
+
+
+def model_of(texts, borders, learned, classes, characters=False, **more):
+    terms = linear_models.counter(characters).fit([" ".join(text) for text in texts] if more.get("pairs") else texts)
+    rng, size = np.random.default_rng(0), len(terms.vocabulary_)
+    weights, biases = rng.normal(0, 1, (borders, size)).astype(np.float32), rng.normal(0, 1, borders).astype(np.float32)
+    return LinearModel(terms, weights, biases, np.array(learned), classes, **more)
+
+
+MODELS = {
+    "two classes": (TEXTS, model_of(TEXTS, 1, [0, 1], ["a", "b"])),
+    "one that is not learned": (TEXTS, model_of(TEXTS, 3, [0, 2, 3], [*"abcd"], sharpness=2.5)),
+    "two of three": (TEXTS, model_of(TEXTS, 1, [0, 2], [*"abc"])),
+    "characters": (CHINESE, model_of(CHINESE, 3, [0, 1, 2], [*"abc"], characters=True)),
+    "pairs": (PAIRS, model_of(PAIRS, 1, [0, 1], ["a", "b"], pairs=True)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_comes_back(tmp_path, name):
+    texts, model = MODELS[name]
+    linear_models.save(tmp_path, model)
+    again = linear_models.load(tmp_path)
+    np.testing.assert_array_equal(again.logits(texts), model.logits(texts))
+    assert (again.classes, again.pairs, again.sharpness) == (model.classes, model.pairs, model.sharpness)
+    p = again.probabilities(texts)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    assert (p[:, [*{*range(len(model.classes))} - {*model.learned}]] == 0).all()
+
+
+def test_a_text_by_hand():
+    """1 + log(count), times idf, of length 1; a word that training texts have not is not counted."""
+    model = model_of(["oil oil wheat", "wheat"], 3, [0, 1, 2], [*"abc"], sharpness=2.0)
+    counts = {"oil": 2, "oil oil": 1, "oil wheat": 1, "wheat": 1}
+    idf = {term: np.log(3 / (2 if term == "wheat" else 1 + 1)) + 1 for term in counts} | {"wheat": np.log(3 / 3) + 1}
+    row = np.array([(1 + np.log(counts[term])) * idf[term] for term in sorted(counts)])
+    distances = model.weights @ (row / np.linalg.norm(row)) + model.biases
+    np.testing.assert_allclose(model.logits(["Oil, oil: wheat"])[0], distances, rtol=1e-5)
+    np.testing.assert_allclose(model.probabilities(["oil oil wheat"])[0], softmax(2 * distances), rtol=1e-5)
+    np.testing.assert_allclose(model.logits(["gold"])[0], model.biases)
+
+
+def entries(**changed):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({k: v for k, v in (config | changed).items() if v is not None}))
+    return change
+
+
+def terms(**changed):
+    return lambda folder: (folder / "terms.json").write_text(
+        json.dumps(json.loads((folder / "terms.json").read_text()) | changed))
+
+
+def arrays(**changed):
+    def change(folder):
+        found = load_file(folder / "model.safetensors")
+        save_file({name: changed.get(name, lambda x: x)(array) for name, array in found.items()}, folder / "model.safetensors")
+    return change
+
+
+DAMAGES = {
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "junk for weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "not a safetensors file"),
+    "junk for terms": (lambda folder: (folder / "terms.json").write_bytes(b"\xff"), "terms.json: not a JSON object"),
+    "no sharpness": (entries(sharpness=None), "sharpness is missing"),
+    "a negative one": (entries(sharpness=-1.0), "sharpness is -1.0, expected a number"),
+    "no classes": (entries(id2label=None), "'id2label' is missing"),
+    "classes of another kind": (entries(id2label=[1]), "not a linear model"),
+    "a class that is no string": (entries(id2label={"0": 1, "1": "b", "2": "c", "3": "d"}), "not a linear model"),
+    "half of a surrogate pair": (entries(id2label={"0": "\ud800", "1": "b", "2": "c", "3": "d"}), "not a linear model"),
+    "a class that is not there": (entries(learned=[0, 2, 7]), "learned is not of its 4 classes"),
+    "a class twice": (entries(learned=[0, 2, 2]), "learned is not of its 4 classes"),
+    "half a class": (entries(learned=[0, 2, 0.5]), "learned is not of its 4 classes"),
+    "none": (entries(learned=[]), "learned is not of its 4 classes"),
+    "pairs of another kind": (entries(pairs="yes"), "pairs is 'yes', expected true or false"),
+    "no terms": (terms(terms=[]), "not a linear model"),
+    "a term twice": (terms(terms=["oil", "oil"]), "not a linear model"),
+    "a term that is no string": (terms(terms=[1]), "not a linear model"),
+    "terms as one string": (terms(terms="oil"), "not a linear model"),
+    "fewer terms": (terms(terms=["oil"]), "expected finite float32 of"),
+    "fewer borders": (arrays(biases=lambda x: x[:2]), "expected finite float32 of"),
+    "not finite": (arrays(weights=lambda x: x * np.inf), "expected finite float32 of"),
+    "another type": (arrays(idf=lambda x: x.astype(np.float64)), "expected finite float32 of"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_folder_that_does_not_fit_is_refused_in_one_line(tmp_path, name):
+    damage, message = DAMAGES[name]
+    linear_models.save(tmp_path, MODELS["one that is not learned"][1])
+    damage(tmp_path)
+    with pytest.raises(InputError) as error:
+        linear_models.load(tmp_path)
+    assert message in str(error.value) and str(tmp_path) in str(error.value) and "\n" not in str(error.value)
