@@ -21,6 +21,7 @@ from results.settings import settings_table, variants
 from results.stored import compared, correct_of, exit_at, read_all
 from results.students import students_table
 
+PARTS = "train", "unlabelled", "validation", "test"
 REMARKS = {  # on data that is not what its name says: by the last part of its path
     "iflytek-partial": "**Part of the training set** of IFLYTEK (5,753 of 12,133 lines, rare classes over-represented); the "
     "test part is the complete dev part.",
@@ -114,9 +115,8 @@ def build(store, path):
     blocks += ["## Runs"]
     for script, method in METHODS.items():
         pages = {name: store / "runs" / name / "README.md" for name in every if every[name]["script"] == script}
-        lines = [f"- [{name}]({_link(path, page.parent)}): {examples_and_seeds(runs[name], ['train'])}"
-                 for name, page in pages.items() if name in runs]
-        blocks += [f"{method.title}, `{script}.py`:", "\n".join(lines)] if lines else []
+        links = [f"[{name}]({_link(path, page.parent)})" for name, page in pages.items() if name in runs]
+        blocks += [f"{method.title}, `{script}.py`: {', '.join(links)}."] if links else []
         for name, page in pages.items():
             _write(page, run_page(name, every[name], page.parent, _link(page, path)))
     blocks += benchmark_blocks(path, sorted(store.glob("benchmarks/*.txt")))
@@ -261,10 +261,10 @@ def differences_table(results):
     return table
 
 
-def examples_and_seeds(results, parts=("train", "unlabelled", "validation", "test")):
-    """What a run had, in a line: data, examples of these parts, seeds, and a narrow precision."""
+def examples_and_seeds(results):
+    """What a run had, in a line: data, examples, seeds, and a narrow precision."""
     precision, data, seeds = results["settings"]["precision"], results["data"], len(results["settings"]["seeds"])
-    counts = [f"{data[part]:,} {'training' if part == 'train' else part}" for part in parts if data[part]]
+    counts = [f"{data[part]:,} {'training' if part == 'train' else part}" for part in PARTS if data[part]]
     seeds = "one seed" if seeds == 1 else f"{seeds} seeds"
     return ", ".join([Path(data["name"]).name, *counts, seeds, *([precision] if precision != "float32" else [])])
 

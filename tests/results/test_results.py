@@ -294,7 +294,7 @@ def test_a_further_method_is_one_entry(folders, tmp_path, monkeypatch):
     quick, = table_rows(page, "quick hints, speed 0.5")
     assert quick[2:5] == ["2.90", "2.10", "2.5"] and quick[6] == "16"
     assert not table_rows(page, "fastbert-joint-unlabelled") and table_rows(own, "fastbert-joint-unlabelled")
-    assert "Hints, `knowledge_distillation_hints.py`:\n\n- [hinting](store/runs/hinting): posts, 100" in page
+    assert "Hints, `knowledge_distillation_hints.py`: [hinting](store/runs/hinting)." in page
     assert table_rows(own, "hinted")[0][-1] == "70.0" and "![hints](hints.png)" in own and "`quick` at each speed" in own
 
 
