@@ -41,7 +41,7 @@ from common.distillation import (
     soften,
 )
 from common.layer_distillation import beside_layers, check_layers, layer_loss, windows, with_layer_loss
-from common.linear import LINEAR, fit_linear, linear_records
+from common.linear import LINEAR, fit_linear, linear_record, linear_records
 from common.runs import open_text_runs
 from common.soft_labels import check_teachers, stage_logits, teacher_logits
 from common.starting import build_student, check_names, check_start, is_fine_tuned, part_of, remarks
@@ -223,9 +223,9 @@ def build(run, name):
 
 def train(run, name):
     """Run one experiment, or read what an earlier start left of it. Returns its record."""
-    if record := run.record(name):
-        return record
     settings, experiment = run.settings, EXPERIMENTS[name]
+    if record := linear_record(run, name) if experiment.model == LINEAR else run.record(name):
+        return record
     if experiment.soft_labels:
         return distil(run, name)
     with fresh_session(run.seed):

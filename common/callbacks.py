@@ -66,7 +66,7 @@ class KeepBest(keras.callbacks.Callback):
             self.model.set_weights(self.best_weights)
 
 
-BACKUP_SHARE = 0.05  # of a stage's time, at most, goes into its backups: hundreds of MB each, where an epoch takes seconds
+BACKUP_SHARE = 0.05  # of the time from one backup to the next, at most: they are hundreds of MB, where an epoch takes seconds
 
 
 class Backup(keras.callbacks.Callback):

@@ -95,8 +95,12 @@ def read_file(path):
     except PermissionError:  # nothing to delete
         raise
     except Exception:  # what json, zipfile and numpy raise for junk has no common base
-        advice = f"delete the folder {path.parent}, and the same command makes it again"
-        raise InputError(f"{path} is damaged or not there; {advice}") from None
+        raise InputError(f"{path} is damaged or not there; {delete_advice(path.parent)}") from None
+
+
+def delete_advice(folder):
+    """What to do about a stage whose files are damaged, in words."""
+    return f"delete the folder {folder}, and the same command makes it again"
 
 
 def load_or_compute(path, compute):

@@ -24,12 +24,18 @@ from data.texts import is_chinese
 LINEAR = "linear"  # the row's name
 MODEL = "model"  # in the folder of its stage: what `data.linear_models` writes
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of the machine, the inverse of its regularization, chosen on validation
+MOST_SURE = 10.0  # the highest inverse temperature: where no validation text is answered wrongly it would be infinite
 MOST_TERMS = 200_000  # the most frequent are taken: with 100 classes they are 200 MB while they are fitted
 
 
 def linear_records(runs):
     """The records of the linear models of some runs, fitted now unless they have been; none if the settings want none."""
     return [fit_linear(run) for run in runs if run.settings.linear]
+
+
+def linear_record(run, name):
+    """What the stage of a linear model left, or None if it has not been finished, or by a version that kept no MODEL."""
+    return run.record(name) if (run.stage(name) / MODEL).is_dir() else None
 
 
 def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
@@ -46,15 +52,14 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
     classes: (texts,) int, what to learn of them; None: their labels
     metadata: more for the record
     """
-    folder = run.stage(name) / MODEL
-    if folder.is_dir() and (record := run.record(name)):
+    if record := linear_record(run, name):
         return record
     start, parts, labels, texts = time.perf_counter(), run.parts, run.corpus.labels, run.corpus.texts
     indices = parts.train if indices is None else indices
     classes = labels[indices] if classes is None else classes
     taught, validation, test = ([texts[i] for i in of_part] for of_part in (indices, parts.validation, parts.test))
     joined = [*map(" ".join, taught)] if run.corpus.pairs else taught
-    terms = linear_models.counter(is_chinese(joined), max_features=MOST_TERMS)
+    terms = linear_models.vectorizer(is_chinese(joined), max_features=MOST_TERMS)
     try:
         counted = terms.fit_transform(joined)
     except ValueError:  # of scikit-learn, about an empty vocabulary
@@ -67,7 +72,7 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
         with warnings.catch_warnings():  # of scikit-learn, where classes are many and texts few
             warnings.simplefilter("ignore")
             machine = LinearSVC(C=tried, random_state=run.seed).fit(counted, classes)
-        weights, biases = machine.coef_.astype(np.float32), machine.intercept_.astype(np.float32)
+        weights, biases = (np.array(values.T, np.float32, order="C") for values in (machine.coef_, machine.intercept_))
         candidate = linear_models.LinearModel(
             terms, weights, biases, machine.classes_, run.corpus.classes, bool(run.corpus.pairs))
         its_logits = candidate.logits(validation)
@@ -90,15 +95,16 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
     }
     if is_chief():
         run.stage(name).mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder) as written:
-            linear_models.save(written, replace(model, sharpness=sharpness(validation_logits, labels[parts.validation])))
+        fitted = inverse_temperature(validation_logits, labels[parts.validation])
+        with atomic_folder(run.stage(name) / MODEL) as folder:
+            linear_models.save(folder, replace(model, inverse_temperature=fitted))
         write_array(run.stage(name) / "validation_logits.npy", validation_logits)
         write_array(run.stage(name) / "test_logits.npy", logits)
         write_json(run.stage(name) / "record.json", record)
     return record
 
 
-def sharpness(logits, labels):
+def inverse_temperature(logits, labels):
     """What distances are multiplied by so that their softmax says best how likely the labels of the validation part are.
 
     The temperature scaling of Guo et al., On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599: 1 / T.
@@ -112,4 +118,6 @@ def sharpness(logits, labels):
     def mean_loss(exponent):
         return -log_softmax(np.exp(exponent) * logits[seen].astype(float), axis=1)[places[: seen.sum()], labels[seen]].mean()
 
-    return float(np.exp(minimize_scalar(mean_loss, bounds=np.log([0.01, 100]), method="bounded").x)) if seen.any() else 1.0
+    if not seen.any():
+        return 1.0
+    return float(np.exp(minimize_scalar(mean_loss, bounds=np.log([0.01, MOST_SURE]), method="bounded").x))

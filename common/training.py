@@ -55,7 +55,7 @@ class Run:
             return None
         if is_chief():
             for left in (self.stage(name) / UNFINISHED, *self.stage(name).glob(".*")):  # by a process that was killed
-                left.unlink(missing_ok=True)
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         return read_file(path)
 
 

@@ -19,26 +19,27 @@ from common.files import write_atomic, write_json
 from data.model_folders import TERMS, check_entries, read_json
 
 KIND, WEIGHTS = "tf-idf-linear", "model.safetensors"
+LARGEST = 1e20  # of a weight that is read: sums of larger ones might not be finite
 WORDS = {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"}
 CHARACTERS = {"analyzer": "char", "ngram_range": (1, 3)}
 
 
-def counter(characters, **more):
-    """A TfidfVectorizer, not fitted yet, of words and pairs of words, or of 1 to 3 characters. more: for it"""
-    return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **(CHARACTERS if characters else WORDS), **more)
+def vectorizer(characters, **settings):
+    """A TfidfVectorizer, not fitted yet, of words and pairs of words, or of 1 to 3 characters. settings: further ones of it"""
+    return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **(CHARACTERS if characters else WORDS), **settings)
 
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A fitted counter of terms, and of each class how far on its side of the border their weights put a text."""
+    """A fitted vectorizer of terms, and how far on each class's side of its border their weights put a text."""
 
     terms: TfidfVectorizer
-    weights: np.ndarray  # (borders, terms) float32; between two classes there is one border, else each has its own
+    weights: np.ndarray  # (terms, borders) float32; between two classes there is one border, else each has its own
     biases: np.ndarray  # (borders,) float32
-    learned: np.ndarray  # (classes,) int, those that training texts had
+    learned: np.ndarray  # (classes,) int, those that training texts had, two or more
     classes: list  # names of all, in order
-    pairs: bool = False  # whether a text is a pair of texts, which are joined
-    sharpness: float = 1.0  # what distances are multiplied by before their softmax
+    pairs: bool = False  # whether a text is a pair of texts, which are joined by a space
+    inverse_temperature: float = 1.0  # what distances are multiplied by before their softmax
 
     def logits(self, texts):
         """Distances from each class's border, (texts, classes) float32; of a class that no training text had -inf.
@@ -46,7 +47,7 @@ class LinearModel:
         texts: list of strings, or of pairs of strings
         """
         counted = self.terms.transform([" ".join(text) for text in texts] if self.pairs else texts)
-        distances = counted @ self.weights.T + self.biases
+        distances = counted @ self.weights + self.biases
         if len(self.biases) == 1:
             distances = np.concatenate([-distances, distances], axis=1)
         logits = np.full((len(texts), len(self.classes)), -np.inf, np.float32)
@@ -54,8 +55,8 @@ class LinearModel:
         return logits
 
     def probabilities(self, texts):
-        """softmax(sharpness · distances), (texts, classes) float32. texts: as above"""
-        return softmax(self.sharpness * self.logits(texts), axis=1)
+        """softmax(inverse temperature · distances), (texts, classes) float32. texts: as above"""
+        return softmax(self.inverse_temperature * self.logits(texts), axis=1)
 
 
 def save(folder, model):
@@ -63,7 +64,7 @@ def save(folder, model):
     names = dict(enumerate(model.classes))
     write_json(folder / "config.json", {
         "model_type": KIND, "id2label": names, "label2id": {name: number for number, name in names.items()},
-        "pairs": model.pairs, "sharpness": model.sharpness, "learned": model.learned.tolist(),
+        "pairs": model.pairs, "inverse_temperature": model.inverse_temperature, "learned": model.learned.tolist(),
     })
     terms = {"characters": model.terms.analyzer == "char", "terms": model.terms.get_feature_names_out().tolist()}
     write_json(folder / TERMS, terms)
@@ -79,25 +80,34 @@ def load(folder):
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing; a linear model has it")
     config, terms = (read_json(folder / name) for name in ("config.json", TERMS))
-    check_entries(config, ["sharpness"], folder / "config.json")
+    check_entries(config, ["inverse_temperature"], folder / "config.json")
     try:
         arrays = load_tensors((folder / WEIGHTS).read_bytes())
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{folder / WEIGHTS}: not a safetensors file ({reason(error)})") from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # the latter for a type that numpy has not
+        raise InputError(f"{folder / WEIGHTS}: not a safetensors file of float32 ({reason(error)})") from None
     try:
-        counts = counter(terms["characters"] is True, vocabulary=terms["terms"])
-        classes = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
-        "".join([*classes, *terms["terms"]]).encode()  # they are strings, without halves of surrogate pairs
-        learned, borders = np.array(config["learned"], int), 1 if len(config["learned"]) == 2 else len(config["learned"])
-        if len(set(config["learned"]) & {*range(len(classes))}) != len(config["learned"]) or borders < 1:
-            raise ValueError(f"learned is not of its {len(classes)} classes")
-        shapes = {"idf": (len(terms["terms"]),), "weights": (borders, len(terms["terms"])), "biases": (borders,)}
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != shapes or any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays.values()):
-            raise ValueError(f"{WEIGHTS} has {found}, expected finite float32 of {shapes}")
-        counts.idf_ = arrays["idf"]
+        return _fitted(config, terms, arrays)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else reason(error)
         raise InputError(f"{folder}: not a linear model ({why})") from None
-    pairs = config.get("pairs", False)
-    return LinearModel(counts, arrays["weights"], arrays["biases"], learned, classes, pairs, config["sharpness"])
+
+
+def _fitted(config, terms, arrays):
+    """The LinearModel of what its files hold; ValueError, KeyError, TypeError or AttributeError if it does not fit."""
+    names, characters, learned = terms["terms"], terms["characters"], config["learned"]
+    classes = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+    if not (isinstance(names, list) and isinstance(characters, bool)):
+        raise ValueError(f"{TERMS}: terms is to be a list, and characters true or false")
+    "".join([*classes, *names]).encode()  # they are strings, without halves of surrogate pairs
+    whole = len(learned) > 1 and all(type(number) is int for number in learned)
+    if not whole or len({*learned} & {*range(len(classes))}) != len(learned):
+        raise ValueError(f"learned is to name two or more of its {len(classes)} classes")
+    borders = 1 if len(learned) == 2 else len(learned)
+    wanted = {"idf": (len(names),), "weights": (len(names), borders), "biases": (borders,)}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if shapes != wanted or not all(array.dtype == np.float32 and (abs(array) < LARGEST).all() for array in arrays.values()):
+        raise ValueError(f"{WEIGHTS} has {shapes}, expected float32 below {LARGEST:g} of {wanted}")
+    counts = vectorizer(characters, vocabulary=names)
+    counts.idf_ = arrays["idf"]
+    return LinearModel(counts, arrays["weights"], arrays["biases"], np.array(learned), classes, config.get("pairs", False),
+                       config["inverse_temperature"])

@@ -23,7 +23,7 @@ ENTRIES = {  # of config.json and the like: kind, least, most; beyond the most, 
     "pad_token_id": (int, 0, 10**7),
     "maxlen": (int, 3, 10**6),
     "speed": (float, 0, 1),
-    "sharpness": (float, 1e-6, 1e6),  # of a linear model
+    "inverse_temperature": (float, 1e-6, 1e6),  # of a linear model
     "threshold": (float, 0, 1),  # of a cascade.json
     "pairs": (bool, False, True),
 }

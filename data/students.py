@@ -2,7 +2,7 @@
 
 A folder is data, whoever it came from: its graph is taken from memory and has no other files, code in it is never run, and what
 does not fit is refused in one line. A teacher is asked in the same way: `export.predict` makes a `Student` of it.
-Of the two together see `data.cascades`.
+Of the two together see `data.cascades`; a linear model is asked by scikit-learn, see `data.linear_models`.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class Student:
 
 
 def load(folder, int8=False):
-    """Read the text classifier in a run's folder or its student/, or the cascade in a folder with both of its models.
+    """Read the text classifier in a run's folder, its student/ or its linear/, or the cascade in a folder with its two models.
 
     folder: which
     int8: its graph in int8, instead of that in float32
@@ -65,6 +65,8 @@ def load(folder, int8=False):
     Returns a `Student`. Raises InputError if anything is missing, cannot be read, or does not fit.
     """
     folder = Path(folder)
+    if (folder / TERMS).is_file():
+        return _load_linear(folder, int8)
     if (folder / CASCADE).is_file():
         if int8:
             raise InputError(f"--int8: {folder} is a cascade, whose promise is of {FLOAT32}; ask it without")
@@ -75,11 +77,9 @@ def load(folder, int8=False):
 
 def _load_one(folder, int8=False):
     """`load` for the very folder of one model."""
-    if (folder / TERMS).is_file():
-        return _load_linear(folder, int8)
     if not (folder / "config.json").is_file():
         found = "one that takes images" if (folder / "classes.json").is_file() else "no config.json in it"
-        raise InputError(f"{folder}: {found}; expected a run's folder, or its student/, with a classifier of texts")
+        raise InputError(f"{folder}: {found}; expected a run's folder, its student/ or its linear/, with a classifier of texts")
     path = folder / (INT8 if int8 else FLOAT32)
     for file in (folder / "tokenizer.json", path):
         if not file.is_file():
@@ -225,7 +225,7 @@ def ask(student, texts, speed=None, batch_size=32):
     speed: of a FastBERT; None takes that of its config
     batch_size: texts of like length that are computed together
     """
-    if not student.tokenizer:
+    if student.tokenizer is None:
         return {"probabilities": student.answer(texts)}
     *tokens, pad_id = *tokenize(texts, student.tokenizer, student.config["maxlen"]), student.config["pad_token_id"]
     more = {"speed": np.array(student.config["speed"] if speed is None else speed, np.float32)} if student.stops_early else {}

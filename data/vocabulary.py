@@ -58,6 +58,8 @@ def trim(bert, texts, size, held_out=()):
         counts = count_tokens(held_out, bert.tokenizer)
         reached = np.cumsum([counts[ids[place]] for place in order])
         size = max(LEAST, len(others) + 1 + int(np.searchsorted(reached, KEPT * reached[-1])))
+        if size >= bert.config["vocab_size"]:
+            return bert
     kept = np.sort(order[: max(size - len(others), needed)])
     rows = [ids[place] for place in kept] + others
     new_ids = {old: new for new, old in enumerate(rows)}
@@ -84,8 +86,9 @@ def check_trimmable(bert, size):
     """Raise InputError if `trim` would have to refuse the tokenizer of a `berts.Bert`."""
     kind = json.loads(bert.tokenizer.to_str())["model"]["type"]
     if not _fits(bert, size) and kind not in ("WordPiece", "Unigram"):
-        raise InputError(f"--vocabulary {size}: {bert.source} has a {kind} tokenizer, and only WordPiece and Unigram ones can "
-                         "be trimmed; --vocabulary 0 does without")
+        flag = "" if size is None else f"--vocabulary {size}: "
+        raise InputError(f"{flag}{bert.source} has a {kind} tokenizer, and only WordPiece and Unigram ones can be trimmed; "
+                         "--vocabulary 0 does without")
 
 
 def count_tokens(texts, tokenizer):

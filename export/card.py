@@ -59,18 +59,19 @@ def model_card(story, run, best, bert, table, folder, others=None):
 
 def linear_card(run, best):
     """README.md of a linear model, in Markdown. run: of its seed; best: its record"""
-    data, kind = as_markdown(Path(run.corpus.name).name), "pairs of texts" if run.corpus.pairs else "texts"
-    return f"""# {best["name"]} on {data}
-
-TF-IDF of {best["terms"]} and a linear support vector machine, no network: {len(run.corpus.classes)} classes of {data}.
-Accuracy on {len(run.parts.test):,} test {kind}: {best["accuracy"]:.2%}.
-
-    python -m common.predict linear "a text"
-
-`terms.json` has the terms, `model.safetensors` idf, weights and biases, `config.json` the classes. Terms are counted as
-1 + log(count), times idf, a text's scaled to length 1; distances from the classes' borders are weights · terms + biases;
-probabilities are softmax(sharpness · distances), the sharpness fitted on validation texts.
-"""
+    name, pairs = run.corpus.name, run.corpus.pairs
+    data, kind = as_markdown(Path(name).name), "pairs of texts" if pairs else "texts"
+    text = """'{"text": "a text", "text_pair": "another"}'""" if pairs else '"a text"'
+    licence = [f"Licence of {data}: {SOURCES[name].licence}.", ""] if name in SOURCES else []
+    return "\n".join([
+        f"# {best['name']} on {data}", "",
+        f"TF-IDF of {best['terms']} and a linear support vector machine, no network; {len(run.corpus.classes)} classes.",
+        f"Accuracy on {len(run.parts.test):,} test {kind}: {best['accuracy']:.2%}.", "",
+        *licence,
+        f"    python -m common.predict linear {text}", "",
+        "`data/linear_models.py` of its repository reads and asks it: scikit-learn counts the terms of `terms.json`,",
+        "`model.safetensors` has idf, weights and biases, `config.json` classes and the softmax's inverse temperature.", "",
+    ])
 
 
 def onnx_section(run, best, pad_id, folder):

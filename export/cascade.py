@@ -44,7 +44,7 @@ def build(
     """A cascade: a student answers the texts that it is sure of, its teacher the rest. Measures what that gains.
 
     Args:
-        student: what `python -m common.predict` takes; no FastBERT, which stops early by itself
+        student: what `python -m common.predict` takes; no FastBERT, which stops early by itself, nor a linear model
         teacher: the same, a FastBERT with all its layers; of a run it is the folder teacher/ in it
         file: texts that neither has learned from, like those that will be asked; formats as of common.predict. Labels are not
             needed; if every line of a .jsonl or .json has one, accuracies are told, too
@@ -102,8 +102,8 @@ def read_model(folder, pairs, maxlen):
     if is_teacher(folder):
         return read_teacher(folder, pairs, maxlen)
     model = load(folder)
-    if model.teacher or not model.tokenizer:
-        raise InputError(f"{folder}: {'a cascade itself' if model.teacher else 'a linear model'}; expected one with a graph")
+    if model.teacher or model.tokenizer is None:
+        raise InputError(f"{folder}: {'a cascade' if model.teacher else 'a linear model'}; expected a model with a graph")
     return replace(model, answer=None), Path(model.source, FLOAT32).read_bytes()
 
 

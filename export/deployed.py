@@ -80,9 +80,10 @@ def deploy(run, model, like=None):
 
 
 def trimmed(run, bert):
-    """A BERT of a run with the tokens that its student keeps."""
+    """A BERT of a run with the tokens that its student keeps. Where validation is the test part it has no say in how many."""
     parts = run.parts
-    texts, held_out = (run_texts(run, indices) for indices in (np.append(parts.train, parts.unlabelled), parts.validation))
+    held_out = [] if parts.validation is parts.test else run_texts(run, parts.validation)
+    texts = run_texts(run, np.append(parts.train, parts.unlabelled))
     return vocabulary.trim(bert, texts, run.settings.vocabulary, held_out)
 
 

@@ -120,8 +120,8 @@ def calibration_logits(run, name, trained):
     Returns (logits (texts, layers, classes) of all exits, the texts read with the tokens that the student keeps; classes
     (texts,) int that all layers answer, read with all tokens).
     """
-    indices, vocabulary_size = run.parts.calibration, run.settings.vocabulary
-    path = run.stage(f"{name}-branches") / f"calibration-{fingerprint(indices, vocabulary_size)}.npz"
+    indices, tokens = run.parts.calibration, (run.settings.vocabulary, vocabulary.LEAST, vocabulary.KEPT)
+    path = run.stage(f"{name}-branches") / f"calibration-{fingerprint(indices, tokens)}.npz"
     with contextlib.suppress(InputError):  # if it is not there whole, it is computed anew
         stored = read_file(path)
         return stored["logits"], stored["expected"]

@@ -1,6 +1,6 @@
 """Ask the student of a finished run, a teacher or a cascade: `python -m common.predict`. Nothing is trained or written here.
 
-All are asked by onnxruntime: a command that answers two texts cannot wait for TensorFlow.
+All are asked by onnxruntime, a linear model by scikit-learn: a command that answers two texts cannot wait for TensorFlow.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The student to take away, student/: Hugging Face's files, ONNX, a SavedModel, a model card; read back and checked.
+"""The student to take away, student/: Hugging Face's files, ONNX, a SavedModel, a model card; and linear/. All read back.
 
 What is written here must work where this repository is not.
 """
@@ -14,7 +14,7 @@ from common import InputError
 from common.backend import forget_models, in_float32, inference_graph, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
-from common.files import atomic_folder, read_file, write_atomic, write_json, write_text
+from common.files import atomic_folder, delete_advice, read_file, write_atomic, write_json, write_text
 from common.linear import LINEAR, MODEL
 from data import berts, bilstms, linear_models, teachers, vocabulary
 from data.students import FLOAT32, INT8
@@ -101,11 +101,15 @@ def write_linear(runs, records):
         return {}
     best = max(records, key=lambda record: record["validation_accuracy"])
     run, name = run_of_seed(runs, best), best["name"]
+    stage = run.stage(name)
     with atomic_folder(target) as folder:
-        linear_models.save(folder, linear_models.load(run.stage(name) / MODEL))
-        written, logits = linear_models.load(folder), read_file(run.stage(name) / "test_logits.npy")[:32]
+        shutil.copytree(stage / MODEL, folder, dirs_exist_ok=True)
+        try:
+            written, logits = linear_models.load(folder), read_file(stage / "test_logits.npy")[:32]
+        except InputError:
+            raise InputError(f"{stage / MODEL} is damaged; {delete_advice(stage)}") from None
         answer = written.probabilities(run_texts(run, run.parts.test[:32]))
-        check_equal(folder.name, answer, tf.nn.softmax(written.sharpness * logits).numpy())
+        check_equal(folder.name, answer, tf.nn.softmax(written.inverse_temperature * logits).numpy())
         write_text(folder / "README.md", linear_card(run, best))
     return {folder.name: f"{name}, seed {best['seed']}"}
 

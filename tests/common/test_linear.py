@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
 from common import InputError
-from common.linear import STRENGTHS, fit_linear, linear_records, sharpness
+from common.linear import STRENGTHS, fit_linear, inverse_temperature, linear_records
 from common.training import Run
 from data import linear_models
 from data.parts import UNLABELLED, Parts
@@ -87,17 +87,29 @@ def test_the_model_that_is_left_answers_as_was_measured(run):
     np.testing.assert_array_equal(model.logits(texts), np.load(run.stage("linear") / "test_logits.npy"))
 
 
-def test_the_sharpness_is_that_of_the_least_loss():
+def test_the_inverse_temperature_is_that_of_the_least_loss():
     """Held against a grid; labels of a class that no training text had have no part."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1, (200, 4)).astype(np.float32)
     labels = (3 * logits + rng.gumbel(0, 1, logits.shape)).argmax(axis=1)
     losses = {a: -np.log(softmax(a * logits, axis=1)[np.arange(200), labels]).mean() for a in np.arange(1, 6, 0.01)}
-    found = sharpness(logits, labels)
+    found = inverse_temperature(logits, labels)
     assert found == pytest.approx(min(losses, key=losses.get), abs=0.02) and 2 < found < 4
     unseen = np.insert(logits, 4, -np.inf, axis=1)
-    assert sharpness(unseen, np.where(np.arange(200) < 20, 4, labels)) == pytest.approx(sharpness(logits[20:], labels[20:]))
-    assert sharpness(unseen, np.full(200, 4)) == 1.0
+    some = inverse_temperature(unseen, np.where(np.arange(200) < 20, 4, labels))
+    assert some == pytest.approx(inverse_temperature(logits[20:], labels[20:]))
+    assert inverse_temperature(unseen, np.full(200, 4)) == 1.0
+
+
+def test_the_temperature_is_fitted_on_validation(run):
+    stage, parts, rng = run.stage("linear"), run.parts, np.random.default_rng(0)
+    for part, wrong in ((parts.validation, 0.2), (parts.test, 0.6)):  # so that it is finite, and differs
+        run.corpus.labels[part[rng.random(len(part)) < wrong]] = 0
+    fit_linear(run)
+    expected = inverse_temperature(np.load(stage / "validation_logits.npy"), run.corpus.labels[parts.validation])
+    assert linear_models.load(stage / "model").inverse_temperature == pytest.approx(expected, rel=1e-6)
+    other = inverse_temperature(np.load(stage / "test_logits.npy"), run.corpus.labels[parts.test])
+    assert abs(other - expected) > 0.01  # else it would not show
 
 
 def test_the_strength_is_not_chosen_on_the_test_part(tmp_path):
@@ -150,7 +162,7 @@ def test_a_student_learns_the_classes_it_is_told_of_further_texts(tmp_path):
     ],
 )
 def test_chinese_is_told_from_the_texts(texts, analyzer):
-    terms = linear_models.counter(is_chinese(texts))
+    terms = linear_models.vectorizer(is_chinese(texts))
     assert terms.analyzer == analyzer
     assert terms.ngram_range == ((1, 3) if analyzer == "char" else (1, 2))
 

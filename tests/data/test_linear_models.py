@@ -16,15 +16,15 @@ TEXTS = ["oil prices rose", "wheat prices fell", "the bank rose", "net profit fe
 
 
 def model_of(texts, borders, learned, classes, characters=False, **more):
-    terms = linear_models.counter(characters).fit([" ".join(text) for text in texts] if more.get("pairs") else texts)
+    terms = linear_models.vectorizer(characters).fit([" ".join(text) for text in texts] if more.get("pairs") else texts)
     rng, size = np.random.default_rng(0), len(terms.vocabulary_)
-    weights, biases = rng.normal(0, 1, (borders, size)).astype(np.float32), rng.normal(0, 1, borders).astype(np.float32)
+    weights, biases = (rng.normal(0, 1, shape).astype(np.float32) for shape in ((size, borders), borders))
     return LinearModel(terms, weights, biases, np.array(learned), classes, **more)
 
 
 MODELS = {
     "two classes": (TEXTS, model_of(TEXTS, 1, [0, 1], ["a", "b"])),
-    "one that is not learned": (TEXTS, model_of(TEXTS, 3, [0, 2, 3], [*"abcd"], sharpness=2.5)),
+    "one that is not learned": (TEXTS, model_of(TEXTS, 3, [0, 2, 3], [*"abcd"], inverse_temperature=2.5)),
     "two of three": (TEXTS, model_of(TEXTS, 1, [0, 2], [*"abc"])),
     "characters": (CHINESE, model_of(CHINESE, 3, [0, 1, 2], [*"abc"], characters=True)),
     "pairs": (PAIRS, model_of(PAIRS, 1, [0, 1], ["a", "b"], pairs=True)),
@@ -37,7 +37,8 @@ def test_it_comes_back(tmp_path, name):
     linear_models.save(tmp_path, model)
     again = linear_models.load(tmp_path)
     np.testing.assert_array_equal(again.logits(texts), model.logits(texts))
-    assert (again.classes, again.pairs, again.sharpness) == (model.classes, model.pairs, model.sharpness)
+    assert again.weights.flags.c_contiguous == model.weights.flags.c_contiguous is True  # as scipy multiplies without a copy
+    assert (again.classes, again.pairs, again.inverse_temperature) == (model.classes, model.pairs, model.inverse_temperature)
     p = again.probabilities(texts)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert (p[:, [*{*range(len(model.classes))} - {*model.learned}]] == 0).all()
@@ -45,11 +46,11 @@ def test_it_comes_back(tmp_path, name):
 
 def test_a_text_by_hand():
     """1 + log(count), times idf, of length 1; a word that training texts have not is not counted."""
-    model = model_of(["oil oil wheat", "wheat"], 3, [0, 1, 2], [*"abc"], sharpness=2.0)
+    model = model_of(["oil oil wheat", "wheat"], 3, [0, 1, 2], [*"abc"], inverse_temperature=2.0)
     counts = {"oil": 2, "oil oil": 1, "oil wheat": 1, "wheat": 1}
     idf = {term: np.log(3 / (2 if term == "wheat" else 1 + 1)) + 1 for term in counts} | {"wheat": np.log(3 / 3) + 1}
     row = np.array([(1 + np.log(counts[term])) * idf[term] for term in sorted(counts)])
-    distances = model.weights @ (row / np.linalg.norm(row)) + model.biases
+    distances = (row / np.linalg.norm(row)) @ model.weights + model.biases
     np.testing.assert_allclose(model.logits(["Oil, oil: wheat"])[0], distances, rtol=1e-5)
     np.testing.assert_allclose(model.probabilities(["oil oil wheat"])[0], softmax(2 * distances), rtol=1e-5)
     np.testing.assert_allclose(model.logits(["gold"])[0], model.biases)
@@ -74,29 +75,46 @@ def arrays(**changed):
     return change
 
 
+def bfloat16(folder):
+    """The same weights' header, of a type of two bytes."""
+    content = (folder / "model.safetensors").read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = {name: entry | {"dtype": "BF16", "data_offsets": [end // 2 for end in entry["data_offsets"]]}
+              for name, entry in json.loads(content[8 : 8 + size]).items()}
+    text = json.dumps(header).encode()
+    half = len(content[8 + size :]) // 2
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :][:half])
+
+
 DAMAGES = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
     "junk for weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "not a safetensors file"),
     "junk for terms": (lambda folder: (folder / "terms.json").write_bytes(b"\xff"), "terms.json: not a JSON object"),
-    "no sharpness": (entries(sharpness=None), "sharpness is missing"),
-    "a negative one": (entries(sharpness=-1.0), "sharpness is -1.0, expected a number"),
+    "no temperature": (entries(inverse_temperature=None), "inverse_temperature is missing"),
+    "a negative one": (entries(inverse_temperature=-1.0), "inverse_temperature is -1.0, expected a number"),
     "no classes": (entries(id2label=None), "'id2label' is missing"),
     "classes of another kind": (entries(id2label=[1]), "not a linear model"),
     "a class that is no string": (entries(id2label={"0": 1, "1": "b", "2": "c", "3": "d"}), "not a linear model"),
     "half of a surrogate pair": (entries(id2label={"0": "\ud800", "1": "b", "2": "c", "3": "d"}), "not a linear model"),
-    "a class that is not there": (entries(learned=[0, 2, 7]), "learned is not of its 4 classes"),
-    "a class twice": (entries(learned=[0, 2, 2]), "learned is not of its 4 classes"),
-    "half a class": (entries(learned=[0, 2, 0.5]), "learned is not of its 4 classes"),
-    "none": (entries(learned=[]), "learned is not of its 4 classes"),
+    "a class that is not there": (entries(learned=[0, 2, 7]), "learned is to name two or more of its 4 classes"),
+    "a class twice": (entries(learned=[0, 2, 2]), "learned is to name two or more of its 4 classes"),
+    "half a class": (entries(learned=[0, 2, 0.5]), "learned is to name two or more of its 4 classes"),
+    "a class beyond all": (entries(learned=[0, 10**30]), "learned is to name two or more of its 4 classes"),
+    "one class": (entries(learned=[0]), "learned is to name two or more of its 4 classes"),
+    "none": (entries(learned=[]), "learned is to name two or more of its 4 classes"),
     "pairs of another kind": (entries(pairs="yes"), "pairs is 'yes', expected true or false"),
     "no terms": (terms(terms=[]), "not a linear model"),
     "a term twice": (terms(terms=["oil", "oil"]), "not a linear model"),
     "a term that is no string": (terms(terms=[1]), "not a linear model"),
-    "terms as one string": (terms(terms="oil"), "not a linear model"),
-    "fewer terms": (terms(terms=["oil"]), "expected finite float32 of"),
-    "fewer borders": (arrays(biases=lambda x: x[:2]), "expected finite float32 of"),
-    "not finite": (arrays(weights=lambda x: x * np.inf), "expected finite float32 of"),
-    "another type": (arrays(idf=lambda x: x.astype(np.float64)), "expected finite float32 of"),
+    "terms as one string": (terms(terms="oil"), "terms is to be a list"),
+    "terms as an object": (terms(terms={"oil": 0}), "terms is to be a list"),
+    "characters in words": (terms(characters="yes"), "characters true or false"),
+    "fewer terms": (terms(terms=["oil"]), "expected float32 below 1e+20 of"),
+    "fewer borders": (arrays(biases=lambda x: x[:2]), "expected float32 below 1e+20 of"),
+    "not finite": (arrays(weights=lambda x: x * np.inf), "expected float32 below 1e+20 of"),
+    "too large": (arrays(weights=lambda x: x * 1e30), "expected float32 below 1e+20 of"),
+    "a type that numpy has not": (bfloat16, "not a safetensors file of float32"),
+    "another type": (arrays(idf=lambda x: x.astype(np.float64)), "expected float32 below 1e+20 of"),
 }
 
 

@@ -308,10 +308,10 @@ def test_models_that_the_command_refuses(taken, taken_pairs, pair, folder, label
     with pytest.raises(InputError, match="student and teacher are one model; a run's teacher is in its folder teacher/"):
         cascade.build(str(taken.folder), str(taken.folder.parent), file=file)
     for models in ((folder, pair[1]), (pair[0], folder)):
-        with pytest.raises(InputError, match="a cascade itself; expected one with a graph"):
+        with pytest.raises(InputError, match="a cascade; expected a model with a graph"):
             cascade.build(*map(str, models), file=file)
     linear_models.save(tmp_path, LINEAR_MODELS["two classes"][1])
-    with pytest.raises(InputError, match="a linear model; expected one with a graph"):
+    with pytest.raises(InputError, match="a linear model; expected a model with a graph"):
         cascade.build(str(tmp_path), str(pair[1]), file=file)
     (tmp_path / "terms.json").unlink()
     (tmp_path / "config.json").unlink()

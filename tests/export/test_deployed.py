@@ -111,6 +111,14 @@ def test_the_vocabulary_never_rests_on_validation_or_test_texts(spelled, monkeyp
     assert seen == [(run.corpus.texts[:24], 60, run.corpus.texts[24:40])]
 
 
+def test_where_validation_is_the_test_part_it_has_no_say_in_how_many_tokens(spelled, monkeypatch):
+    seen = []
+    monkeypatch.setattr(deploying.vocabulary, "trim", lambda bert, *words: seen.append(words[-1]) or bert)
+    run, model = spelled
+    deploy(replace(run, parts=replace(run.parts, validation=run.parts.test)), model)
+    assert seen == [[]]
+
+
 def test_int8_is_judged_by_the_validation_part_alone(spelled, monkeypatch):
     run, model = spelled
     asked = []

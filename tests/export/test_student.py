@@ -99,7 +99,7 @@ def test_every_seed_has_its_own_validation_part(tmp_path):
 
 @pytest.mark.parametrize("best", [0, 1])
 def test_the_linear_model_to_take_away_is_the_best_on_validation(tmp_path, best):
-    """Of seeds and rows, whatever the test part says; where there is none any more, an earlier start's is deleted."""
+    """Of the seeds, whatever the test part says; where there is none any more, an earlier start's is deleted."""
     (texts, model), runs, records = LINEAR_MODELS["one that is not learned"], [], []
     corpus = SimpleNamespace(texts=texts, name="texts", classes=model.classes, pairs=False)
     for seed in (0, 1):
@@ -116,6 +116,9 @@ def test_the_linear_model_to_take_away_is_the_best_on_validation(tmp_path, best)
     assert f"Accuracy on 5 test texts: {0:.2%}" in (tmp_path / "linear" / "README.md").read_text()
     write_array(runs[best].stage("linear") / "test_logits.npy", model.logits(texts) + np.eye(4)[2])
     with pytest.raises(RuntimeError, match="linear differs by"):
+        export.write_linear(runs, records)
+    (runs[best].stage("linear") / "model" / "terms.json").write_text("half")
+    with pytest.raises(InputError, match="seed-./linear/model is damaged; delete the folder .*seed-./linear, and the same"):
         export.write_linear(runs, records)
     assert export.write_linear(runs, []) == {} and not (tmp_path / "linear").exists()
 
