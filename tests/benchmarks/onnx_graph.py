@@ -27,7 +27,7 @@ from tests.benchmarks import pytorch
 
 TITLE = "answering 32 posts, 48 tokens, 3 layers, in onnxruntime"
 COUNT, TOKENS, DEMO_TOKENS = 32, 48, 64
-TRAINED, VOCABULARY = 2000, 8000  # of the demo: texts that the student learns from, tokens that it keeps
+TRAINED, VOCABULARY = 2000, 8000  # texts that the student of the demo learns from; tokens that are kept
 INT8_TOLERANCE = 0.02  # of probabilities
 HEAD_SCALE = 0.05  # of the random weights of a classifier's head
 
