@@ -55,10 +55,12 @@ results: .venv/installed
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-soft
 	$(RUN)bert.py --student-init teacher-spread --experiments teacher distilled-unlabelled distilled-layers \
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-layers
+	$(RUN)bert.py --experiments teacher alone distilled-augmented --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
+		--output runs/bert-reuters-r8-augmented
 	$(BIN)/python -m results runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
 		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/bert-20newsgroups-128 \
 		runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further runs/bert-reuters-r8-soft \
-		runs/bert-reuters-r8-layers
+		runs/bert-reuters-r8-layers runs/bert-reuters-r8-augmented
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
