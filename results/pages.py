@@ -34,16 +34,14 @@ COLUMNS = """FLOPs are of one example, a multiply-add counting as two; "ms @32" 
 that does nothing else."""
 IN_EACH = """"in each seed": the least and the largest difference in one seed; "largest p": of the McNemar tests of each seed
 alone, where all have one sign."""
-TAKEN = """The student's int8 file beside its teacher in float32, both in onnxruntime, on a machine that does nothing else: how
-many times smaller and faster (one text, 32 together) the best seed's is. What the two steps to it cost in points of accuracy on
-the test part, with 95 % intervals, is over all seeds: fewer tokens than in training, both in float32; and int8. With 8,000 or
-15,401 tokens the number was fixed (`--vocabulary 8000`); it is [chosen](docs/student.md#the-vocabulary) now."""
+TAKEN = """The best seed's int8 file beside its teacher in float32, both in onnxruntime: how many times smaller and faster (one
+text, 32 together). Over all seeds, what it costs on the test part in points of accuracy: fewer tokens than in training, both in
+float32; and int8. Older runs, of 8,000 or 15,401 tokens, had `--vocabulary 8000`."""
 HEAD = """# Results
 
 Built by `python -m results` from what stands in `results/`: the results.json of each run and what each benchmark printed. No
 figure is typed but those that others report, which have a column of their own. Each run has a page with its command, its
-tables and plots and, by hand, how its settings were found and what it means; `make results` does the runs that need no further
-data anew.
+tables and plots and, by hand, how its settings were found; `make results` does the runs that need no further data anew.
 
 ± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples and
 the seeds of training as chance, those of one seed (McNemar; a sign test of branches) the examples only. Seeds also draw the
