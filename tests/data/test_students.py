@@ -201,7 +201,7 @@ def a_folder_for_a_model(folder):
 TEXTS = "token_ids (tensor(int32), 2 axes), segment_ids (tensor(int32), 2 axes)"
 PROBABILITIES = "probabilities (tensor(float), 2 axes)"
 DAMAGES = {
-    "no config": (lambda f: (f / "config.json").unlink(), "no config.json in it; expected a run's folder, its student/ or its linear/"),
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json in it; expected a run's folder, its student/ or"),
     "of images": (lambda f: (f / "config.json").rename(f / "classes.json"), "one that takes images; expected a run's folder"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
     "no model": (only_a_saved_model, "model.onnx is missing: older versions wrote a SavedModel alone; start the script of its "
