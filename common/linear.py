@@ -83,11 +83,11 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
     asked = {name: model.logits}
     one = wall_clock(asked, [[text] for text in test[:32]], rounds=5)[name].mean()
     together = wall_clock(asked, [(test * 32)[:32]], rounds=15)[name][0]
-    parameters, whole = model.weights.size + model.biases.size, [*map(" ".join, test)] if run.corpus.pairs else test
+    parameters = model.weights.size + model.biases.size
     record = {
         "name": name, "seed": run.seed, "layers": 0, "parameters": parameters,
         "bytes": 4 * (parameters + counted.shape[1]) + sum(len(term.encode()) for term in terms.vocabulary_),  # and idf, terms
-        "flops": 2 * len(model.biases) * terms.transform(whole).nnz / len(test),
+        "flops": 2 * len(model.biases) * model.counted(test).nnz / len(test),
         "latency_ms": {"1": 1000 * float(one), "32": 1000 * float(together)},
         **scores(labels[parts.test], logits), "validation_accuracy": reached, "train_seconds": seconds,
         "epochs": 0, "strength": strength, "terms": "characters" if terms.analyzer == "char" else "words",

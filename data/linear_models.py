@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from common import InputError, reason
 from common.files import write_atomic, write_json
-from data.model_folders import TERMS, check_entries, read_json
+from data.model_folders import TERMS, check_entries, classes_of, read_json
 
 KIND, WEIGHTS = "tf-idf-linear", "model.safetensors"
 LARGEST = 1e20  # of a weight that is read: sums of larger ones might not be finite
@@ -41,13 +41,16 @@ class LinearModel:
     pairs: bool = False  # whether a text is a pair of texts, which are joined by a space
     inverse_temperature: float = 1.0  # what distances are multiplied by before their softmax
 
+    def counted(self, texts):
+        """Their terms, (texts, terms) float32, a sparse matrix. texts: list of strings, or of pairs of strings"""
+        return self.terms.transform([" ".join(text) for text in texts] if self.pairs else texts)
+
     def logits(self, texts):
         """Distances from each class's border, (texts, classes) float32; of a class that no training text had -inf.
 
         texts: list of strings, or of pairs of strings
         """
-        counted = self.terms.transform([" ".join(text) for text in texts] if self.pairs else texts)
-        distances = counted @ self.weights + self.biases
+        distances = self.counted(texts) @ self.weights + self.biases
         if len(self.biases) == 1:
             distances = np.concatenate([-distances, distances], axis=1)
         logits = np.full((len(texts), len(self.classes)), -np.inf, np.float32)
@@ -95,7 +98,7 @@ def load(folder):
 def _fitted(config, terms, arrays):
     """The LinearModel of what its files hold; ValueError, KeyError, TypeError or AttributeError if it does not fit."""
     names, characters, learned = terms["terms"], terms["characters"], config["learned"]
-    classes = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+    classes = classes_of(config)
     if not (isinstance(names, list) and isinstance(characters, bool)):
         raise ValueError(f"{TERMS}: terms is to be a list, and characters true or false")
     "".join([*classes, *names]).encode()  # they are strings, without halves of surrogate pairs

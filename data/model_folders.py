@@ -43,6 +43,11 @@ def read_json(path):
     return value
 
 
+def classes_of(config):
+    """The names of the classes in a config.json, in their order."""
+    return [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+
+
 def check_entries(config, needed, path):
     """Raise InputError unless the ENTRIES that a config has are what they must be.
 

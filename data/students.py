@@ -18,7 +18,7 @@ from common import InputError, reason
 from data import bilstms
 from data.bucketing import by_length
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
-from data.model_folders import TERMS, check_entries, check_tokenizer, read_json, read_tokenizer_file
+from data.model_folders import TERMS, check_entries, check_tokenizer, classes_of, read_json, read_tokenizer_file
 from data.tokenizing import check_pairs, padded, tokenize
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
@@ -90,7 +90,7 @@ def _load_one(folder, int8=False):
     tokenizer.no_truncation()
     ids = check_tokenizer(tokenizer, config["pad_token_id"], config["vocab_size"], config["maxlen"], folder)
     answer = ask_by(session_of(path.read_bytes(), path), path, "speed" in config)
-    student = Student(answer, tokenizer, _classes_of(config), config, str(folder))
+    student = Student(answer, tokenizer, classes_of(config), config, str(folder))
     if student.pairs:
         check_pairs(student, config["maxlen"])
     _check_answer(student, path, ids)
@@ -115,7 +115,7 @@ def _read_config(path):
     if positions and config["maxlen"] > config[POSITIONS]:
         raise InputError(f"{path}: maxlen is {config['maxlen']}, of {config[POSITIONS]} positions")
     with _refused(path, "student"):
-        "".join(_classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
+        "".join(classes_of(config)).encode()  # they are strings, without halves of surrogate pairs
         if "promise" in config:
             _check_promise(config["promise"])
     return config
@@ -146,10 +146,6 @@ def _check_promise(promise):
     for name in PROMISE:
         if type(promise[name]) not in (int, float):
             raise ValueError(f"{name} of the promise is {promise[name]!r}, expected a number")
-
-
-def _classes_of(config):
-    return [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
 
 
 def _check_answer(student, path, ids):
