@@ -2,7 +2,7 @@
 
 A teacher (all layers) is fine-tuned; its logits over the training texts, computed once, become soft labels at temperature T;
 a student (some of the layers, or a BiLSTM) learns the labels and the soft labels together. It may learn them of further texts
-that have no label, found or made of the training texts, and before them its teacher's layers. Beside it stands what it must be
+that have no label, found or made of the training texts, and beside them its teacher's layers. With it stands what it must be
 measured against: the same student trained alone, self-distilled and distilled from noise; and linear models.
 
     Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531
@@ -119,7 +119,7 @@ class Settings:
     student_learning_rate: LearningRate = 5e-4  # of Adam, for the shallow ones
     schedule: Literal["linear", "constant"] = "linear"  # learning rate falling to 0, or staying
     teacher_dropout: Dropout = 0.1  # in hidden states and attention
-    student_dropout: Dropout = 0.0  # the same of the shallow models, which underfit as it is
+    student_dropout: Dropout = 0.0  # the same of the shallow models, which underfit as it is; a BiLSTM has none
 
     # Run
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifier, dropout
@@ -177,6 +177,14 @@ EXPERIMENTS = {
     "alone-self-distilled": Experiment(SHALLOW, "alone"),
     "teacher-self-distilled": Experiment(DEEP, "teacher"),
     "noise": Experiment(SHALLOW, "noise"),
+}
+OF_LAYERS = ("layers_init", "layer_mapping", "layers_until", "labels_from", "hidden_loss", "hidden_weight", "attention_weight")
+OF_BILSTM = ("bilstm_units", "bilstm_dense", "bilstm_embeddings", "bilstm_loss", "bilstm_learning_rate")
+READ_BY = {  # settings that some rows alone read: whether a row does
+    "augmentations": lambda row: "augmented" in row.further,
+    "student_init": lambda row: row.model == SHALLOW and not row.layers,
+    **dict.fromkeys(OF_LAYERS, lambda row: row.layers),
+    **dict.fromkeys(OF_BILSTM, lambda row: row.model == BILSTM),
 }
 STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model in (SHALLOW, BILSTM)]
 COMPARISONS = (
@@ -330,7 +338,10 @@ def main(preset, settings):
     )
     if augments:
         runs = [augmented(run) for run in runs]
-    for remark in remarks(runs, inits):
+    said = remarks(runs, inits)
+    if "linear-distilled" in wanted and settings.hard_weight and not any(len(run.parts.unlabelled) for run in runs):
+        said.append("there are no texts without labels: linear-distilled is fitted to the labels, as linear is")
+    for remark in said:
         print(remark)
         runs[0].corpus.notes.append(remark)
     linear = show_stages(linear_records(runs))
@@ -368,11 +379,19 @@ def check(settings):
             raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")
         if EXPERIMENTS[name].layers:
             check_layers(settings, name)
+        elif EXPERIMENTS[name].further and EXPERIMENTS[name].model != LINEAR and not settings.soft_weight:
+            raise InputError(f"--soft-weight 0: {name} learns texts without labels by soft labels alone; raise it above 0")
     check_names(settings)
     deep = [name for name in EXPERIMENTS if EXPERIMENTS[name].model == DEEP]
     several = check_teachers(settings, deep, is_fine_tuned(settings.student_init))
     wanted = {"teacher", *settings.experiments, *(["distilled-ensemble"] if several else [])}
     wanted |= {EXPERIMENTS[name].soft_labels for name in wanted}
+    rows = [row for name, row in EXPERIMENTS.items() if name in wanted]
+    for field, reads in READ_BY.items():
+        value = getattr(settings, field)
+        if value != getattr(PRESETS["demo"], field) and not any(map(reads, rows)):
+            first = next(name for name, row in EXPERIMENTS.items() if reads(row))
+            raise InputError(f"{' '.join(command.as_flag(field, value))}: no row reads it; add {first} to --experiments")
     return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]
 
 

@@ -143,16 +143,19 @@ def command_line(script, preset, default, settings):
     """
     words = ["python", f"{script}.py", *([preset] if preset != "demo" else [])]
     for name, value in vars(settings).items():
-        if value == getattr(default, name) or name in ("output", "download", "strategy"):
-            continue
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            values = value if isinstance(value, tuple) else (value,)
-            digits = [str(each).removesuffix(".0") if isinstance(each, float) else str(each) for each in values]
-            words += [f"--{flag}", *map(shlex.quote, digits)]
+        if value != getattr(default, name) and name not in ("output", "download", "strategy"):
+            words += as_flag(name, value)
     return " ".join(words)
+
+
+def as_flag(name, value):
+    """The words that give a setting its value, as in a shell; numbers to their last digit."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    values = value if isinstance(value, tuple) else (value,)
+    digits = [str(each).removesuffix(".0") if isinstance(each, float) else str(each) for each in values]
+    return [f"--{flag}", *map(shlex.quote, digits)]
 
 
 def as_dict(settings):

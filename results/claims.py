@@ -9,8 +9,10 @@ CLAIMS = (  # (what, who says so, [(better row, worse row, points reported)])
     ("most where the student sees few images", "Hinton et al.",
      [("distilled-50-images", "alone-50-images", ""), ("distilled-500-images", "alone-500-images", "")]),
     ("soft labels of texts without labels help", "Turc et al.", [("distilled-unlabelled", "alone", "")]),
-    ("so do those of texts made by masks and n-grams", "Tang et al.", [("distilled-augmented", "distilled", "")]),
-    ("layers help beyond soft labels", "Jiao et al.", [("distilled-layers", "distilled-unlabelled", "")]),
+    ("so do those of texts made by masks and n-grams", "Tang et al.",
+     [("distilled-augmented", "alone", ""), ("distilled-augmented", "distilled", "")]),
+    ("a student gains from its teacher's layers", "Jiao et al.", [("distilled-layers", "alone", "")]),
+    ("also beyond soft labels", "Jiao et al.", [("distilled-layers", "distilled-unlabelled", "")]),
     ("a BiLSTM learns from a BERT", "Tang et al.", [("bilstm-distilled", "bilstm-alone", "")]),
     ("a student gains from its own soft labels", "original", [("alone-self-distilled", "alone", "+1.5")]),
     ("a teacher gains from its own soft labels", "original", [("teacher-self-distilled", "teacher", "+0.9")]),
@@ -26,14 +28,21 @@ CLAIMS = (  # (what, who says so, [(better row, worse row, points reported)])
 )
 
 
-def claims_table(runs, marked=()):
-    """Rows of strings, header first: each claim, and what each run that can say has found. marked: names of runs with a †."""
+def claims_table(runs, marked=(), variant_of=None):
+    """Rows of strings, header first: each claim, and what each run that can say has found.
+
+    runs: {name: results}
+    marked: names of runs with a †
+    variant_of: {name of a run: name of the run it differs from in one setting}, which says what that run cannot alone
+    """
+    variant_of = variant_of or {}
     table = [["claim", "reported", "run", "seeds", "A - B", "points", "95 % interval", "p", "here"]]
     for what, who, pairs in CLAIMS:
         claim = f"{what} ({who})"
         for a, b, reported in pairs:
             for name, results in runs.items():
-                if comparison := comparison_of(results, a, b):
+                said = name in variant_of and comparison_of(runs[variant_of[name]], a, b)
+                if not said and (comparison := comparison_of(results, a, b)):
                     run, seeds = f"{name} †" if name in marked else name, str(len(comparison["seeds"]))
                     cells = [run, seeds, f"{a} - {b}", *difference_cells(comparison)]
                     table.append([claim, reported, *cells, verdict(comparison)])

@@ -84,7 +84,7 @@ def build(store, path):
     runs = read_all(store)
     if not runs:
         raise InputError(f"{store}: no results there yet; name the folders of finished runs")
-    varied = {other for _, other, _ in variants(runs)}  # what their one setting is worth is all that is said of them
+    varied = {other: name for name, other, _ in variants(runs)}  # what their one setting is worth is all that is said of them
     every, runs = runs, {name: results for name, results in runs.items() if name not in varied}
     blocks, group = [HEAD], one_teacher(runs)
     rows = comparison_rows(group)
@@ -103,7 +103,7 @@ def build(store, path):
         tables = [block for data, table in students_of(grounds) for block in (f"## {data}", markdown(table))]
         each = f"Of the runs in [RESULTS.md]({_link(page, path)}).\n{EACH}"
         _write(page, ["# What students keep of their teachers", each, *tables])
-    claims = claims_table(runs, tried_only(runs))
+    claims = claims_table(every, tried_only(every), varied)
     if len(claims) > 1:
         blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]
     blocks += _titled(students_table(runs), "## The student to take away", TAKEN)

@@ -146,6 +146,26 @@ def test_augmented_texts_are_learned_by_the_teachers_word_alone(shallow, data_fo
     np.testing.assert_allclose(targets, distillation_targets(labels, soft), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["mse", "kl"])
+def test_what_a_bilstm_learns_of_the_teacher(shallow, data_folder, tmp_path, monkeypatch, kind):
+    """Its logits, by their squared distance, as in the paper; or, as a setting, its soft labels, as any other student."""
+    weights = {"hard_weight": 0.7, "soft_weight": 0.2, "temperature": 3.0}
+    run, learned = layers_run(shallow, data_folder, tmp_path, student_layers=1, bilstm_loss=kind, **weights), {}
+    monkeypatch.setattr(script, "train_stage", lambda *words, **more: learned.update(words=words, **more))
+    script.train(run, "bilstm-distilled")
+    _, _, _, loss, _, indices, targets, *_ = learned["words"]
+    logits = predict(script.trained(run, "teacher", script.build).model, run.examples, indices)
+    own = np.random.default_rng(0).normal(0, 2, logits.shape).astype(np.float32)
+    labels = np.append(run.corpus.labels[run.parts.train], np.full(30, UNLABELLED))
+    hard = np.where(labels >= 0, -log_softmax(own, axis=-1)[np.arange(70), labels], 0)
+    if kind == "mse":
+        soft = ((own - logits) ** 2).sum(axis=-1)
+    else:
+        soft = 9 * rel_entr(softmax(logits / 3, axis=-1), softmax(own / 3, axis=-1)).sum(axis=-1)
+    np.testing.assert_allclose(loss(targets, own), 0.7 * hard + 0.2 * soft, rtol=2e-4)
+    assert len(learned["metrics"]) == (0 if kind == "mse" else 2)
+
+
 def layers_run(bert, data_folder, folder, student_layers=2, **settings):
     """A run of this BERT with a teacher that is there, untrained."""
     corpus = texts.load(str(data_folder))
@@ -339,6 +359,14 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--hidden-weight", "0", "--attention-weight", "0", *LAYERS], "distilled-layers: no layer would be learnt; raise"),
         (["--soft-labels", "answers.jsonl", *LAYERS], "distilled-layers: with --soft-labels there is no teacher whose layers"),
         (["--student-hidden", "16", "--attention-weight", "1", *LAYERS], "has 2 heads, "),
+        (["--soft-weight", "0", *WITHOUT_LABELS], "--soft-weight 0: distilled-unlabelled learns texts without labels by soft"),
+        (["--soft-weight", "0", "--experiments", "distilled-augmented"], "--soft-weight 0: distilled-augmented learns texts"),
+        (["--hidden-loss", "cls", *WITHOUT_LABELS], "--hidden-loss cls: no row reads it; add distilled-layers to --exp"),
+        (["--layer-mapping", "1", "2", "--soft-labels", "x"], "--layer-mapping 1 2: no row reads it; add distilled-layers"),
+        (["--layers-init", "theseus:nowhere", *WITHOUT_LABELS], "--layers-init theseus:nowhere: no row reads it; add disti"),
+        (["--student-init", "theseus:nowhere", *LAYERS], "--student-init theseus:nowhere: no row reads it; add alone to"),
+        (["--bilstm-learning-rate", "0.1"], "--bilstm-learning-rate 0.1: no row reads it; add bilstm-alone to --experiments"),
+        (["--augmentations", "3"], "--augmentations 3: no row reads it; add distilled-augmented to --experiments"),
         (["--experiments", "teacher", "magic"], "--experiments magic: expected some of teacher alone"),
         (["paper"], "'paper' is not a preset; expected demo or original or 20newsgroups or "),
         (["original", "--bert", "minilm-l6", "--data", "iflytek"], "iflytek is not here"),

@@ -80,6 +80,42 @@ def test_a_narrower_student_learns_through_a_projection(bert, batch):
     np.testing.assert_allclose(both.predict_on_batch(batch)[:, 0], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("hidden", ["cls", "cosine"])
+def test_states_of_cls_and_directions_are_compared_through_the_projection_too(bert, batch, hidden):
+    """PKD's normalized states of [CLS], DistilBERT's 1 - cosine of each token; embeddings are compared as in TinyBERT."""
+    teacher, student = build_classifier(bert, 4, 0.0), build_classifier(narrow_bert(bert), 4, 0.0)
+    both = with_layer_loss(teacher, student, [2, 4], hidden, attention_weight=0)
+    layer = both.get_layer("layer_loss")
+    w, v = layer.of_embeddings.get_weights()[0], layer.of_layers.get_weights()[0]
+    learnt, taught = (numpy_bert(each.weights, each.config, batch[0]) for each in (narrow_bert(bert), bert))
+
+    def unit(states):
+        return states / np.linalg.norm(states, axis=-1, keepdims=True)
+
+    expected = mean_square(taught[0], learnt[0] @ w, batch[0])
+    for g, m in ((2, 1), (4, 2)):
+        wanted, given = unit(taught[g]), unit(learnt[m] @ v)
+        if hidden == "cls":
+            expected += ((wanted - given)[:, 0] ** 2).sum(axis=-1)
+        else:
+            apart, counts = 1 - (wanted * given).sum(axis=-1), (batch[0] > 0).sum(axis=1)
+            expected += [text[:n].mean() for text, n in zip(apart, counts, strict=True)]
+    np.testing.assert_allclose(both.predict_on_batch(batch)[:, 0], expected, rtol=1e-4)
+
+
+def test_no_gradient_reaches_the_teacher(shallow, batch):
+    """Even if its weights were trainable; the student and the projections get theirs."""
+    teacher, student = build_classifier(shallow, 4, 0.0), build_classifier(narrow_bert(shallow), 4, 0.0)
+    both = with_layer_loss(teacher, student, [1, 2])
+    teacher.model.trainable = teacher.encoder.model.trainable = True
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(both(batch, training=True)[:, 0])
+    reached = tape.gradient(loss, [*teacher.model.trainable_variables, *both.trainable_variables])
+    count = len(teacher.model.trainable_variables)
+    assert count and all(gradient is None for gradient in reached[:count])
+    assert sum(gradient is not None for gradient in reached[count:]) > 20
+
+
 def test_the_student_and_the_projections_learn_and_the_teacher_does_not(shallow, batch):
     teacher, student = build_classifier(shallow, 4, dropout=0.1), build_classifier(narrow_bert(shallow), 4, dropout=0.0)
     both = with_layer_loss(teacher, student, [1, 2])
