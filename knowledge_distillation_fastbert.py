@@ -53,7 +53,7 @@ class Settings:
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
     unlabelled_examples: Count | None = 2800  # further texts at most, labels unseen, for branches; 0: all there are; None: none
     validation_examples: Count | None = None  # for epochs and speed: None: the dev part, or 400 held out; 0: test part
-    calibration_examples: Count | None = 1000  # held out, labels unseen, for --max-disagreement; 0: all left; None: none
+    calibration_examples: Count | None = 1000  # held back, labels unseen, for --max-disagreement; 0: all left; None: none
     test_examples: Count = 0  # of the test part at most, read once at the end; 0 takes all
 
     # Models
@@ -75,9 +75,9 @@ class Settings:
     # Stopping early
     uncertainty_top_k: Count | None = None  # entropy of the k highest probabilities; 0 takes all; None: chosen on validation
     speeds: Annotated[tuple[Fraction, ...], ONCE, NOT_EMPTY] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)  # of the curve
-    accuracy_drop: NonNegative = 0.2  # choose the highest speed that loses at most so many points on the validation part
+    accuracy_drop: NonNegative = 0.2  # choose the highest speed up to which at most so many points are lost on validation
     latency_budget: NonNegative = 0.0  # above 0, instead: the lowest speed at which a text by itself takes at most so many ms
-    max_disagreement: command.Percent | None = None  # instead: per cent of texts that may be answered otherwise
+    max_disagreement: command.Percent | None = None  # instead: per cent of texts answered otherwise than by the teacher
     confidence: command.Percent = 95.0  # per cent, with which that is promised
     timed_examples: PositiveInt = 128  # test texts that are timed in batches of 32; a quarter of them by themselves
 
@@ -98,7 +98,7 @@ class Settings:
     seeds: command.Seeds = (0,)  # one whole run each: parts, order, initial classifiers, dropout
     precision: command.Precision = "float32"
     strategy: command.Strategy = "none"  # train on one device, all of them, those of TF_CONFIG
-    vocabulary: Count | None = None  # tokens of the student to take away; 0: all; None: 8,000, or more if its texts want them
+    vocabulary: Count | None = None  # tokens of the student to take away; 0: all; None: 8,000 or more, with a promise all
     int8_disagreement: NonNegative = 5.0  # per cent of validation texts that its int8 form may class otherwise, to be written
     output: str = ""  # the run's folder; default runs/knowledge_distillation_fastbert-PRESET
 
@@ -107,7 +107,7 @@ ORIGINAL = Settings(
     data="iflytek", train_examples=0, unlabelled_examples=None, validation_examples=0, test_examples=0,
     bert="chinese-bert-base", maxlen=128, teacher_layers=6, teacher_head="dense", student_layers=(),
     direction="teacher-student", soft_weight=1.0, hard_weight=1.0, shuffle_sentences=True, uncertainty_top_k=0,
-    speeds=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), accuracy_drop=0.5,
+    speeds=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), accuracy_drop=0.5, calibration_examples=None,
     batch_size=32, patience=0, teacher_epochs=5, branch_epochs=20, teacher_learning_rate=2e-5, branch_learning_rate=1e-5,
     schedule="constant", teacher_dropout=0.1, vocabulary=0,
 )
@@ -131,7 +131,7 @@ EXPERIMENTS = {  # what of the settings is another in each
     "fastbert-shuffled": {"shuffle_sentences": True},
     JOINT: {},
 }
-MAY_DIFFER = (*EXTENSIBLE, *exit_curve.STOPPING, "student_layers", "timed_examples")  # they change no finished stage
+MAY_DIFFER = {*EXTENSIBLE, *exit_curve.STOPPING, "student_layers", "timed_examples"}  # they change no finished stage
 
 
 # Models: a branch after every layer --------------------------------------------------------------------------------------
@@ -322,11 +322,14 @@ def main(preset, settings):
     """Read settings and data, train teacher, shallow models and branches for every seed, measure, report."""
     wanted = check(settings)
     settings = replace(settings, speeds=tuple(sorted(map(float, settings.speeds))))
+    if settings.max_disagreement is not None and settings.vocabulary is None:
+        settings = replace(settings, vocabulary=0)  # fewer tokens change answers, too
+    fixed = {"calibration_examples"} if settings.unlabelled_examples == 0 else set()  # which takes what calibration leaves
     shuffles = any(replace(settings, **EXPERIMENTS[name]).shuffle_sentences for name in wanted if name != JOINT)
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
-        depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER, **exit_curve.needs_of(settings),
-        **({"check_corpus": texts.check_shufflable} if shuffles else {}),
+        depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER - fixed,
+        **exit_curve.needs_of(settings), **({"check_corpus": texts.check_shufflable} if shuffles else {}),
     )
     linear = show_stages(linear_records(runs))
     for run in runs:
@@ -392,7 +395,7 @@ def report(preset, settings, runs, names, linear):
     student, section, told = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
     example = f"one text of {settings.maxlen} tokens (timed: test texts, {records[0]['timed_tokens']:.0f} tokens on average)"
-    more = {"sections": sections + section, "plots": ["exits.png"], "first": verdict(records, names)}
+    more = {"sections": sections + section, "plots": ["exits.png"], "first": verdict(records, names, run.settings)}
     write_report(run.folder, results | told, records, example, {"student": student} | write_linear(runs, linear), **more)
 
 

@@ -37,7 +37,7 @@ def needs_of(settings):
     """What `runs.open_text_runs` is to draw and to refuse by STOPPING settings: arguments of it."""
     return {
         "check_drawn": lambda corpus, bert, seed, parts: check_texts(settings, len(parts.calibration)),
-        "calibration": None if settings.max_disagreement is None else settings.calibration_examples,
+        "calibration": settings.calibration_examples,  # held back in any case: a promise may be asked for later
     }
 
 
@@ -49,8 +49,8 @@ def check_texts(settings, texts):
     if texts < least:
         raise InputError(
             f"--max-disagreement {settings.max_disagreement:g} --confidence {settings.confidence:g}: there are {texts:,} "
-            f"calibration texts, and {least:,} are needed at least; raise --calibration-examples, or leave more texts by a "
-            "lower --unlabelled-examples or --train-examples"
+            f"calibration texts, and {least:,} are needed at least; raise --calibration-examples, add a file of unlabelled "
+            "texts, or train with a lower --train-examples or --unlabelled-examples, in another --output"
         )
 
 
@@ -175,18 +175,23 @@ def highest_speed(exits, labels, speeds, drop):
     return {"speed": speeds[place], "chosen": f"the highest that loses at most {drop:g} points"}
 
 
-def promised_speed(exits, settings):
+def promised_speed(exits, expected, settings):
     """{"speed": the highest that keeps what the settings promise, "chosen", "promise"}.
 
-    exits: on the calibration part, of as many texts as `check_texts` demands
+    exits: on the calibration part, of as many texts as `check_texts` demands, read with the tokens that the student keeps
+    expected: (texts,) int, what all layers answer to them, read with all tokens
     settings: with speeds, max_disagreement and confidence
 
-    The promise is {"max_disagreement", "confidence", "texts", "disagreements"}, see `common.promise`.
+    The promise is {"max_disagreement", "confidence", "texts", "disagreements"}, see `common.promise`. There is none where fewer
+    tokens alone break it.
     """
     wanted, speeds = (settings.max_disagreement, settings.confidence), speeds_tried(settings.speeds)
-    given = answers_at(exits, speeds)
-    others, texts = (given != given[0]).sum(axis=1), given.shape[1]  # at 0 all layers answer
+    others, texts = (answers_at(exits, speeds) != expected).sum(axis=1), len(expected)
     place, flag = fastest_kept(others, texts, *wanted), f"--max-disagreement {wanted[0]:g}"
+    if place < 0:  # at 0 all layers answer
+        why = (f"all layers answer, and nothing is promised: with fewer tokens than all they answer {others[0]:,} of {texts:,} "
+               f"texts otherwise, which breaks {flag}; --vocabulary 0 keeps all")
+        return {"speed": speeds[0], "chosen": why}
     promise = dict(zip(PROMISE, (*wanted, texts, int(others[place])), strict=True))
     why = f"the highest that keeps {flag}" if place else f"all layers answer, as no speed above 0 keeps {flag}"
     return {"speed": speeds[place], "chosen": f"{why}: {promise_in_words(promise)}", "promise": promise}

@@ -29,13 +29,15 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibrat
     corpus: `texts.Corpus` or `images.Images`
     seed: of the draws; the test part is the same for every seed
     train: labelled training examples; 0 takes all there are
-    unlabelled: examples drawn from what training leaves over, labels ignored; 0 takes all there are, None takes none
+    unlabelled: examples drawn from what training leaves over, labels ignored; 0 takes all there are but those of calibration,
+        None takes none
     validation: examples of the corpus's own dev part, or else of the training pool, of which it takes a fifth at most; None
         takes all of the dev part, or without one HELD_OUT; 0 takes all of the dev part, or without one the test part, as the
         original programs did
     test: examples of the test part; 0 takes all there are
-    calibration: examples drawn from what all of these leave over, so that they are the same whatever it is, labels ignored; 0
-        takes all there are, None takes none. Those of validation would not do: epochs and the uncertainty are chosen by them
+    calibration: examples drawn from what all of these leave over, labels ignored; 0 takes all there are, None takes none. Where
+        unlabelled would take all, a quarter of these at most. Those of validation would not do: epochs and the uncertainty are
+        chosen by them
     """
     labels = corpus.labels
     if validation is None:
@@ -50,9 +52,9 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibrat
     spare = np.concatenate([np.random.default_rng(seed).permutation(indices) for indices in (without_label, rest)])
     tested = stratified_sample(corpus.test, labels, test or len(corpus.test), seed=0)[1]
     tested = np.sort(tested)  # in the order of the file
-    spare, left = np.split(spare, [0 if unlabelled is None else unlabelled or len(spare)])
-    left = left[: 0 if calibration is None else calibration or len(left)]
-    return Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested, calibration=left)
+    most = 0 if calibration is None else calibration or len(spare)
+    spare, left = np.split(spare, [0 if unlabelled is None else unlabelled or len(spare) - min(most, len(spare) // 4)])
+    return Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested, calibration=left[:most])
 
 
 def stratified_sample(indices, labels, count, seed):

@@ -241,7 +241,7 @@ def ask(student, texts, speed=None, batch_size=32):
     return answers | {"answered_by": np.where(sure, "student", "teacher"), "uncertainty": u}
 
 
-def promise_in_words(promise, whole="all layers"):
+def promise_in_words(promise, whole="all layers with all tokens"):
     """A promise as one sentence.
 
     promise: {"max_disagreement" and "confidence", per cent; "texts" that it was calibrated on; "disagreements", how many of

@@ -49,8 +49,8 @@ def model_card(story, run, best, bert, table, folder, others=None):
         "licence is that of the model it was made from.",
         f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
         markdown(table),
-        *([f"Promised of `{FLOAT32}` at its speed, {best['speed']:g}: {promise_of_files(best['promise'], others)}. At "
-           "other speeds, or of texts of another kind, nothing is."] if "promise" in best else []),
+        *([f"Promised of `{FLOAT32}` at its speed, {best['speed']}: {promise_of_files(best['promise'], others)}. At "
+           "other speeds, of texts of another kind or in int8, nothing is."] if "promise" in best else []),
         onnx_section(run, best, pad_id, folder),
         "With TensorFlow:" if speed or is_bilstm else "With transformers, or with TensorFlow:",
         "```python\n" + "\n".join(code) + "\n```",
@@ -75,13 +75,16 @@ def linear_card(run, best):
 
 
 def onnx_section(run, best, pad_id, folder):
-    """How the smallest ONNX file in `folder` is asked with onnxruntime, tokenizers and numpy alone. See `model_card`."""
-    there = [name for name in (INT8, FLOAT32) if (folder / name).is_file()]
+    """How an ONNX file in `folder` is asked with onnxruntime, tokenizers and numpy alone: the smallest, or that of a promise.
+
+    See `model_card`.
+    """
+    there = [FLOAT32] if "promise" in best else [name for name in (INT8, FLOAT32) if (folder / name).is_file()]
     texts, segments = '["a text", "another, which is longer"]', "np.zeros_like(token_ids)"
     if run.corpus.pairs:
         texts = '[("a text", "another"), ("a third, which is longer", "a fourth")]'
         segments = "np.array([encoding.type_ids for encoding in encodings], np.int32)"
-    speed = f', "speed": np.array({best["speed"]:g}, np.float32)' if "speed" in best else ""
+    speed = f', "speed": np.array({best["speed"]}, np.float32)' if "speed" in best else ""
     whole = f"; `{FLOAT32}` is the same in float32, where no answer depends on what else is asked" if len(there) > 1 else ""
     return f"""By `{there[0]}`{whole}:
 

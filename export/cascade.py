@@ -22,7 +22,7 @@ from data.students import FLOAT32, PROMISE, ask, load, promise_in_words
 from data.texts import json_rows, suffix_of
 from export.predict import is_teacher, opened, read, read_teacher, texts_in
 from export.timing import turns
-from report.tables import aligned
+from report.tables import WORTHWHILE, aligned
 
 TIMED = {1: 64, 32: 4}  # texts that are asked together: how many such batches are timed
 TOGETHER = {1: "for one text", 32: "for 32 together"}
@@ -63,6 +63,8 @@ def build(
     config = {"threshold": 0.0, "criterion": criterion, "promise": None}
     both = cascade_of(*(model for model, _ in models), config)  # if they go together
     texts, labels = [*texts_in(read(file), both.pairs, f"{file}, line")], labels_in(file, both.classes)
+    if labels is None:
+        texts = [text for text in texts if both.pairs or text.strip()]  # a blank line is none
     least = needed(max_disagreement, confidence)
     if len(texts) < least:
         raise InputError(f"--max-disagreement {max_disagreement:g} --confidence {confidence:g}: there are {len(texts):,} texts "
@@ -179,7 +181,7 @@ def verdict(ms):
     """Whether the cascade is faster than the teacher, in a line. ms: of `milliseconds`"""
     times = {size: ms["teacher"][size] / ms["cascade"][size] for size in TOGETHER}
     slow = [f"{three_digits(ms['cascade'][size])} ms {words}, the teacher alone {three_digits(ms['teacher'][size])}"
-            for size, words in TOGETHER.items() if times[size] <= 1]
+            for size, words in TOGETHER.items() if times[size] < WORTHWHILE]
     if slow:
         return f"does not pay here: the cascade takes {'; '.join(slow)}"
     return "times as fast as the teacher: " + ", ".join(f"{times[size]:.1f} {words}" for size, words in TOGETHER.items())

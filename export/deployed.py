@@ -117,8 +117,8 @@ def answers_of(run, deployed, indices):
 def other_answers(run, deployed):
     """How many calibration texts each graph of a Deployed answers otherwise than all layers: {name: int}; {} without promise.
 
-    Than all layers with all tokens in float32: what leaving early, fewer tokens and int8 change together. Only the first of the
-    three, and that of model.onnx, is promised.
+    Than all layers with all tokens in float32: what leaving early, fewer tokens and int8 change together. That of model.onnx is
+    promised.
     """
     expected = deployed.model.expected
     if expected is None:
@@ -183,11 +183,11 @@ def remark_on(figures, deployed, size):
 
 
 def promise_of_files(promise, disagreements):
-    """A promise as one sentence, and beside it what fewer tokens and int8, of which nothing is promised, make of these texts.
+    """A promise as one sentence, and beside it what the files make of these texts; of int8 nothing is promised.
 
     promise: of `exit_curve.promised_speed`
     disagreements: of `other_answers`
     """
     counts = ", ".join(f"{name} {count:,}" for name, count in disagreements.items())
     words = promise_in_words(promise)
-    return f"{words}. Otherwise than by the teacher with all its tokens, in float32: {counts} of these texts"
+    return f"{words}. Of these texts the files answer otherwise: {counts}"

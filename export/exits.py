@@ -101,7 +101,8 @@ def measure_exits(run, depths, plain, names, student, trained, uncertainty, cost
         exits[name] = {part: exits_of(of_part, uncertainty, top_k) for part, of_part in logits.items()}
         chosen[name] = {"uncertainty_top_k": top_k}
         if settings.max_disagreement is not None:
-            chosen[name] |= promised_speed(exits_of(calibration_logits(run, name, trained)[0], uncertainty, top_k), settings)
+            kept, expected = calibration_logits(run, name, trained)
+            chosen[name] |= promised_speed(exits_of(kept, uncertainty, top_k), expected, settings)
         elif not settings.latency_budget:  # which needs the clock
             chosen[name] |= highest_speed(exits[name]["validation"], labels, settings.speeds, settings.accuracy_drop)
         own = {chosen[name].get("speed", settings.speeds[0])} - {*settings.speeds}  # one at most

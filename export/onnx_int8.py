@@ -31,6 +31,9 @@ def quantized(model, reduce_range=False):
     """
     small = onnx.ModelProto()
     small.CopyFrom(model)
+    others = [entry for entry in model.metadata_props if entry.key != "promise"]  # which is made of float32 alone
+    del small.metadata_props[:]
+    small.metadata_props.extend(others)
     _in_integers(small.graph, 64 if reduce_range else 127)
     return small
 

@@ -46,7 +46,7 @@ def predict(
         file: a file of texts, UTF-8, plain or .gz; of one that ends in .jsonl or .json the fields that hold the texts of data
         top: how many labels to tell, the most probable first
         all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
-        speed: of a FastBERT, from 0 (as its teacher) to 1; without it that which was chosen after training
+        speed: of a FastBERT, from 0 (all layers) to 1; without it that which was chosen after training
         int8: of a student, ask model.int8.onnx, smaller and mostly faster; texts that are computed together are rounded on one
             scale, so that the answer to one then depends a little on the others
         json: tell it as JSON, an object a line
@@ -134,6 +134,8 @@ def read(file):
     """
     if not file and sys.stdin.isatty():
         raise InputError("no text: give texts, --file FILE, or lines on standard input")
+    if file and suffix_of(Path(file)) == ".csv":
+        raise InputError(f"--file {file}: of a table header and labels would be read, too; expected a text a line, or .jsonl")
     if file and (not Path(file).exists() or Path(file).is_dir()):
         raise InputError(f"--file {file}: there is no such file")
     if file and suffix_of(Path(file)) in (".json", ".jsonl"):

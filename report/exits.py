@@ -6,7 +6,7 @@ from common.exit_curve import exit_outputs, exits_of, load_logits
 from data.texts import in_one_line
 from report.document import Section, comparisons
 from report.plots import figure
-from report.tables import by_name, comparisons_table, count, mean_and_deviation
+from report.tables import WORTHWHILE, by_name, comparisons_table, count, mean_and_deviation
 
 SPEEDS_NOTE = (
     "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
@@ -14,9 +14,8 @@ SPEEDS_NOTE = (
     "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
 )
 ASKED = {"1": "one text", "32": "32 together"}
-WORTHWHILE = 1.1  # times as fast as the teacher
-INSTEAD = ("Branches may need more unlabelled texts or --branch-epochs, a choice may need a higher --accuracy-drop; or take a "
-           "student of fewer layers (knowledge_distillation_bert.py).")
+INSTEAD = ("Branches may need more unlabelled texts or --branch-epochs, the choice a {}; or take a student of fewer layers "
+           "(knowledge_distillation_bert.py), before its teacher if need be (python -m common.cascade).")
 INT8_NOTE = " int8 x is the clock of the model's int8 form at the same speed, held against the teacher in float32."
 
 
@@ -35,11 +34,12 @@ def branch_results(run, records, names):
     return {"branch_comparisons": comparisons(run, records, [(name, names[0]) for name in names[1:]], correct)}
 
 
-def verdict(records, names):
+def verdict(records, names, settings):
     """What is to be said first: where models that stop early are hardly faster than their teacher by the clock; "" if nowhere.
 
     records: over the seeds, the teacher's first, with "latency_ms"
     names: of the models that stop early
+    settings: by which their speeds were chosen
     """
     groups, said = dict(by_name(records)), []
 
@@ -54,7 +54,10 @@ def verdict(records, names):
         if slow:
             said.append(f"{name} does not pay for {' nor for '.join(map(ASKED.get, slow))}: at the speed chosen it computes "
                         f"{layers:.2f} of {records[0]['layers']} layers on average and takes {', '.join(compared)}.")
-    return " ".join([*said, INSTEAD] if said else [])
+    faster = "lower --latency-budget" if settings.latency_budget else "higher --accuracy-drop"
+    if settings.max_disagreement is not None:
+        faster = "higher --max-disagreement"
+    return " ".join([*said, INSTEAD.format(faster)] if said else [])
 
 
 def exit_sections(results, records, run, uncertainty):

@@ -7,6 +7,7 @@ from matplotlib.ticker import EngFormatter
 
 from common import visible
 
+WORTHWHILE = 1.1  # times as fast as the teacher; less is hardly worth a second way to ask
 MEASURES = {"macro_f1": "macro-F1 %", "ece": "ECE %"}  # that may stand beside accuracy
 _MARKUP = re.compile(  # where CommonMark, or GitHub's tables and strikethrough, would take it for markup
     r"\\(?=[!-/:-@\[-`{-~]|$)|[`|]|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~"

@@ -32,13 +32,12 @@ from knowledge_distillation_fastbert import uncertainty
 from report.tables import aligned, mean_and_deviation
 
 PROMISED = 1, 95  # per cent of texts, with a confidence
-CHOOSING = SimpleNamespace(uncertainty_top_k=None, speeds=(), accuracy_drop=0.2, max_disagreement=None)  # `chosen_top_k`
+CHOOSING = SimpleNamespace(uncertainty_top_k=None, speeds=(), max_disagreement=PROMISED[0])  # as `chosen_top_k` takes it
 CRITERIA = {
     "entropy": {},
     "entropy of 2": {"top_k": 2},
     "entropy of 5": {"top_k": 5},
-    "entropy, k by validation": {"top_k": SimpleNamespace(**vars(CHOOSING) | {"max_disagreement": PROMISED[0]})},
-    "entropy, k by its accuracy": {"top_k": CHOOSING},
+    "entropy, k by validation": {"top_k": CHOOSING},
     "confidence": {"criterion": "confidence"},
     "entropy, 2 in a row": {"exit_patience": 2},
     "confidence, 2 in a row": {"criterion": "confidence", "exit_patience": 2},
@@ -196,10 +195,9 @@ def table(exits):
         for form in (0, 1) if differing.get("criterion") != "patience" else (0,):  # as it is, calibrated
             lost, kept, chosen = [], [], []
             for seed, parts in enumerate(exits):
-                (known, *of_validation), (labels, *of_test) = parts["validation"], parts["test"]
-                given = differing
-                if isinstance(differing.get("top_k"), SimpleNamespace):
-                    chosen.append(chosen_top_k(of_validation[form], known, differing["top_k"], uncertainty))
+                (_, *of_validation), (labels, *of_test), given = parts["validation"], parts["test"], differing
+                if given.get("top_k") is CHOOSING:
+                    chosen.append(chosen_top_k(of_validation[form], CHOOSING, uncertainty))
                     given = {"top_k": chosen[-1]}
                 logits = of_test[form]
                 u = uncertainty_of_exits(logits, criterion_of(logits.shape[1], **given))

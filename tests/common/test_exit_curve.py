@@ -174,11 +174,12 @@ def exits_of(wrong_at):
     return logits, np.stack([u, u], axis=1).astype(np.float32)
 
 
-def promised(exits, **changed):
-    """(speed, why, promise) that is chosen."""
+def promised(exits, expected=None, **changed):
+    """(speed, why, promise) that is chosen; all layers answer as expected, unless told otherwise."""
+    expected = exits[0][:, -1].argmax(-1) if expected is None else expected
     wanted = {"speeds": (0.0, 0.5), "max_disagreement": 1.0, "confidence": 95.0} | changed
-    found = promised_speed(exits, SimpleNamespace(**wanted))
-    return found["speed"], found["chosen"], found["promise"]
+    found = promised_speed(exits, expected, SimpleNamespace(**wanted))
+    return found["speed"], found["chosen"], found.get("promise")
 
 
 def test_the_speed_that_keeps_a_promise():
@@ -186,7 +187,7 @@ def test_the_speed_that_keeps_a_promise():
     speed, why, promise = promised(exits_of([0.1, 0.2, 0.25, 0.3, 0.4565, 0.9]))
     assert speed == 0.456 and promise == {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagreements": 4}
     assert why == ("the highest that keeps --max-disagreement 1: with 95 % confidence at most 1 % of texts like the 1,000 it "
-                   "was calibrated on are answered otherwise than by all layers (4 of those were)")
+                   "was calibrated on are answered otherwise than by all layers with all tokens (4 of those were)")
     assert promised(exits_of([0.1, 0.2, 0.25, 0.3, 0.4565]), speeds=(0.4561,))[0] == 0.4561
     assert promised(exits_of([0.5]))[0] == 1.0
     assert promised(exits_of([0.1] * 5), confidence=90.0)[0] == 1.0  # five are enough for less confidence
@@ -197,3 +198,17 @@ def test_a_promise_that_no_speed_keeps():
     speed, why, promise = promised(exits_of([0.0] * 9))
     assert speed == 0 and why.startswith("all layers answer, as no speed above 0 keeps --max-disagreement 1: with 95 %")
     assert promise["disagreements"] == 0
+
+
+def test_a_promise_counts_what_fewer_tokens_change():
+    """The same exits as `expected` has them, but for texts that all layers answer otherwise: with 4 of these no text may leave
+    at another answer; with 5 there is no promise, and a line says how to have one.
+    """
+    exits = exits_of([0.3])
+    expected = exits[0][:, -1].argmax(-1)
+    speed, _, promise = promised(exits, np.where(np.arange(1000) >= 996, 1 - expected, expected))
+    assert speed == 0.3 and promise["disagreements"] == 4
+    speed, why, promise = promised(exits, np.where(np.arange(1000) >= 995, 1 - expected, expected))
+    assert speed == 0 and promise is None
+    assert why == ("all layers answer, and nothing is promised: with fewer tokens than all they answer 5 of 1,000 texts "
+                   "otherwise, which breaks --max-disagreement 1; --vocabulary 0 keeps all")

@@ -99,7 +99,7 @@ def test_a_promise_is_read(stopping, tmp_path):
     promise = students.load(folder).config["promise"]
     assert students.promise_in_words(promise) == (
         "with 95 % confidence at most 1 % of texts like the 1,000 it was calibrated on are answered otherwise than by all "
-        "layers (3 of those were)")
+        "layers with all tokens (3 of those were)")
 
 
 @pytest.mark.parametrize(

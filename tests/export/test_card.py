@@ -79,9 +79,9 @@ def test_the_card_says_what_is_promised_and_of_which_file(taken, carded):
     others = {"model.onnx": 17, "model.int8.onnx": 21}
     text = card.model_card("One.\n\nTwo.", run, best | {"promise": promise}, taken.bert, [["model"]], folder, others)
     assert ("Promised of `model.onnx` at its speed, 0.312: with 95 % confidence at most 1 % of texts like the 1,000 it was "
-            "calibrated on are answered otherwise than by all layers (3 of those were). Otherwise than by the teacher with "
-            "all its tokens, in float32: model.onnx 17, model.int8.onnx 21 of these texts. "
-            "At other speeds, or of texts of another kind, nothing is.") in text
+            "calibrated on are answered otherwise than by all layers with all tokens (3 of those were). Of these texts the "
+            "files answer otherwise: model.onnx 17, model.int8.onnx 21. "
+            "At other speeds, of texts of another kind or in int8, nothing is.") in text
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])

@@ -270,6 +270,7 @@ def test_the_texts_that_are_timed_are_unsure_as_often_as_all(taken, monkeypatch)
     [
         (2.0, 100.0, "times as fast as the teacher: 2.0 for one text, 2.0 for 32 together"),
         (4.0, 100.0, "does not pay here: the cascade takes 4 ms for one text, the teacher alone 4"),
+        (3.7, 100.0, "does not pay here: the cascade takes 3.7 ms for one text, the teacher alone 4"),
         (2.0, 1234.0, "does not pay here: the cascade takes 1,230 ms for 32 together, the teacher alone 200"),
         (5.0, 300.0, "does not pay here: the cascade takes 5 ms for one text, the teacher alone 4; 300 ms for 32 together, the "
                      "teacher alone 200"),
@@ -277,6 +278,14 @@ def test_the_texts_that_are_timed_are_unsure_as_often_as_all(taken, monkeypatch)
 )
 def test_whether_it_pays(one, many, words):
     assert cascade.verdict({"teacher": {1: 4.0, 32: 200.0}, "cascade": {1: one, 32: many}}) == words
+
+
+def test_a_blank_line_is_no_text(pair, labelled, tmp_path):
+    """298 texts are too few for 1 % at 95 %, whatever number of empty lines stands among them."""
+    lines = labelled.plain.read_text().splitlines()[:298]
+    (tmp_path / "lines.txt").write_text("\n\n \n".join(lines))
+    with pytest.raises(InputError, match="there are 298 texts in .*lines.txt, and 299 are needed at least"):
+        cascade.build(*map(str, pair), file=str(tmp_path / "lines.txt"))
 
 
 # What is refused -----------------------------------------------------------------------------------------------------------

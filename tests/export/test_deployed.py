@@ -174,9 +174,8 @@ def test_what_is_said_of_it():
         said = remark_on(measured | {"promise": promise, "disagreements": disagreements}, made, None)
         assert said.split("there. ")[1] == (
             "A promise of model.onnx: with 95 % confidence at most 1 % of texts like the 1,000 it was calibrated on are "
-            "answered otherwise than by all layers (3 of those were)"
-            ". Otherwise than by the teacher with all its tokens, in float32: model.onnx 17"
-            + ", model.int8.onnx 21" * more + " of these texts.")
+            "answered otherwise than by all layers with all tokens (3 of those were)"
+            ". Of these texts the files answer otherwise: model.onnx 17" + ", model.int8.onnx 21" * more + ".")
 
 
 def test_the_files_are_held_against_what_all_layers_answer(spelled):

@@ -128,7 +128,8 @@ def choices(folder, monkeypatch, labels, logits, **changed):
                           parts=parts, stage=lambda name: folder / name)
     monkeypatch.setattr(exits, "exit_times", lambda run, plain, asked, student, flops: asked)
     monkeypatch.setattr(exits, "exit_records", lambda *given: given[-2:])
-    monkeypatch.setattr(exits, "calibration_logits", lambda run, name, trained: (logits["calibration"], None))
+    monkeypatch.setattr(exits, "calibration_logits", lambda run, name, trained: (
+        logits["calibration"], logits["calibration"][:, -1].argmax(-1)))
     asked, chosen = exits.measure_exits(run, {"teacher": 4}, {}, ["fastbert"], None, None, uncertainty, None)
     return asked["fastbert"], chosen["fastbert"]
 

@@ -98,7 +98,7 @@ def test_the_summary_of_a_model_that_stops_early():
     for speed in (None, 0.312):
         assert predict.summary(kept, [1, 2], speed, False).endswith(
             "at speed 0.312; with 95 % confidence at most 1 % of texts like the 1,000 it was calibrated on are answered "
-            "otherwise than by all layers (3 of those were)")
+            "otherwise than by all layers with all tokens (3 of those were)")
     for speed, int8 in ((0.3, False), (None, True)):
         assert predict.summary(kept, [1, 2], speed, int8).endswith(
             "; nothing is promised but of model.onnx at its own speed, 0.312")
@@ -139,6 +139,7 @@ def test_what_stands_before_a_bad_line_is_answered(taken, tmp_path, capsys):
         ({"texts": ("a",), "file": "b"}, "--file b: give texts or a file of them, not both"),
         ({"texts": ("a",), "speed": 0.5}, "--speed 0.5: .* has no early exit; only a FastBERT has"),
         ({"file": "nowhere.txt"}, "--file nowhere.txt: there is no such file"),
+        ({"file": "table.csv"}, "--file table.csv: of a table header and labels would be read, too; expected a text a line"),
     ],
 )
 def test_predict_refuses(taken, words, message):

@@ -1,4 +1,5 @@
 """report.exits: the tables of a model that stops early."""
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,9 +49,16 @@ def test_what_does_not_pay_is_said_first():
                  for seed, layers, way in ((0, 5.8, -1), (1, 5.96, 1))]
         return [model("teacher", seed, deep=True, latency_ms={"1": 5.0, "32": 100.0}) for seed in (0, 1)] + exits
 
-    line = verdict(records(7.3, 110), ["fast"])
+    chosen = {"latency_budget": 0.0, "max_disagreement": None}
+
+    def said(one, many, **changed):
+        return verdict(records(one, many), ["fast"], SimpleNamespace(**chosen | changed))
+
+    line = said(7.3, 110)
     assert line.startswith("fast does not pay for one text nor for 32 together: at the speed chosen it computes 5.88 of 6 ")
     assert "takes 7.3 ms and the teacher 5 for one text, 110 ms and the teacher 100 for 32 together." in line
-    assert "student of fewer layers" in line
-    assert verdict(records(4, 95), ["fast"]).startswith("fast does not pay for 32 together: ")
-    assert verdict(records(4, 50), ["fast"]) == ""
+    assert "the choice a higher --accuracy-drop; or take a student of fewer layers" in line and "common.cascade" in line
+    assert "a higher --max-disagreement; " in said(7.3, 110, max_disagreement=1.0)
+    assert "a lower --latency-budget; " in said(7.3, 110, latency_budget=5.0)
+    assert said(4, 95).startswith("fast does not pay for 32 together: ")
+    assert said(4, 50) == ""
