@@ -359,7 +359,7 @@ def test_flops_are_those_of_the_matrix_products(untrained):
         (["--max-disagreement", "1", "--latency-budget", "5"], "--latency-budget 5 --max-disagreement 1: each chooses"),
         (["--max-disagreement", "1"], "--max-disagreement 1 --confidence 95: there are 0 calibration texts, and 299 are"),
         (["--max-disagreement", "1", "--calibration-examples", "None", "--train-examples", "40", "--unlabelled-examples", "9"],
-         "there are 0 calibration texts, and 299 are needed at least; raise --calibration-examples, or leave more texts by a"),
+         "there are 0 calibration texts, and 299 are needed at least; raise --calibration-examples, add a file"),
         (["--max-disagreement", "5", "--calibration-examples", "58", "--train-examples", "40", "--unlabelled-examples", "9"],
          "there are 58 calibration texts, and 59 are needed"),
         (["--teacher-layers", "5"], "--teacher-layers 5: "),
