@@ -110,7 +110,9 @@ def answers_at(exits, speeds):
 
 
 def exit_curve(exits, labels, speeds, flops):
-    """What each speed gives: [{"speed", "accuracy", "macro_f1", "mean_layers", "flops_speedup"}].
+    """What each speed gives: [{"speed", "accuracy", "macro_f1", "disagreement", "mean_layers", "flops_speedup"}].
+
+    disagreement is the share of texts that are answered otherwise than by all layers.
 
     exits: see above
     labels: (texts,) int
@@ -118,11 +120,12 @@ def exit_curve(exits, labels, speeds, flops):
     flops: (the teacher's, (layers,) those of leaving after each layer) for one text
     """
     teacher_flops, flops_through = flops
-    points = []
+    points, whole = [], exits[0][:, -1].argmax(axis=-1)
     for speed in speeds:
         layers, logits, _ = exit_outputs(exits, speed)
         points.append({
-            "speed": speed, **scores(labels, logits), "mean_layers": float(layers.mean()),
+            "speed": speed, **scores(labels, logits), "disagreement": float((logits.argmax(axis=-1) != whole).mean()),
+            "mean_layers": float(layers.mean()),
             "flops_speedup": float(teacher_flops / flops_through[layers - 1].mean()),
         })
     return points

@@ -16,6 +16,7 @@ SPEEDS_NOTE = (
 ASKED = {"1": "one text", "32": "32 together"}
 INSTEAD = ("Branches may need more unlabelled texts or --branch-epochs, the choice a {}; or take a student of fewer layers "
            "(knowledge_distillation_bert.py), before its teacher if need be (python -m common.cascade).")
+OTHERWISE_NOTE = " otherwise % is how many test texts are answered otherwise than by all layers."
 INT8_NOTE = " int8 x is the clock of the model's int8 form at the same speed, held against the teacher in float32."
 
 
@@ -78,8 +79,7 @@ def exit_sections(results, records, run, uncertainty):
     for name, group in by_name(records):
         chosen = "; ".join(f"seed {record['seed']}: {record['speed']:g}, {record['chosen']}" for record in group)
         looked_at = "; ".join(f"seed {record['seed']}: {entropy_of(record)}" for record in group)
-        note = (f"Chosen on the {part} part: {chosen}. Uncertainty{how}: {looked_at}. {SPEEDS_NOTE}"
-                f"{INT8_NOTE if in_int8(group) else ''}")
+        note = (f"Chosen on the {part} part: {chosen}. Uncertainty{how}: {looked_at}. {speeds_note(group)}")
         sections.append(Section(f"{name}: speeds", speeds_table(group), note))
     sections.append(Section("Each branch by itself", branches_table(records), (
         f"A layer takes {count(costs['layer'])}FLOPs, a branch {count(costs['branch'])}FLOPs "
@@ -103,6 +103,16 @@ def entropy_of(record):
     return f"the entropy of {f'the {top_k} highest' if top_k else 'all'} probabilities"
 
 
+def speeds_note(group):
+    """What the columns of `speeds_table` are. group: the same"""
+    return SPEEDS_NOTE + OTHERWISE_NOTE * says_otherwise(group) + INT8_NOTE * in_int8(group)
+
+
+def says_otherwise(group):
+    """Whether these records say how many texts are answered otherwise than by all layers: those of older runs do not."""
+    return "disagreement" in group[0]["exits"][0]
+
+
 def in_int8(group):
     """Whether these records were timed in int8, too: those of older runs were not."""
     return "int8_wall_speedup" in group[0]["exits"][0]
@@ -110,8 +120,8 @@ def in_int8(group):
 
 def speeds_table(group):
     """What each speed costs and gives, over the seeds. group: records of a model that stops early."""
-    rows = [["speed", "accuracy %", "layers", "FLOPs x", "wall x @1", "wall x @32", "wall / FLOPs @1", "wall / FLOPs @32",
-             *(["int8 x @1", "int8 x @32"] if in_int8(group) else [])]]
+    rows = [["speed", "accuracy %", *["otherwise %"] * says_otherwise(group), "layers", "FLOPs x", "wall x @1", "wall x @32",
+             "wall / FLOPs @1", "wall / FLOPs @32", *(["int8 x @1", "int8 x @32"] if in_int8(group) else [])]]
     for points in zip(*(record["exits"] for record in group), strict=True):  # of each seed at one speed
         wall = {size: np.array([point["wall_speedup"][size] for point in points]) for size in ("1", "32")}
         share = {size: wall[size] / [point["timed"][size]["flops_speedup"] for point in points] for size in wall}
@@ -119,7 +129,8 @@ def speeds_table(group):
         int8 = [[point["int8_wall_speedup"][size] for point in points] for size in wall] if in_int8(group) else []
         accuracy = mean_and_deviation([point["accuracy"] for point in points], 100)
         means = (f"{np.mean(values):.2f}" for values in (*reached, *wall.values(), *share.values(), *int8))
-        rows.append([f"{points[0]['speed']:g}", accuracy, *means])
+        others = [f"{100 * np.mean([point['disagreement'] for point in points]):.2f}"] if says_otherwise(group) else []
+        rows.append([f"{points[0]['speed']:g}", accuracy, *others, *means])
     return rows
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from common import InputError
 from common.files import write_text
-from report.exits import INT8_NOTE, SPEEDS_NOTE, branches_table, in_int8, speeds_table
+from report.exits import branches_table, speeds_note, speeds_table
 from report.tables import by_name, comparisons_table, difference_cells, markdown, models_table
 from report.temperatures import recognition_table
 from results.claims import claims_table
@@ -225,7 +225,7 @@ def run_page(name, results, folder, overview):
         part = "calibration texts" if settings.get("max_disagreement") else "validation"
         blocks += [f"`{row}` at each speed; chosen on {part}: {chosen}.", markdown(speeds_table(group))]
     if stopping:
-        blocks += [SPEEDS_NOTE + INT8_NOTE * in_int8(stopping), "Each branch by itself:"]
+        blocks += [speeds_note(stopping), "Each branch by itself:"]
         blocks += [markdown(branches_table(stopping))]
         first, group = by_name(stopping)[0]
         curve, others = group[0]["exits"], method.published

@@ -54,6 +54,8 @@ def test_the_curve():
     assert last["accuracy"] == (logits[:, 0].argmax(-1) == labels).mean() and last["mean_layers"] == 1
     layers = np.array([next((i for i in range(3) if row[i] < 0.5), 3) for row in u])
     assert middle["accuracy"] == (logits[np.arange(50), layers].argmax(-1) == labels).mean()
+    assert first["disagreement"] == 0 and 0 < middle["disagreement"] <= last["disagreement"]
+    assert middle["disagreement"] == (logits[np.arange(50), layers].argmax(-1) != logits[:, 3].argmax(-1)).mean()
     assert middle["flops_speedup"] == pytest.approx(400 / np.mean(FLOPS[1][layers]))
     assert first["flops_speedup"] == pytest.approx(400 / 410) and last["flops_speedup"] == pytest.approx(400 / 110)
 

@@ -21,6 +21,8 @@ def test_the_tables():
     assert header[0] == "speed" and row == ["0.5", "85.00 ± 7.07", "1.50", "3.80", "2.00", "3.00", "0.50", "0.75"]
     header, row = speeds_table([record("fast", int8_wall_speedup={"1": 4, "32": 5.5})])
     assert header[-2:] == ["int8 x @1", "int8 x @32"] and row[-2:] == ["4.00", "5.50"]
+    header, row = speeds_table([record("fast", disagreement=0.02), record("fast", disagreement=0.03)])
+    assert header[2] == "otherwise %" and row[2] == "2.50"
     header, first, last = branches_table([record("fast")])
     assert header == ["branch after layer", "fast %", "median u", "of all classes"]
     assert first == ["1", "80.00", "0.500", "0.700"] and last[0] == "2, the last"
