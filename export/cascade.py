@@ -37,6 +37,7 @@ def build(
     max_disagreement: float = 1.0,
     confidence: float = 95.0,
     criterion: Literal["confidence", "entropy"] = "confidence",
+    beside: str = "",
     output: str = "",
     pairs: bool = False,
     maxlen: int = 0,
@@ -51,17 +52,19 @@ def build(
         max_disagreement: per cent of such texts that may be answered otherwise than by the teacher
         confidence: per cent, with which this is promised
         criterion: what the student's uncertainty is of: the highest probability, or the entropy of all
+        beside: one more model, such as the FastBERT of this teacher, at its own speed: counted and timed in the same table
         output: a folder to write, which `python -m common.predict` takes; without it nothing is written
         pairs: of a classifier whose folder does not say it: it reads pairs of texts
         maxlen: of a classifier that is no student: tokens a text is cut to; 0: as its folder says, or as it has positions
     """
-    check((student, teacher), max_disagreement, confidence, output, pairs, maxlen)
-    models = [read_model(folder, pairs, maxlen) for folder in (student, teacher)]
+    folders = [student, teacher, *filter(None, [beside])]
+    check(folders, max_disagreement, confidence, output, pairs, maxlen)
+    models = [read_model(folder, pairs, maxlen) for folder in folders]
     sources = [Path(model.source) for model, _ in models]
     if sources[0].samefile(sources[1]):
         raise InputError(f"{sources[0]}: student and teacher are one model; a run's teacher is in its folder teacher/")
     config = {"threshold": 0.0, "criterion": criterion, "promise": None}
-    both = cascade_of(*(model for model, _ in models), config)  # if they go together
+    both, *_ = (cascade_of(models[0][0], whole, config) for whole, _ in models[1:])  # if they go together
     texts, labels = [*texts_in(read(file), both.pairs, f"{file}, line")], labels_in(file, both.classes)
     if labels is None:
         texts = [text for text in texts if both.pairs or text.strip()]  # a blank line is none
@@ -69,19 +72,22 @@ def build(
     if len(texts) < least:
         raise InputError(f"--max-disagreement {max_disagreement:g} --confidence {confidence:g}: there are {len(texts):,} texts "
                          f"in {file}, and {least:,} are needed at least")
-    p = {name: probabilities(ways(models, config)[name](), texts, name) for name in ("teacher", "student")}
+    p = {name: probabilities(make(), texts, name) for name, make in ways(models, config).items() if name != "cascade"}
     answers, u = {name: each.argmax(axis=-1) for name, each in p.items()}, UNCERTAINTY[criterion](p["student"])
     threshold, disagreements = highest_kept(u, answers["student"] != answers["teacher"], max_disagreement, confidence)
     promise = dict(zip(PROMISE, (max_disagreement, confidence, len(texts), disagreements), strict=True))
     config |= {"threshold": threshold, "promise": promise}
     answers["cascade"] = np.where(u < threshold, answers["student"], answers["teacher"])
+    if beside:
+        order = [models[2][0].classes.index(name) for name in both.classes]
+        answers["beside"] = p["beside"][:, order].argmax(axis=-1)
     asked = {"teacher": 1.0, "student": 0.0, "cascade": 1 - (u < threshold).mean()}
     ms = milliseconds(ways(models, config), texts, u)
     where = f"threshold {threshold:.3g}" if threshold else "no threshold keeps it, so the teacher answers always"
     print(f"{verdict(ms)}\n\n{aligned(table(answers, labels, asked, ms))}\n\n"
           f"{where}: {promise_in_words(promise, 'the teacher')}")
     if output:
-        write(Path(output), models, config)
+        write(Path(output), models[:2], config)
         print(f"\n{output}: python -m common.predict {output} --file {file}")
 
 
@@ -124,9 +130,12 @@ def labels_in(file, classes):
 
 
 def ways(models, config):
-    """{"teacher", "student", "cascade": () -> `Student` that can be asked}, of models as of `read_model`."""
-    (student, student_graph), (teacher, teacher_graph) = models
-    return {
+    """{"teacher", "student", "cascade", "beside": () -> `Student` that can be asked}.
+
+    models: as of `read_model`: student, teacher and, if it is wanted, the model beside them
+    """
+    (student, student_graph), (teacher, teacher_graph), *others = models
+    return dict(zip(["beside"], (partial(opened, *each) for each in others), strict=False)) | {
         "teacher": lambda: cascade_of(student, opened(teacher, teacher_graph), config).teacher,  # with its classes in order
         "student": lambda: opened(student, student_graph),
         "cascade": lambda: cascade_of(opened(student, student_graph), opened(teacher, teacher_graph), config),
@@ -190,16 +199,17 @@ def verdict(ms):
 def table(answers, labels, asked, ms):
     """Rows for `aligned`: a model each.
 
-    answers: {name: (texts,) int}, teacher, student and cascade
+    answers: {name: (texts,) int}, teacher, student, cascade and, if there is one, beside
     labels: (texts,) int, or None
-    asked: {name: share of texts that the teacher is asked for}
+    asked: {name: share of texts that the teacher is asked for}; not of beside
     ms: of `milliseconds`
     """
     header = ["model", "other answers", "%", "teacher asked %", "ms @1", "ms @32", "x @1", "x @32"]
     rows = [header + ([] if labels is None else ["accuracy %"])]
-    for name in ("teacher", "student", "cascade"):
+    for name in sorted(answers, key=("teacher", "student", "cascade", "beside").index):
         others = answers[name] != answers["teacher"]
-        rows.append([name, f"{others.sum():,}", f"{100 * others.mean():.2f}", f"{100 * asked[name]:.1f}",
+        share = f"{100 * asked[name]:.1f}" if name in asked else ""
+        rows.append([name, f"{others.sum():,}", f"{100 * others.mean():.2f}", share,
                      *(three_digits(ms[name][size]) for size in TIMED),
                      *(f"{ms['teacher'][size] / ms[name][size]:.1f}" for size in TIMED),
                      *([] if labels is None else [f"{100 * (answers[name] == labels).mean():.2f}"])])

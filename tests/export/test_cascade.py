@@ -196,6 +196,19 @@ def folder(pair, tmp_path_factory):
     return folder
 
 
+def test_another_model_beside_them(pair, labelled, timed, capsys, monkeypatch):
+    """The teacher itself, of which no answer is another, its classes in another order than the student's; the rest stays."""
+    cascade.build(*map(str, pair), file=str(labelled.file), max_disagreement=3)
+    alone = capsys.readouterr().out.splitlines()
+    cascade.build(*map(str, pair), file=str(labelled.file), max_disagreement=3, beside=str(pair[1]))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(alone) + 1
+    assert [line.split()[:4] for line in alone[4:7]] == [line.split()[:4] for line in lines[4:7]]
+    teacher, beside = lines[4].split(), lines[7].split()
+    assert beside[0] == "beside" and beside[1:3] == ["0", "0.00"] and len(beside) == len(teacher) - 1
+    assert beside[-1] == teacher[-1]  # its accuracy
+
+
 def test_predict_tells_who_answered(folder, labelled, capsys):
     predict.predict(str(folder), file=str(labelled.file))
     out, error = capsys.readouterr()
