@@ -25,9 +25,14 @@ warnings.filterwarnings("ignore", message="The initializer TruncatedNormal is un
 @contextlib.contextmanager
 def _start_up_notices_hidden():
     """TensorFlow's C++ writes to file descriptor 2 while it loads, whatever the log level; shown only if loading fails."""
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
+    except OSError:  # a full disk has no room for one: then they are seen
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as notices:
+    with file as notices:
         os.dup2(notices.fileno(), 2)
         try:
             yield

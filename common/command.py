@@ -1,10 +1,12 @@
 """How a script is started: settings from presets and the command line, and the bounds that stand on their fields."""
 
+import contextlib
 import dataclasses
 import faulthandler
 import json
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,6 +102,32 @@ def check_known(flag, names, known):
 # Start -----------------------------------------------------------------------------------------------------------------
 
 
+LAST_WORDS = """
+import sys
+if not sys.stdin.read():
+    print("this start was killed or crashed; the same command resumes from its last backup", file=sys.stderr)
+"""
+
+
+@contextlib.contextmanager
+def last_words():
+    """A block during which a second process waits for the end of this one, to say in a line what to do if a signal ends it.
+
+    A crash in TensorFlow leaves Python no time to say anything, nor does whoever kills a process that takes too much memory.
+    """
+    try:
+        words = [sys.executable, "-I", "-S", "-c", LAST_WORDS]
+        waiting = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    except OSError:  # no room for one more process: this one can do without
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it may have been killed itself
+            waiting.communicate(b"ended by itself")
+
+
 def start(main, presets, description):
     """Run a script with settings from the command line, as `script.py [PRESET] [--flag value …]`.
 
@@ -109,14 +137,15 @@ def start(main, presets, description):
 
     Errors end the process as `errors_in_one_line` does.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows a finished stage at once
+    if sys.stdout:  # which may be closed. So that a log file shows a finished stage at once, and in any encoding all there is
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
     preset = words[0] if named else next(iter(presets))
     if sys.__stderr__ and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a crash inside TensorFlow at least says where
     stopped = "stopped; the same command resumes from its last backup"
-    with errors_in_one_line(stopped), unlocking_folders(), tensorflow_errors_in_one_line():
+    with last_words(), errors_in_one_line(stopped), unlocking_folders(), tensorflow_errors_in_one_line():
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
         settings = parse(

@@ -38,10 +38,10 @@ def write_atomic(path, write):
             os.remove(temporary)
 
 
-def _sync(folder):
-    """Have the names in a folder on the disk before those that come after, where it can be told to."""
+def _sync(path):
+    """Have a file, or the names in a folder, on the disk before what comes after, where it can be told to."""
     with contextlib.suppress(OSError):  # Windows and some network drives have no such call
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -65,15 +65,22 @@ def write_array(path, value):
 
 @contextlib.contextmanager
 def atomic_folder(path):
-    """A new folder to fill, which takes the place of `path` when the block has ended without an error."""
+    """A new folder to fill, which takes the place of `path` when the block has ended without an error.
+
+    As with `write_atomic`, what is in it is on the disk before its name is.
+    """
     for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         folder = Path(temporary, path.name)
         folder.mkdir()
         yield folder
-        shutil.rmtree(path, ignore_errors=True)
+        for inside in (*folder.rglob("*"), folder):
+            _sync(inside)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(Path(temporary, "old"))
         folder.rename(path)
+    _sync(path.parent)
 
 
 READERS = {  # open file -> what is in it

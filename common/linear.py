@@ -58,7 +58,7 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
     indices = parts.train if indices is None else indices
     classes = labels[indices] if classes is None else classes
     taught, validation, test = ([texts[i] for i in of_part] for of_part in (indices, parts.validation, parts.test))
-    joined = [*map(" ".join, taught)] if run.corpus.pairs else taught
+    joined = linear_models.as_one(taught, run.corpus.pairs)
     terms = linear_models.vectorizer(is_chinese(joined), max_features=MOST_TERMS)
     try:
         counted = terms.fit_transform(joined)

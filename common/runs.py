@@ -1,6 +1,8 @@
 """From settings to runs: data and BERT read and held against the settings, the parts drawn, the run's folder opened."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from data.tokenizing import check_pairs
 GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
 OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
                 "validation texts of the other seeds")
+HALF_WRITTEN = re.compile(r"\.(student|teacher|linear|.+\.(json|png|md))\.\w{8}")  # names that `common.files` gives
 EXTENSIBLE = (  # settings of a finished run that may differ in a later start; export is one of older versions
     "experiments", "seeds", "linear", "vocabulary", "int8_disagreement", "export",
 )
@@ -62,6 +65,8 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
                 "give another folder with --output, or delete this one"
             )
     if is_chief():
+        for left in filter(lambda file: HALF_WRITTEN.fullmatch(file.name), folder.iterdir()):  # by a process that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         write_json(path, wanted)
         barrier()
 

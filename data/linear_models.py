@@ -19,6 +19,7 @@ from common.files import write_atomic, write_json
 from data.model_folders import TERMS, check_entries, classes_of, read_json
 
 KIND, WEIGHTS = "tf-idf-linear", "model.safetensors"
+LONGEST = 1_000_000  # characters that are looked at of a text, here and while it is fitted: each may be three terms
 LARGEST = 1e20  # of a weight that is read: sums of larger ones might not be finite
 WORDS = {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"}
 CHARACTERS = {"analyzer": "char", "ngram_range": (1, 3)}
@@ -27,6 +28,11 @@ CHARACTERS = {"analyzer": "char", "ngram_range": (1, 3)}
 def vectorizer(characters, **settings):
     """A TfidfVectorizer, not fitted yet, of words and pairs of words, or of 1 to 3 characters. settings: further ones of it"""
     return TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **(CHARACTERS if characters else WORDS), **settings)
+
+
+def as_one(texts, pairs):
+    """Each text as its terms are counted in it: a pair as one, the two joined, and what is endless cut. A list of strings."""
+    return [(" ".join(text) if pairs else text)[:LONGEST] for text in texts]
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class LinearModel:
 
     def counted(self, texts):
         """Their terms, (texts, terms) float32, a sparse matrix. texts: list of strings, or of pairs of strings"""
-        return self.terms.transform([" ".join(text) for text in texts] if self.pairs else texts)
+        return self.terms.transform(as_one(texts, self.pairs))
 
     def logits(self, texts):
         """Distances from each class's border, (texts, classes) float32; of a class that no training text had -inf.

@@ -5,13 +5,10 @@ that goes on from it must have the same of both: else it would choose its own ep
 """
 
 import json
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from common import InputError
-from common.files import fingerprint
+from common.files import fingerprint, read_file
 
 PREFIX = "theseus:"  # of a --student-init, before the run's folder
 STAGES = ("theseus", "theseus-additive", "theseus-random", "theseus-random-linear")  # the rows that replace, the plainest first
@@ -35,8 +32,8 @@ def best_stage(folder, seed):
     paths = {name: folder / f"seed-{seed}" / name / "record.json" for name in STAGES}
     try:
         records = [json.loads(path.read_text(encoding="utf-8")) for path in paths.values() if path.is_file()]
-        accuracies = {record["name"]: record["validation_accuracy"] for record in records}
-    except (ValueError, KeyError, TypeError):
+        accuracies = {record["name"]: float(record["validation_accuracy"]) for record in records}
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{PREFIX}{folder}: a record.json of seed {seed} is not that of a stage") from None
     if not accuracies:
         raise InputError(f"{PREFIX}{folder}: no finished {' or '.join(STAGES)} of seed {seed} in it")
@@ -70,7 +67,7 @@ def check_successors(folder, settings, inputs, run_folder):
         stored = json.loads(path.read_text(encoding="utf-8"))
         theirs, read = stored["settings"], stored["inputs"]
         known = {"successor_init", *SAME_SETTINGS} <= theirs.keys() and SAME_INPUTS.keys() <= read.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         known = False
     if not known:
         raise InputError(f"{flag}: not the folder of a run of knowledge_distillation_bert_of_theseus.py")
@@ -95,14 +92,14 @@ def _started_from(run_folder):
     """What the settings of a run say that it was started with; nothing if it has none, or what `runs.open_folder` refuses."""
     try:
         return dict(json.loads((run_folder / "settings.json").read_text(encoding="utf-8"))["inputs"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
 def _fingerprint(folder, seed, stage):
     path = folder / f"seed-{seed}" / stage / "weights.npz"
     try:
-        with np.load(path) as stored:
-            return fingerprint(*(stored[str(i)] for i in range(len(stored.files))))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        stored = read_file(path)
+        return fingerprint(*(stored[str(i)] for i in range(len(stored))))
+    except (InputError, OSError, KeyError):
         raise InputError(f"{path}: not the weights of a stage") from None

@@ -57,6 +57,8 @@ def write_onnx(folder, build, examples, expected):
         onnx.save(build(), path)
         session = session_of(path.read_bytes(), path)
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
+    except OSError:  # a full disk says what it is itself
+        raise
     except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
         raise InputError(f"student/: {FLOAT32} cannot be made or not be asked ({reason(error)})") from None
     compared = ~on_the_edge(answers, expected, examples["speed"]) if "speed" in examples else slice(None)

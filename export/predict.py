@@ -224,7 +224,7 @@ def cascade_summary(student, answered_by):
 
 def start():
     """Run the command: `predict` with what stands on the command line."""
-    if not sys.stdout.isatty():  # for a file or a pipe, as what is read
+    if sys.stdout and not sys.stdout.isatty():  # for a file or a pipe, as what is read
         sys.stdout.reconfigure(encoding="utf-8")
     with errors_in_one_line("stopped"):
         parse(tyro.cli, deferred(predict), prog="python -m common.predict")()

@@ -103,11 +103,12 @@ def write_linear(runs, records):
     run, name = run_of_seed(runs, best), best["name"]
     stage = run.stage(name)
     with atomic_folder(target) as folder:
-        shutil.copytree(stage / MODEL, folder, dirs_exist_ok=True)
         try:
-            written, logits = linear_models.load(folder), read_file(stage / "test_logits.npy")[:32]
+            stored, logits = linear_models.load(stage / MODEL), read_file(stage / "test_logits.npy")[:32]
         except InputError:
             raise InputError(f"{stage / MODEL} is damaged; {delete_advice(stage)}") from None
+        linear_models.save(folder, stored)
+        written = linear_models.load(folder)
         answer = written.probabilities(run_texts(run, run.parts.test[:32]))
         check_equal(folder.name, answer, tf.nn.softmax(written.inverse_temperature * logits).numpy())
         write_text(folder / "README.md", linear_card(run, best))

@@ -118,7 +118,8 @@ def soak(starts, count, log, variables, full, output):
     full: whether they are to be ended after a minute; one that is not, and hangs, has failed
     output: Path of a folder that they write, deleted after each
     """
-    environment = f"{ONEDNN} {variables.get(ONEDNN, 'unset')}{', full size' if full else ''}"
+    set_ones = [f"{name} {variables[name]}" for name in sorted(variables) if name.startswith(("MALLOC_", "LD_PRELOAD"))]
+    environment = ", ".join([f"{ONEDNN} {variables.get(ONEDNN, 'unset')}", *set_ones, *(["full size"] if full else [])])
     records = resumed(log)
     done = sum(record["environment"] == environment for record in records)
     with open(log, "a", encoding="utf-8") as file:
@@ -145,10 +146,11 @@ def table(records):
         here = [record for record in records if record["environment"] == environment]
         groups = {name: [record for record in here if record["start"] == name] for name in sorted({r["start"] for r in here})}
         for name, group in (groups | {"all": here}).items():
-            outcomes, starts = Counter(record["outcome"] for record in group), len(group)
-            ended, seconds = outcomes["signal"], sum(record["seconds"] for record in group)
-            rows.append([environment, name, f"{starts:,}", str(ended), str(outcomes["failure"]), f"{100 * ended / starts:.2f}",
-                         f"{100 * upper_bound(ended, starts):.2f}", f"{seconds / starts:.1f}"])
+            outcomes, seconds = Counter(record["outcome"] for record in group), sum(record["seconds"] for record in group)
+            ended, starts = outcomes["signal"], len(group) - outcomes["failure"]  # what failed otherwise shows nothing
+            rows.append([environment, name, f"{len(group):,}", str(ended), str(outcomes["failure"]),
+                         f"{100 * ended / max(1, starts):.2f}", f"{100 * upper_bound(ended, starts):.2f}",
+                         f"{seconds / len(group):.1f}"])
     return rows
 
 
@@ -166,8 +168,9 @@ def main(words=None):
         folder = Path(temporary)
         records = soak(starts_of(folder, given.full), given.count, given.log, variables, bool(given.full), folder / "run")
     print(aligned(table(records)))
+    return any(record["outcome"] == "failure" for record in records)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what has been started ends too
-    main()
+    sys.exit(main())

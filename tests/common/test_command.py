@@ -1,6 +1,9 @@
 """common.command: the bounds that stand on the fields of settings, and that every number of every script has one."""
 
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass, fields, make_dataclass, replace
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
@@ -30,6 +33,7 @@ from common.command import (
     command_line,
     none_twice,
 )
+from tests.starting import ROOT
 
 SCRIPTS = (
     knowledge_distillation_bert, knowledge_distillation_bert_of_theseus, knowledge_distillation_fastbert,
@@ -191,3 +195,36 @@ def test_the_command_that_is_printed_gives_the_settings_again(rate, several, wor
 def test_how_numbers_are_printed(changed, flags):
     demo = knowledge_distillation_bert.PRESETS["demo"]
     assert command_line("script", "demo", demo, replace(demo, **changed)) == f"python script.py {flags}"
+
+
+# The last words
+
+WORDS = "this start was killed or crashed; the same command resumes from its last backup\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("os.abort()", WORDS), ("os.kill(os.getpid(), 9)", WORDS), ("os.kill(os.getpid(), 11)", WORDS), ("pass", ""),
+        ("sys.exit(3)", ""), ("raise InputError('no')", "error: no\n"), ("os.kill(os.getpid(), 2)", "\nstopped\n"),
+    ],
+)
+def test_a_signal_that_ends_a_start_is_followed_by_what_to_do(code, said):
+    """What ends by itself has said what there is to say."""
+    block = f"with last_words(), errors_in_one_line('stopped'):\n    {code}"
+    code = f"import os, sys\nfrom common import InputError\nfrom common.command import errors_in_one_line, last_words\n{block}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == said and done.stdout == ""
+
+
+def test_a_start_whose_output_is_closed_or_cannot_hold_a_name():
+    """It is refused for its data, in one line, and not for where it writes."""
+    script = ROOT / "knowledge_distillation_from_scratch.py"
+    done = subprocess.run(["sh", "-c", f"{sys.executable} {script} --data 不存在 >&-"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: --data 不存在") and done.stderr.count("\n") == 1
+    code = ("import sys, tyro, common.command as command\nfrom dataclasses import dataclass\n"
+            "@dataclass\nclass Settings:\n    batch_size: int = 1\n    strategy: str = 'none'\n"
+            "command.start(lambda *_: print('小说'), {'demo': Settings()}, 'd')")
+    ascii_alone = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=ascii_alone)
+    assert (done.returncode, done.stdout) == (0, b"\\u5c0f\\u8bf4\n")

@@ -54,6 +54,17 @@ def test_a_start_that_was_killed_before_it_had_settings_is_none(tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text())["settings"] == {"seeds": [0]}
 
 
+def test_what_a_killed_start_left_half_written_is_deleted_and_nothing_else(tmp_path):
+    open_folder(tmp_path, {"seeds": [0]}, {})
+    ours = [".results.json.0a1b2c3d", ".curves.png.0a1b2c3d", ".report.md.0a1b2c3d", ".student.x_y01234"]
+    others = [".notes.md", ".gitignore", ".config.d", "report.md", ".results.json.backup-of-mine", ".photo.raw.0a1b2c3d"]
+    for name in (*ours, *others):
+        (tmp_path / name).mkdir() if "student" in name else (tmp_path / name).write_text("x")
+    (tmp_path / ours[-1] / "config.json").write_text("{")
+    open_folder(tmp_path, {"seeds": [0]}, {})
+    assert {*others} < {*os.listdir(tmp_path)} and not {*ours} & {*os.listdir(tmp_path)}
+
+
 def test_a_folder_that_another_process_has_is_refused_and_left_alone(tmp_path):
     code = ("import sys; from pathlib import Path; from common.locking import lock_folder; lock_folder(Path(sys.argv[1])); "
             "print(flush=True); sys.stdin.read()")
