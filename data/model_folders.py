@@ -99,7 +99,9 @@ def read_tokenizer_file(path):
     """The tokenizer in a tokenizer.json. Raises InputError if there is none in it."""
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers raises bare Exception, and its panics are none
         raise InputError(f"{path}: not a tokenizer ({reason(error)})") from None
 
 
@@ -114,18 +116,38 @@ def check_tokenizer(tokenizer, pad_id, vocab_size, maxlen, folder):
 
     Returns token ids that its model must take: those of an empty text, and the highest.
     """
+    named = _template_ids(tokenizer, folder)
     try:
         special, pair, _ = tokenizer.encode("").ids, tokenizer.encode("", "").ids, tokenizer.encode(NO_WORD)
-    except Exception as error:  # see `read_tokenizer_file`
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # see `read_tokenizer_file`
         raise InputError(f"{folder}: the tokenizer has no token for a word that it does not know ({reason(error)})") from None
     if not 0 < len(special) < maxlen:
         raise InputError(f"{folder}: the tokenizer gives an empty text {len(special)} tokens; expected [CLS], or a few, fewer "
                          f"than maxlen, {maxlen}")
-    highest = max(pad_id, *special, *pair, *tokenizer.get_vocab().values())
+    highest = max(pad_id, *special, *pair, *named, *tokenizer.get_vocab().values())
     if highest >= vocab_size:
         raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {vocab_size} embeddings; "
                          "they are not of one model")
     return [*special, highest]
+
+
+def _template_ids(tokenizer, folder):
+    """The ids that templates of a tokenizer name, used or not. InputError for one that uses a token it does not name: asked, it
+    would panic."""
+    if tokenizer.post_processor is None:
+        return []
+    post, ids = json.loads(tokenizer.post_processor.__getstate__()), []
+    for each in post.get("processors", [post]):
+        if each["type"] != "TemplateProcessing":
+            continue
+        tokens = each["special_tokens"]
+        used = {part["SpecialToken"]["id"] for part in (*each["single"], *each["pair"]) if "SpecialToken" in part}
+        if missing := sorted(used - {*tokens}):
+            raise InputError(f"{folder}: the tokenizer's template has the token {missing[0]!r}, but no id for it")
+        ids += [number for token in tokens.values() for number in token["ids"]]
+    return ids
 
 
 def _word_piece(folder):

@@ -58,6 +58,21 @@ def without_unknown(folder):
     (folder / "tokenizer.json").write_text(json.dumps(settings))
 
 
+def of_template(**changed):
+    """What gives the template in a tokenizer.json other special tokens; None takes one away."""
+    def change(folder):
+        settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        tokens = settings["post_processor"]["special_tokens"]
+        for name, number in changed.items():
+            if number is None:
+                del tokens[f"[{name}]"]
+            else:
+                tokens[f"[{name}]"] = {"id": f"[{name}]", "ids": [number], "tokens": [f"[{name}]"]}
+        (folder / "tokenizer.json").write_text(json.dumps(settings))
+
+    return lambda folder: (templated("[CLS] $A [SEP]", 2)(folder), change(folder))
+
+
 HOSTILE = {
     "maxlen below 0": (entries(maxlen=-1), "maxlen is -1, expected a whole number from 3 to 1,000,000"),
     "a vast maxlen": (entries(maxlen=10**30), "maxlen is 1000000000000000000000000000000, expected"),
@@ -78,6 +93,8 @@ HOSTILE = {
         templated("[CLS] $A [SEP]", 120), "the tokenizer's ids go up to 120, the model has 120 embeddings; they are not"),
     "a long template": (templated("[CLS] " * 40 + "$A", 2), "gives an empty text 40 tokens; expected [CLS], or a few"),
     "no [CLS]": (templated("$A", 2), "gives an empty text 0 tokens; expected [CLS]"),
+    "a token of the template without an id": (of_template(SEP=None), "template has the token '[SEP]', but no id for it"),
+    "an unused id beyond the embeddings": (of_template(NEW=500), "the tokenizer's ids go up to 500, the model has 120"),
     "a deep tokenizer": (lambda folder: (folder / "tokenizer.json").write_text('{"model":' * DEEP), "not a tokenizer ("),
 }
 
