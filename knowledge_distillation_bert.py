@@ -188,14 +188,14 @@ READ_BY = {  # settings that some rows alone read: whether a row does
 }
 STUDENTS = [name for name in EXPERIMENTS if EXPERIMENTS[name].model in (SHALLOW, BILSTM)]
 COMPARISONS = (
-    *((name, LINEAR) for name in (*DEFAULT, "distilled-unlabelled", "bilstm-distilled")),
+    *((name, LINEAR) for name in (*DEFAULT, "distilled-unlabelled", "distilled-augmented", "bilstm-distilled")),
     ("distilled", "alone"), ("distilled-ensemble", "alone"), ("distilled-ensemble", "distilled"),
     ("distilled-unlabelled", "alone"), ("distilled-unlabelled", "distilled"),
     ("distilled-augmented", "alone"), ("distilled-augmented", "distilled"), ("distilled-unlabelled", "distilled-augmented"),
     ("distilled-layers", "teacher"), ("distilled-layers", "alone"), ("distilled-layers", "distilled"),
     ("distilled-layers", "distilled-unlabelled"),
-    ("linear-distilled", "alone"), ("distilled-unlabelled", "linear-distilled"),
-    ("bilstm-distilled", "bilstm-alone"), ("bilstm-distilled", "alone"),
+    ("linear-distilled", "alone"), ("linear-distilled", "distilled"), ("distilled-unlabelled", "linear-distilled"),
+    ("bilstm-distilled", "bilstm-alone"), ("bilstm-distilled", "alone"), ("bilstm-distilled", "distilled"),
     ("alone-self-distilled", "alone"), ("noise", "alone"), ("distilled", "noise"), ("teacher-self-distilled", "teacher"),
 )
 
