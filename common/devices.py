@@ -13,7 +13,9 @@ import sys
 from common import InputError
 from common.backend import forget_models, set_seed, tf
 
-DISK = "|".join(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES)))
+DISK = "|".join(map(os.strerror, (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE,
+)))
 NOT_WRITTEN = rf"(?:\{{\{{.*\}}\}} )?(.*); ({DISK})"  # what TensorFlow says of a file
 _devices = {"strategy": None}
 TF_CONFIG = (

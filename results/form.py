@@ -1,6 +1,7 @@
 """What a results.json must have for the pages to be built of it. It may have more."""
 
 import re
+from math import isfinite
 
 from report.document import SCHEMA
 from results.methods import METHODS
@@ -66,7 +67,8 @@ def _mismatches(results):
 def _differs(value, form, where=""):
     """`mismatch` of a part. form: a kind, or a dict or list of forms. where: the value is, as one writes it down."""
     kind = form if isinstance(form, type) else type(form)
-    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+    if not fits or (kind is float and not isfinite(value)):  # JSON has no NaN, but Python reads one
         return f"{where or 'the whole'} is not {_KINDS[kind]}"
     if isinstance(form, list):
         parts = [(each, form[0], f"{where}[{place}]") for place, each in enumerate(value)]

@@ -20,10 +20,14 @@ def take_in(folders, store):
     for folder in folders:
         if not (folder / "results.json").is_file():
             raise InputError(f"{folder}: there is no results.json; a run has it when it is finished")
+    names = [folder.resolve().name for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name}: two of these folders have this name, under which one run is kept; rename one")
     all_results = [read(folder / "results.json") for folder in folders]
-    for folder, results in zip(folders, all_results, strict=True):
+    for folder, name, results in zip(folders, names, all_results, strict=True):
         results["settings"]["output"] = ""
-        target = store / "runs" / folder.resolve().name
+        target = store / "runs" / name
         write_json(target / "results.json", results)
         for plot in method_of(results).plots:
             (target / f"{plot}.png").unlink(missing_ok=True)

@@ -1,8 +1,10 @@
 """export.card: the lines on a student's card answer as the trained model does, where nothing of this project is."""
 
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,6 +58,18 @@ def test_the_lines_of_the_card_answer_as_the_trained_model(taken, carded, tmp_pa
             assert 1e-5 < error < 0.05 if int8 else error < 1e-5
             for text, p, line in zip(asked, found, printed, strict=True):
                 assert line == f"{p.max():.1%} {CLASSES[p.argmax()]}: {text}"
+
+
+def test_names_of_others_are_text_on_the_card(taken, carded):
+    """Of the data and the BERT: no markup, no line of their own, nothing that a terminal obeys."""
+    folder, run, _ = carded
+    evil = "<img src=x>\n# [a](b) \x1b[2J|`x`"
+    there = SimpleNamespace(**vars(run) | {
+        "corpus": SimpleNamespace(**vars(run.corpus) | {"name": evil}), "bert": replace(run.bert, source=evil)})
+    text = card.model_card("One.\n\nTwo.", there, {"name": "alone", "seed": 0, "layers": 2}, taken.bert, [["model"]], folder)
+    shown = r"\<img src=x>\u000a# [a]\(b) \u001b[2J\|\`x\`"
+    assert f"# alone of {shown} on {shown}\n" in text and "\x1b" not in text
+    assert not re.search(r"(?<!\\)(<img|\]\(b|`x)", text)
 
 
 def test_the_card_of_a_bilstm_claims_no_library(taken, carded):

@@ -85,6 +85,7 @@ def test_an_entry_of_another_kind_never_breaks_the_check(path, value):
     (("models",), [], "models is empty"),
     (("models", 0, "seed"), "0", r"models\[0\].seed is not a whole number"),
     (("models", 0, "seed"), True, r"models\[0\].seed is not a whole number"),
+    (("models", 1, "accuracy"), float("nan"), r"models\[1\].accuracy is not a number"),
     (("models", 1, "accuracy"), None, r"models\[1\].accuracy is not a number"),
     (("models", 0, "correct"), "ff" * 4, r"models\[0\].correct is not 10 hexadecimal digits, of 40 test examples"),
     (("models", 0, "correct"), "gg" * 5, r"models\[0\].correct is not 10 hexadecimal digits"),

@@ -270,6 +270,14 @@ def test_what_is_not_a_finished_run_is_refused(tmp_path, content, message):
     assert not (tmp_path / "store").exists()
 
 
+def test_two_runs_of_one_name_are_refused(folders, tmp_path):
+    other = tmp_path / "elsewhere" / folders[0].name
+    shutil.copytree(folders[0], other)
+    with pytest.raises(InputError, match=f"{other.name}: two of these folders have this name"):
+        take_in([*folders, other], tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_further_method_is_one_entry(folders, tmp_path, monkeypatch):
     """Its names are like nobody's, and some are like what they are not."""
     entry = Method(
