@@ -55,12 +55,21 @@ results: .venv/installed
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-soft
 	$(RUN)bert.py --student-init teacher-spread --experiments teacher distilled-unlabelled distilled-layers \
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-layers
-	$(RUN)bert.py --experiments teacher alone distilled-augmented --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
-		--output runs/bert-reuters-r8-augmented
+	$(RUN)bert.py --experiments teacher alone distilled distilled-augmented --unlabelled-steps 800 --seeds 0 1 2 3 4 \
+		--precision mixed_bfloat16 --output runs/bert-reuters-r8-augmented
+	$(RUN)bert.py --student-hidden 192 --experiments teacher distilled-layers --unlabelled-steps 800 --seeds 0 1 2 \
+		--precision mixed_bfloat16 --output runs/bert-reuters-r8-narrow
+	$(RUN)bert.py --student-hidden 192 --narrowing least-squares --experiments teacher distilled-layers \
+		--unlabelled-steps 800 --seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-narrow-lsq
+	$(RUN)bert_of_theseus.py --maxlen 48 --experiments predecessor theseus-additive --seeds 0 1 2 \
+		--precision mixed_bfloat16 --output runs/theseus-reuters-r8
+	$(RUN)bert.py --student-init theseus:runs/theseus-reuters-r8 --experiments teacher distilled-unlabelled \
+		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-theseus
 	$(BIN)/python -m results runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
 		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/bert-20newsgroups-128 \
 		runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further runs/bert-reuters-r8-soft \
-		runs/bert-reuters-r8-layers runs/bert-reuters-r8-augmented
+		runs/bert-reuters-r8-layers runs/bert-reuters-r8-augmented runs/bert-reuters-r8-narrow \
+		runs/bert-reuters-r8-narrow-lsq runs/theseus-reuters-r8 runs/bert-reuters-r8-theseus
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
