@@ -27,6 +27,7 @@ class Student:
     data: str
     validation: float  # accuracy there, the mean over seeds
     faster: float  # times as fast as its teacher, for one text
+    seeds: int
     cells: list  # of HEADER
 
 
@@ -59,13 +60,20 @@ def _student(run, results, teachers, title, records):
         f"{share:.1f} %", *difference_cells(less)[:2], f"{faster['1']:.1f}", f"{faster['32']:.1f}",
         count(records[0]["parameters"]), difference_cells(over)[0],
     ]
-    return Student(Path(results["data"]["name"]).name, mean(records, "validation_accuracy"), faster["1"], cells)
+    data, validation = Path(results["data"]["name"]).name, mean(records, "validation_accuracy")
+    return Student(data, validation, faster["1"], len(less["seeds"]), cells)
 
 
 def best_table(grounds):
-    """Rows of strings, header first: at each of TIMES, the student that is best on validation. grounds: `all_students`."""
+    """Rows of strings, header first: at each of TIMES, the student that is best on validation, of those of the most seeds.
+
+    Other seeds have other validation texts, so that their means cannot be held against each other. grounds: `all_students`.
+    """
     table = [["data", "at least", *HEADER]]
     for students in grounds.values():
+        most = max(student.seeds for student in students)
+        students = [student for student in students if student.seeds == most]
+
         def best(times, students=students):
             return max((student for student in students if student.faster >= times), key=lambda student: student.validation)
 

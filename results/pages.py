@@ -62,7 +62,7 @@ GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector ma
 where the teacher is at least {MARGIN} points above it. Elsewhere, marked † below, the BERT has not learned enough or the task
 needs none: figures say that the programs run, not which method is better."""
 KEPT = """On each ground, of the students at least so many times as fast as their teacher for one text, the one with the best
-accuracy on validation texts."""
+accuracy on validation texts, of those of the most seeds."""
 EACH = """"of the teacher's": its accuracy as a share of the teacher's; "less the teacher", "over linear": the difference in
 points; "x @1", "x @32": times as fast as the teacher, both in float32 in onnxruntime, for one text and for 32 together."""
 SETTINGS = """A run beside one that is named after it and differs from it in one setting."""

@@ -36,6 +36,15 @@ def test_at_each_speed_the_best_on_validation_stands_whatever_its_test_part_says
     assert [row[:4] for row in rows] == [["posts", "2 and 5 and 15 x", "bilstm-distilled", "quick"]]  # one line for all three
 
 
+def test_students_of_fewer_seeds_are_not_held_against_those_of_more():
+    """Their validation texts are others; among all students they stand."""
+    runs = {"whole": run(BERT, TEACHER | LINEAR | SHALLOW), "one": run(BERT, TEACHER | LINEAR | QUICK, seeds=(0,))}
+    for record in runs["one"]["models"]:
+        record["validation_accuracy"] = 1.0
+    assert {row[3] for row in best_table(all_students(runs))[1:]} == {"whole"}
+    assert {row[1] for row in students_of(all_students(runs))[0][1][1:]} == {"whole", "one"}
+
+
 def test_the_figures_are_those_of_the_run():
     (students,), teacher = all_students(ground(shallow=SHALLOW)).values(), np.stack([right(seed, 0.9) for seed in (0, 1)])
     cells = dict(zip(HEADER, next(each.cells for each in students if each.cells[0] == "distilled"), strict=True))
