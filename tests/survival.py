@@ -37,7 +37,7 @@ DAMAGES = (  # of what a file holds; None: a folder in its place
 STAGES = {
     "knowledge_distillation_bert": [
         "--student-layers", 2, "--teacher-epochs", 3, "--student-epochs", 3, "--unlabelled-steps", 9, "--train-examples", 96,
-        "--unlabelled-examples", 16, "--validation-examples", 16, "--student-dropout", 0.1, "--augmentations", 1,
+        "--unlabelled-examples", 16, "--validation-examples", 16, "--student-dropout", 0.1,
         "--experiments", "distilled", "distilled-unlabelled", "distilled-layers", "distilled-augmented", "bilstm-distilled",
         "linear-distilled",
     ],
