@@ -57,7 +57,7 @@ results: .venv/installed
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-layers
 	$(RUN)bert.py --experiments teacher alone distilled distilled-augmented --student-epochs 60 \
 		--unlabelled-steps 800 --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-reuters-r8-augmented
-	$(RUN)bert.py --student-hidden 192 --experiments teacher distilled-layers --unlabelled-steps 800 --seeds 0 1 2 \
+	$(RUN)bert.py --student-hidden 192 --experiments teacher distilled-layers --unlabelled-steps 800 --seeds 0 1 2 3 4 \
 		--precision mixed_bfloat16 --output runs/bert-reuters-r8-narrow
 	$(RUN)bert.py --student-hidden 192 --narrowing least-squares --experiments teacher distilled-layers \
 		--unlabelled-steps 800 --seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-narrow-lsq

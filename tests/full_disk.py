@@ -38,7 +38,7 @@ def refused(script, place, disk, step):
     """
     count, words = 0, flags(script, place, "run", ["--output", disk / "run"])
     while True:
-        ballast(disk, step)
+        ballast(disk, (count + 1) * step)
         done = start(importlib.import_module(script), *words)
         if done.returncode == 0:
             return count
