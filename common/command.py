@@ -145,7 +145,7 @@ def start(main, presets, description):
     if sys.__stderr__ and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a crash inside TensorFlow at least says where
     stopped = "stopped; the same command resumes from its last backup"
-    with last_words(), errors_in_one_line(stopped), unlocking_folders(), tensorflow_errors_in_one_line():
+    with errors_in_one_line(stopped), unlocking_folders(), tensorflow_errors_in_one_line():
         if preset not in presets:
             raise InputError(f"{preset!r} is not a preset; expected {' or '.join(presets)} as the first word, then --flags")
         settings = parse(
@@ -159,7 +159,8 @@ def start(main, presets, description):
         set_devices(settings.strategy, settings.batch_size)
         if not is_chief():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what there is to say the chief says
-        main(preset, settings)
+        with last_words():
+            main(preset, settings)
 
 
 def command_line(script, preset, default, settings):

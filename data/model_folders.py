@@ -3,6 +3,7 @@
 What does not fit is refused in one line before anything is made of it, for students, teachers and BERTs alike.
 """
 
+import contextlib
 import json
 import re
 
@@ -97,12 +98,19 @@ def read_tokenizer(folder, config, maxlen):
 
 def read_tokenizer_file(path):
     """The tokenizer in a tokenizer.json. Raises InputError if there is none in it."""
-    try:
+    with _tokenizers_errors(f"{path}: not a tokenizer"):
         return Tokenizer.from_file(str(path))
+
+
+@contextlib.contextmanager
+def _tokenizers_errors(message):
+    """A block in which what the `tokenizers` library raises is an InputError: bare Exceptions, and panics, which are none."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # tokenizers raises bare Exception, and its panics are none
-        raise InputError(f"{path}: not a tokenizer ({reason(error)})") from None
+    except BaseException as error:
+        raise InputError(f"{message} ({reason(error)})") from None
 
 
 def check_tokenizer(tokenizer, pad_id, vocab_size, maxlen, folder):
@@ -117,12 +125,8 @@ def check_tokenizer(tokenizer, pad_id, vocab_size, maxlen, folder):
     Returns token ids that its model must take: those of an empty text, and the highest.
     """
     named = _template_ids(tokenizer, folder)
-    try:
+    with _tokenizers_errors(f"{folder}: the tokenizer has no token for a word that it does not know"):
         special, pair, _ = tokenizer.encode("").ids, tokenizer.encode("", "").ids, tokenizer.encode(NO_WORD)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # see `read_tokenizer_file`
-        raise InputError(f"{folder}: the tokenizer has no token for a word that it does not know ({reason(error)})") from None
     if not 0 < len(special) < maxlen:
         raise InputError(f"{folder}: the tokenizer gives an empty text {len(special)} tokens; expected [CLS], or a few, fewer "
                          f"than maxlen, {maxlen}")

@@ -4,7 +4,6 @@ A successor has learned the labels of its run's training texts, and its epochs w
 that goes on from it must have the same of both: else it would choose its own epochs by texts whose labels were learned.
 """
 
-import json
 from pathlib import Path
 
 from common import InputError
@@ -31,9 +30,9 @@ def best_stage(folder, seed):
     """
     paths = {name: folder / f"seed-{seed}" / name / "record.json" for name in STAGES}
     try:
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths.values() if path.is_file()]
+        records = [read_file(path) for path in paths.values() if path.is_file()]
         accuracies = {record["name"]: float(record["validation_accuracy"]) for record in records}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, ValueError, KeyError, TypeError):
         raise InputError(f"{PREFIX}{folder}: a record.json of seed {seed} is not that of a stage") from None
     if not accuracies:
         raise InputError(f"{PREFIX}{folder}: no finished {' or '.join(STAGES)} of seed {seed} in it")
@@ -64,10 +63,10 @@ def check_successors(folder, settings, inputs, run_folder):
     if not folder.is_dir():
         raise InputError(f"{flag}: there is no such folder")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_file(path)
         theirs, read = stored["settings"], stored["inputs"]
         known = {"successor_init", *SAME_SETTINGS} <= theirs.keys() and SAME_INPUTS.keys() <= read.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (InputError, OSError, KeyError, TypeError, AttributeError):
         known = False
     if not known:
         raise InputError(f"{flag}: not the folder of a run of knowledge_distillation_bert_of_theseus.py")
@@ -91,8 +90,8 @@ def _key(folder, seed):
 def _started_from(run_folder):
     """What the settings of a run say that it was started with; nothing if it has none, or what `runs.open_folder` refuses."""
     try:
-        return dict(json.loads((run_folder / "settings.json").read_text(encoding="utf-8"))["inputs"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return dict(read_file(run_folder / "settings.json")["inputs"])
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return {}
 
 

@@ -135,11 +135,12 @@ def ways(models, config):
     models: as of `read_model`: student, teacher and, if it is wanted, the model beside them
     """
     (student, student_graph), (teacher, teacher_graph), *others = models
-    return dict(zip(["beside"], (partial(opened, *each) for each in others), strict=False)) | {
+    found = {
         "teacher": lambda: cascade_of(student, opened(teacher, teacher_graph), config).teacher,  # with its classes in order
         "student": lambda: opened(student, student_graph),
         "cascade": lambda: cascade_of(opened(student, student_graph), opened(teacher, teacher_graph), config),
     }
+    return found | ({"beside": partial(opened, *others[0])} if others else {})
 
 
 def probabilities(model, texts, name):

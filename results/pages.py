@@ -106,7 +106,10 @@ def build(store, path):
     claims = claims_table(every, tried_only(every), varied)
     if len(claims) > 1:
         blocks += ["## What is claimed, and what was found", CLAIMED, *remarks(runs), markdown(claims)]
-    blocks += _titled(students_table(runs), "## The student to take away", TAKEN)
+    if taken := _titled(students_table(runs), TAKEN):
+        page = store / "taken.md"
+        blocks += [f"[The student to take away: how small and fast it is, and what that costs]({_link(path, page)})"]
+        _write(page, ["# The student to take away", f"Of the runs in [RESULTS.md]({_link(page, path)}).", *taken])
     if more := _titled(settings_table(every), SETTINGS) + _titled(precision_table(every), PRECISION):
         page = store / "settings.md"
         links = [f"[{name}]({_link(page, store / 'runs' / name)})" for name in every if name in varied]

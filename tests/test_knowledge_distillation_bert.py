@@ -179,7 +179,7 @@ def layers_run(bert, data_folder, folder, student_layers=2, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("until", "since", "unlabelled"), [(0.5, 0.5, True), (0.3, 0.2, True), (1.0, 0.0, False)]
+    ("until", "since", "unlabelled"), [(0.5, 0.5, True), (0.3, 0.2, True), (0.5, 0.5, False), (1.0, 0.0, False)]
 )
 def test_layers_and_labels_are_learnt_in_their_shares_of_the_training(
     two_layers, data_folder, tmp_path, until, since, unlabelled

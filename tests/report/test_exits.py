@@ -1,4 +1,5 @@
 """report.exits: the tables of a model that stops early."""
+
 from types import SimpleNamespace
 
 import numpy as np
