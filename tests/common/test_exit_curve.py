@@ -84,14 +84,14 @@ def test_a_record_is_of_the_speed_that_was_chosen(early):
 
 @given(st.integers(0, 2**32), st.floats(0, 30))
 def test_the_highest_speed_is_the_last_before_one_that_loses_more(seed, drop):
-    """Found by walking from 0 up, text by text."""
+    """Found by walking from 0 up, text by text; what leaving early gains does not make up for it."""
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(0, 2, (30, 3, 4)).astype(np.float32), rng.integers(0, 4, 30)
     u = rng.uniform(0, 1, (30, 3)).round(2).astype(np.float32)
     right, best = logits.argmax(-1) == labels[:, None], 0.0
     for step in range(1001):
         leaving = [next((i for i in range(2) if row[i] < step / 1000), 2) for row in u]
-        if 100 * (right[:, 2].mean() - np.mean([row[i] for row, i in zip(right, leaving, strict=True)])) > drop + 1e-7:
+        if 100 * np.mean([row[2] and not row[i] for row, i in zip(right, leaving, strict=True)]) > drop + 1e-7:
             break
         best = step / 1000
     found = highest_speed((logits, u), labels, (0.0, 0.5), drop)

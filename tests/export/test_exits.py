@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from common.batches import TokenizedTexts
 from export import exits
-from export.exits import calibration_logits, expected_speedup, time_exits
+from export.exits import calibration_logits, expected_speedup, time_exits, with_own_speed
 from knowledge_distillation_fastbert import uncertainty
 from tests.common.test_exit_curve import spread_and_tied
 
@@ -116,7 +116,10 @@ def test_calibration_logits_are_computed_once_and_anew_where_they_are_damaged(tm
 
 
 def choices(folder, monkeypatch, labels, logits, **changed):
-    """(what is timed, what is chosen) for a model of a run. logits: {part: (texts, layers, classes)}, all of these labels"""
+    """(what is timed, turn by turn, what is chosen) for a model of a run.
+
+    logits: {part: (texts, layers, classes)}, all of these labels
+    """
     stage = folder / "fastbert-branches"
     stage.mkdir()
     for part in ("validation", "test"):
@@ -126,12 +129,20 @@ def choices(folder, monkeypatch, labels, logits, **changed):
     parts = SimpleNamespace(validation=np.arange(len(labels)), test=np.arange(len(labels), 2 * len(labels)))
     run = SimpleNamespace(settings=SimpleNamespace(**settings | changed), corpus=SimpleNamespace(labels=np.tile(labels, 2)),
                           parts=parts, stage=lambda name: folder / name)
-    monkeypatch.setattr(exits, "exit_times", lambda run, plain, asked, student, flops: asked)
+    timed = []
+
+    def exit_times(run, plain, asked, student, flops):
+        timed.append(([*plain], asked["fastbert"]))
+        return {"tokens": 6.0, "teacher": {}} | {"fastbert": [{} for _ in asked["fastbert"][1]]}
+
+    monkeypatch.setattr(exits, "exit_times", exit_times)
     monkeypatch.setattr(exits, "exit_records", lambda *given: given[-2:])
     monkeypatch.setattr(exits, "calibration_logits", lambda run, name, trained: (
         logits["calibration"], logits["calibration"][:, -1].argmax(-1)))
-    asked, chosen = exits.measure_exits(run, {"teacher": 4}, {}, ["fastbert"], None, None, uncertainty, None)
-    return asked["fastbert"], chosen["fastbert"]
+    depths, plain = {"teacher": 4, "alone-1": 1}, {"teacher": None, "alone-1": None}
+    times, chosen = exits.measure_exits(run, depths, plain, ["fastbert"], None, None, uncertainty, None)
+    assert len(times["fastbert"]) == sum(len(speeds) for _, (_, speeds) in timed)
+    return timed, chosen["fastbert"]
 
 
 @pytest.mark.parametrize("good_early", ["validation", "test"])
@@ -141,9 +152,35 @@ def test_the_speed_is_chosen_on_the_validation_part(tmp_path, monkeypatch, good_
     logits = {part: 5 * np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1) for part in ("validation", "test")}
     for part in {*logits} - {good_early}:
         logits[part][:, 0] = logits[part][:, 0, ::-1]
-    asked, chosen = choices(tmp_path, monkeypatch, labels, logits)
+    timed, chosen = choices(tmp_path, monkeypatch, labels, logits)
     assert chosen["speed"] == 1.0 if good_early == "validation" else 0 < chosen["speed"] < 0.1
-    assert asked == (0, (0.0, 0.5, chosen["speed"]))  # timed at its own, too
+    own = ["teacher"], (0, (chosen["speed"],))  # is none of the curve's: timed at its own, too
+    assert timed == [(["teacher", "alone-1"], (0, (0.0, 0.5))), own]
+
+
+def test_a_speed_that_is_on_the_curve_is_timed_once(tmp_path, monkeypatch):
+    labels = np.arange(20) % 2
+    logits = 5 * np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1)
+    timed, chosen = choices(tmp_path, monkeypatch, labels, {"validation": logits, "test": logits}, speeds=(0.0, 1.0))
+    assert chosen["speed"] == 1.0 and len(timed) == 1
+
+
+def test_a_speed_that_is_timed_later_is_held_against_the_teacher_of_then():
+    """The machine was twice as slow for one text and three times for 32; the int8 form of the teacher says so of its own."""
+    def of(*ms):
+        return {key: {"1": each, "32": 10 * each} for key, each in zip(("latency_ms", "int8_latency_ms"), ms, strict=True)}
+
+    def at(ms, layers):
+        return {key: {size: {"ms": each, "mean_layers": layers} for size, each in of_its.items()} for key, of_its in ms.items()}
+
+    times = {"tokens": 6.0, "teacher": of(4.0, 1.0), "alone": of(3.0, 3.0), "fast": [at(of(4.0, 1.0), 4.0)]}
+    later = {"tokens": 6.0, "teacher": of(8.0, 4.0), "fast": [at(of(2.0, 1.0), 1.5)]}
+    later["teacher"]["latency_ms"]["32"] = 3 * 40.0
+    found = with_own_speed(times, later)
+    assert found == times | {"fast": [times["fast"][0], found["fast"][1]]}
+    assert found["fast"][1]["latency_ms"]["1"] == {"ms": 1.0, "mean_layers": 1.5}
+    assert found["fast"][1]["latency_ms"]["32"]["ms"] == pytest.approx(20 / 3)
+    assert [found["fast"][1]["int8_latency_ms"][size]["ms"] for size in ("1", "32")] == [0.25, 2.5]
 
 
 @pytest.mark.parametrize("changed", [{}, {"max_disagreement": 10.0}, {"latency_budget": 5.0}], ids=str)
@@ -154,9 +191,9 @@ def test_the_uncertainty_is_chosen_on_the_validation_part(tmp_path, monkeypatch,
     logits, labels = spread_and_tied(agreeing, 100)
     of_others = spread_and_tied(other, 100)[0]
     parts = {"validation": logits, "test": of_others, "calibration": of_others}
-    asked, chosen = choices(tmp_path, monkeypatch, labels, parts, uncertainty_top_k=None, **changed)
-    assert chosen["uncertainty_top_k"] == asked[0] == (2 if agreeing == "spread" else 0)
-    assert ("speed" in chosen) == ("latency_budget" not in changed) and len(asked[1]) == 2 + ("speed" in chosen)
+    timed, chosen = choices(tmp_path, monkeypatch, labels, parts, uncertainty_top_k=None, **changed)
+    assert {top_k for _, (top_k, _) in timed} == {chosen["uncertainty_top_k"]} == {2 if agreeing == "spread" else 0}
+    assert ("speed" in chosen) == ("latency_budget" not in changed) and len(timed) == 1 + ("speed" in chosen)
     if "promise" in chosen:  # by the other parts the surer half answers otherwise
         assert chosen["promise"]["texts"] == 100 and chosen["promise"]["disagreements"] == 0 and 0 < chosen["speed"] < 0.65
     else:
