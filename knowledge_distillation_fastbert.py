@@ -34,6 +34,7 @@ from data import texts
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
+from export.costs import in_words
 from export.exits import exit_model, measure_exits, teacher_onnx
 from export.student import text_writer, write_linear, write_student, write_teacher
 from report.document import results_of, show_stages, write_report
@@ -394,7 +395,7 @@ def report(preset, settings, runs, names, linear):
     write_teacher(runs, records, "teacher", trained_teacher, partial(teacher_onnx, HEADS) if has_branch(run) else None)
     student, section, told = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
-    example = f"one text of {settings.maxlen} tokens (timed: test texts, {records[0]['timed_tokens']:.0f} tokens on average)"
+    example = in_words(run, records[0]["timed_tokens"])
     more = {"sections": sections + section, "plots": ["exits.png"], "first": verdict(records, names, run.settings)}
     write_report(run.folder, results | told, records, example, {"student": student} | write_linear(runs, linear), **more)
 

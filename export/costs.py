@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from common.backend import in_float32, tf
+from common.bert import swap_pad_id
 from common.cost import classifier_flops, graph_flops, wall_clock
 from data import bilstms
 from data.berts import OUTPUT
@@ -20,27 +21,54 @@ from export.timing import turns
 
 SIZES = (1, 32)  # examples that are asked together
 GRAPHS = {"bert": (text_graph, classifier_flops), bilstms.KIND: (bilstm_graph, bilstm_flops)}  # by the kind of the model
-ONES = 15  # calls of one text for each of 32: what they find in the caches is then mostly what one text leaves there
+TIMED = 64  # test texts, where no setting says how many
 
 
 def text_costs(run, berts):
-    """What classifiers of texts cost: {name: {"layers", "flops", "latency_ms", "int8_latency_ms"}}.
+    """What classifiers of texts cost: {name: {"layers", "flops", "latency_ms", "int8_latency_ms", "timed_tokens"}}.
 
-    Each latency is {"1": ms, "32": ms}, of one text of full length and of 32.
+    FLOPs are of a text of full length. Each latency is {"1": ms, "32": ms}, means over test texts by themselves and over
+    batches of 32; timed_tokens is how many tokens these have on average.
 
     run: `training.Run` on texts
     berts: {name: `data.berts.Bert` of the model's shape}; one without a classifier is given one
     """
-    classes, tokens, costs, makers = len(run.corpus.classes), run.settings.maxlen, {}, {}
+    classes, costs, makers, (batches, tokens) = len(run.corpus.classes), {}, {}, timed_batches(run, TIMED)
     for name, bert in berts.items():
         make_graph, flops = GRAPHS[bert.kind]
-        costs[name] = {"layers": bert.layers, "flops": flops(bert, classes, tokens)}
+        costs[name] = {"layers": bert.layers, "flops": flops(bert, classes, run.settings.maxlen), "timed_tokens": tokens}
         graph = make_graph(_as_classifier(bert, classes))
         makers |= {(name, "latency_ms"): asking(graph), (name, "int8_latency_ms"): asking(quantized(graph))}
-    one, many = [(np.full((size, tokens), run.bert.pad_id + 1, np.int32), np.zeros((size, tokens), np.int32)) for size in SIZES]
-    for (name, key), seconds in turns(makers, [one] * ONES + [many], rounds=5).items():
-        costs[name][key] = by_size([seconds[:ONES].mean(), seconds[ONES]])
+    times = {size: turns(makers, of_size, rounds=3) for size, of_size in batches.items()}
+    for name, key in makers:
+        costs[name][key] = by_size([times[size][name, key].mean() for size in SIZES])
     return costs
+
+
+def timed_batches(run, count):
+    """Test texts of a run that models are timed on, drawn at random, and how many tokens they have on average.
+
+    run: `training.Run` on texts
+    count: of texts at most
+
+    Returns ({1: [(token ids, segment ids)] of a quarter of them, each by itself, 32: the same of all, in batches that are
+    padded to their longest; the last is filled up with the first}, tokens).
+    """
+    indices = np.random.default_rng(run.seed).permutation(run.parts.test)[:count]
+    drawn = {1: indices[: -(-len(indices) // 4)], 32: np.resize(indices, -(-len(indices) // 32) * 32)}
+    batches = {size: [_inputs(run, some[i : i + size]) for i in range(0, len(some), size)] for size, some in drawn.items()}
+    return batches, float(run.examples.lengths(indices).mean())
+
+
+def _inputs(run, indices):
+    """(token ids, segment ids) of examples as the tokenizer pads them."""
+    token_ids, segment_ids = run.examples.inputs(indices)
+    return np.array(swap_pad_id(token_ids, run.bert.pad_id)), segment_ids
+
+
+def in_words(run, tokens):
+    """Of what examples the costs of a run are told. tokens: of the texts that were timed, on average"""
+    return f"one text of {run.settings.maxlen} tokens (timed: test texts, {tokens:.0f} tokens on average)"
 
 
 def _as_classifier(bert, classes):

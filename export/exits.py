@@ -19,7 +19,7 @@ from common.files import fingerprint, load_or_compute, read_file, write_atomic
 from data import vocabulary
 from data.berts import keep_layers
 from export import exit_graph, onnx_int8
-from export.costs import SIZES
+from export.costs import timed_batches
 from export.deployed import TextModel, examples_of, trimmed, whole_graph
 from export.onnx_files import asking
 from export.timing import turns
@@ -197,15 +197,12 @@ def time_exits(run, plain, stopping, flops, speeds):
     plain: {name: onnx.ModelProto} of models that compute all their layers
     stopping: {name: onnx.ModelProto} of models that take a speed
     """
-    settings = run.settings
     speeds = {name: [np.array(speed, np.float32) for speed in speeds[name]] for name in stopping}
     makers = {(name, key): asking(form(graph)) for name, graph in (plain | stopping).items() for key, form in FORMS.items()}
-    indices = np.random.default_rng(run.seed).permutation(run.parts.test)[: settings.timed_examples]
+    of_size, tokens = timed_batches(run, run.settings.timed_examples)
     times = {name: {key: {} for key in FORMS} for name in plain}
     times |= {name: [{key: {} for key in FORMS} for _ in speeds[name]] for name in stopping}
-    for size in SIZES:
-        some = indices[: -(-len(indices) // 4)] if size == 1 else np.resize(indices, -(-len(indices) // size) * size)
-        batches = [_inputs(run, some[i : i + size]) for i in range(0, len(some), size)]
+    for size, batches in of_size.items():
         at_speeds = {name: [(*batch, speed) for speed in speeds[name] for batch in batches] for name in stopping}
         asked = {(name, key): at_speeds.get(name, batches) for name, key in makers}
         for (name, key), seconds in turns(makers, asked, rounds=3).items():
@@ -217,13 +214,7 @@ def time_exits(run, plain, stopping, flops, speeds):
             for place, speed in enumerate(speeds[name]):
                 expected = expected_speedup(batches, lambda batch, ask=ask, speed=speed: ask((*batch, speed)), flops)
                 times[name][place][key][str(size)] = {"ms": float(ms[place])} | expected
-    return times | {"tokens": float(run.examples.lengths(indices).mean())}
-
-
-def _inputs(run, indices):
-    """(token ids, segment ids) of examples as the tokenizer pads them."""
-    token_ids, segment_ids = run.examples.inputs(indices)
-    return np.array(swap_pad_id(token_ids, run.bert.pad_id)), segment_ids
+    return times | {"tokens": tokens}
 
 
 def expected_speedup(batches, ask, flops):

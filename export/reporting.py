@@ -4,7 +4,7 @@ from functools import partial
 
 from common.files import load_or_compute
 from common.training import trained
-from export.costs import text_costs
+from export.costs import in_words, text_costs
 from export.deployed import text_model
 from export.student import text_writer, write_linear, write_student, write_teacher
 from report.document import results_of, write_report
@@ -29,7 +29,7 @@ def report_texts(script, preset, default, runs, records, linear, shapes, pairs, 
     """
     run, sizes = runs[0], {name: size_of(bert, runs[0].bert) for name, bert in shapes.items()}
     different = {sizes[record["name"]]: shapes[record["name"]] for record in records}  # models of one size cost the same
-    costs = load_or_compute(run.folder / f"costs-{'-'.join(different)}.json", lambda: text_costs(run, different))
+    costs = load_or_compute(run.folder / f"times-{'-'.join(different)}.json", lambda: text_costs(run, different))
     records = [record | costs[sizes[record["name"]]] for record in records] + linear
     results = results_of(run, script, preset, default, records, pairs)
     write_teacher(runs, records, teacher, partial(trained, build=build))
@@ -37,7 +37,7 @@ def report_texts(script, preset, default, runs, records, linear, shapes, pairs, 
     students = sorted((name for name in students if name in shapes), key=lambda name: costs[sizes[name]]["flops"])
     student, sections, told = write_student(runs, records, students, teacher, write, story)
     take_away = {"student": student} | write_linear(runs, linear)
-    example = f"one text of {run.settings.maxlen} tokens"
+    example = in_words(run, records[0]["timed_tokens"])
     write_report(run.folder, results | told, records, example, take_away, sections=sections, plots=plots)
 
 

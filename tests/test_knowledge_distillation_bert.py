@@ -600,7 +600,7 @@ def test_smoke_a_narrower_student(tmp_path):
     config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
     assert [config[key] for key in berts.CONFIG_KEYS[1:5]] == [16, 1, 2, 32]
     assert (tmp_path / "run" / "student" / "model.int8.onnx").is_file()
-    assert (tmp_path / "run" / "costs-2-1x16.json").is_file()
+    assert (tmp_path / "run" / "times-2-1x16.json").is_file()
     teacher, student = json.loads((tmp_path / "run" / "results.json").read_text())["models"]
     assert student["parameters"] == sum(
         np.prod(shape) for shape in berts.expected_shapes(config | {"vocab_size": 120}).values()) + 4 * 16 + 4
