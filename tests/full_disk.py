@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.locking import LOCK
 from tests.starting import start
-from tests.survival import STAGES, differences, flags, left_alone, prepare
+from tests.survival import SAME, STAGES, differences, flags, left_alone, prepare
 
 PLACES = 12  # where the disk is full, about: what a start needs is given in so many steps
 REFUSED = re.compile(r"error: .*: (No space left on device|Disk quota exceeded).*\n")
@@ -57,6 +57,6 @@ if __name__ == "__main__":
             left_alone(name, folder)
             whole = sum(path.stat().st_size for path in (folder / "alone").glob("**/*") if path.is_file())
             times = refused(name, folder, small, whole // PLACES)
-            outcome = ", ".join(differences(folder / "alone", small / "run")) or "the same in every weight and figure"
+            outcome = ", ".join(differences(folder / "alone", small / "run")) or SAME
             shutil.rmtree(small / "run")
             print(f"{name:<40}  a full disk {times} times: {outcome}", flush=True)

@@ -115,7 +115,8 @@ def soak(starts, count, log, variables, full, output):
     starts: {name: words of its command}
     log: Path
     variables: the environment of the commands
-    full: whether they are to be ended after a minute; one that is not, and hangs, has failed
+    full: whether they are to be ended after a minute, in which they must have begun to train; one that is not, and hangs, has
+        failed
     output: Path of a folder that they write, deleted after each
     """
     set_ones = [f"{name} {variables[name]}" for name in sorted(variables) if name.startswith(("MALLOC_", "LD_PRELOAD"))]
@@ -126,8 +127,9 @@ def soak(starts, count, log, variables, full, output):
         for number in range(done, count):
             name = [*starts][number % len(starts)]
             end = run(starts[name], variables, MINUTE if full else HANGS)
+            trains = any(output.glob("tensorboard/*/train/events*"))
             shutil.rmtree(output, ignore_errors=True)
-            crashed, fine = end["status"] < 0 and not end["ours"], end["status"] == 0 or (full and end["ours"])
+            crashed, fine = end["status"] < 0 and not end["ours"], end["status"] == 0 or (full and end["ours"] and trains)
             outcome = "signal" if crashed else "ok" if fine else "failure"
             records.append({"environment": environment, "start": name, "outcome": outcome, **end})
             print(json.dumps(records[-1]), file=file, flush=True)

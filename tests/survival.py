@@ -2,6 +2,8 @@
 left alone.
 
     python -m tests.survival [KILLS]      # every script, on tiny models; 20 kills each unless told otherwise
+
+Then every file that a stage has left is damaged, and the run mended by the same command, as it says.
 """
 
 import importlib
@@ -27,6 +29,7 @@ from tests.starting import ROOT, start
 TIMINGS = {
     "latency_ms", "int8_latency_ms", "train_seconds", "wall_speedup", "int8_wall_speedup", "timed", "environment", "output",
 }
+SAME = "the same in every weight and figure"
 SIGNALS = signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL  # in turn: the first two end a process whose memory is damaged
 CACHES = "cost*.json", "times-*.json", "soft_labels.npz", "calibration-*.npz"
 STORED = "record.json", "weights.npz", "*_logits.npy"
@@ -176,5 +179,7 @@ if __name__ == "__main__":
                 shutil.rmtree(place / "killed", ignore_errors=True)
                 count += killed(name, place, wanted - count, seed=count)
                 different = differences(place / "alone", place / "killed")
-            outcome = ", ".join(different) or "the same in every weight and figure"
-            print(f"{name:<40}  killed {count} times: {outcome}", flush=True)
+            shutil.copytree(place / "alone", place / "damaged")
+            stages = len(mended(name, place, "damaged"))
+            outcome = ", ".join(different + differences(place / "alone", place / "damaged")) or SAME
+            print(f"{name:<40}  killed {count} times, {stages} stages damaged: {outcome}", flush=True)

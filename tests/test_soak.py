@@ -73,13 +73,17 @@ def test_each_environment_is_counted_by_itself(count):
 def test_an_end_by_our_own_signal_is_no_crash_and_a_hang_is_a_failure(count, monkeypatch):
     monkeypatch.setattr(soak, "MINUTE", 3)
     monkeypatch.setattr(soak, "GRACE", 0.1)
+    trains = "import os, pathlib; f = pathlib.Path(os.environ['OUTPUT'], 'tensorboard', 'seed-0-teacher', 'train'); " \
+             "f.mkdir(parents=True); (f / 'events.1').touch(); "
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    starts = {"runs": stand_in("import time; time.sleep(60)"), "deaf": stand_in(deaf), "aborts": STARTS["aborts"]}
-    records = count(starts, 3, full=True)
+    starts = {"trains": stand_in(trains + "import time; time.sleep(60)"), "deaf": stand_in(trains + deaf),
+              "aborts": STARTS["aborts"], "never trains": stand_in("import time; time.sleep(60)")}
+    records = count(starts, 4, full=True)
     assert [(record["outcome"], record["status"], record["ours"]) for record in records] == [
-        ("ok", -signal.SIGTERM, True), ("ok", -signal.SIGKILL, True), ("signal", -signal.SIGABRT, False)]
+        ("ok", -signal.SIGTERM, True), ("ok", -signal.SIGKILL, True), ("signal", -signal.SIGABRT, False),
+        ("failure", -signal.SIGTERM, True)]
     monkeypatch.setattr(soak, "HANGS", 0.1)
-    assert count({"runs": starts["runs"]}, 1)[-1]["outcome"] == "failure"
+    assert count({"trains": starts["trains"]}, 1)[-1]["outcome"] == "failure"
 
 
 @given(st.integers(1, 200), st.integers(0, 200), st.sampled_from((0.5, 0.95, 0.99)))
