@@ -84,7 +84,7 @@ class Settings:
 
     # Training
     batch_size: PositiveInt = 32  # texts a step
-    patience: Count = 5  # epochs without a gain on the validation part that end a stage; 0: all epochs
+    patience: Count = 10  # epochs without a gain on the validation part that end a stage; 0: all epochs
     teacher_epochs: PositiveInt = 15
     branch_epochs: PositiveInt = 4
     student_epochs: PositiveInt = 25  # of the shallow models
