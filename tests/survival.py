@@ -121,7 +121,8 @@ def mended(script, folder, output, more=()):
         while (done := start(importlib.import_module(script), *flags(script, folder, output, more))).returncode:
             assert done.returncode == 2 and names is STORED and done.stderr.count("\n") == 1, done.stderr
             lines.append(done.stderr)
-            shutil.rmtree(re.search("delete the folder (.+),", done.stderr)[1])
+            told = re.search("delete the folder (.+),|error: (.+) cannot be written: Is a directory", done.stderr)
+            shutil.rmtree(told[1] or told[2])
     return lines
 
 
