@@ -30,7 +30,7 @@ from common.distillation import hard_loss, soft_loss
 from common.early_exit import ExitModel, all_exits, branches_alone
 from common.linear import LINEAR, linear_records
 from common.runs import EXTENSIBLE, open_text_runs
-from data import texts
+from data import shuffling
 from data.berts import keep_layers
 from data.grounds import on_grounds
 from data.parts import UNLABELLED
@@ -294,7 +294,7 @@ def self_distil(run, stage):
         indices = parts.train
     labels = np.where(np.isin(indices, parts.unlabelled), UNLABELLED, run.corpus.labels[indices])
     if settings.shuffle_sentences:  # the original's: of each text a copy too, its sentences doubled and shuffled
-        copies = TokenizedTexts.of(texts.shuffled_copies(run.corpus.texts, indices, run.seed), run.bert, settings.maxlen)
+        copies = TokenizedTexts.of(shuffling.shuffled_copies(run.corpus.texts, indices, run.seed), run.bert, settings.maxlen)
         run, labels = replace(run, examples=run.examples.joined(copies)), np.tile(labels, 2)
         indices = np.append(indices, len(run.corpus.texts) + np.arange(len(indices)))
     loss = self_distillation_loss(settings.direction, settings.soft_weight, settings.hard_weight)
@@ -330,7 +330,7 @@ def main(preset, settings):
     runs = open_text_runs(
         SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
         depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER - fixed,
-        **exit_curve.needs_of(settings), **({"check_corpus": texts.check_shufflable} if shuffles else {}),
+        **exit_curve.needs_of(settings), **({"check_corpus": shuffling.check_shufflable} if shuffles else {}),
     )
     linear = show_stages(linear_records(runs))
     for run in runs:

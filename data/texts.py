@@ -357,7 +357,7 @@ def _corpus(name, parts, notes):
     return Corpus(name, [texts[i] for i in indices], labels[indices], classes, train.descriptions, pool, dev, test, notes)
 
 
-# Showing ---------------------------------------------------------------------------------------------------------------
+# Showing, and characters ------------------------------------------------------------------------------------------------
 
 
 def in_one_line(text, width=60):
@@ -368,41 +368,7 @@ def in_one_line(text, width=60):
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-# Characters and sentences ----------------------------------------------------------------------------------------------
-
-
 def is_chinese(texts):
     """Whether at least half of the letters of these strings are Chinese characters."""
     joined = "".join(texts)
     return len(re.findall(f"[{CHINESE}]", joined)) >= 0.5 * sum(map(str.isalpha, joined)) > 0
-
-
-def check_shufflable(corpus):
-    """Raise InputError for pairs of texts, whose sentences are not shuffled."""
-    if corpus.pairs:
-        raise InputError(f"{corpus.name} has pairs of texts, whose sentences are not shuffled: --no-shuffle-sentences, and no "
-                         "fastbert-shuffled among --experiments")
-
-
-def shuffled_copies(texts, indices, seed):
-    """Of each of these texts a copy by `shuffle_sentences`, as a list; says where that does little.
-
-    texts: strings
-    indices: (texts,) int, which of them
-    seed: of the order
-    """
-    originals, rng = [texts[index] for index in indices], np.random.default_rng(seed)
-    several = np.mean([len(sentences_of(text)) > 1 for text in originals])
-    if several < 0.5:
-        print(f"  only {several:.0%} of the texts have punctuation that parts them into sentences: little is shuffled")
-    return [shuffle_sentences(text, rng) for text in originals]
-
-
-def shuffle_sentences(text, rng):
-    """The original FastBERT's augmentation: the sentences of a text twice, in random order. rng: numpy's."""
-    return " ".join(rng.permutation(np.array(2 * sentences_of(text), dtype=object)))
-
-
-def sentences_of(text):
-    """A text parted after its Chinese or English punctuation and at the ends of lines."""
-    return [part for part in re.split(r"(?<=[。！？；])|(?<=[.!?;])\s+|\n+", text) if part.strip()]

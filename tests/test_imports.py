@@ -11,9 +11,9 @@ from tests.starting import ROOT
 ORDER = (
     "common", "common.parsing", "common.files", "common.locking", "common.backend",
     "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts",
-    "data.tokenizing", "data.augmentation", "data.bucketing", "data.images", "data.soft_labels", "data.successors",
-    "data.model_folders", "data.linear_models", "data.berts", "data.narrowing", "data.vocabulary", "data.bilstms",
-    "data.teachers", "data.grounds", "data.cascades", "data.students", "data.__main__",
+    "data.tokenizing", "data.augmentation", "data.shuffling", "data.bucketing", "data.images", "data.soft_labels",
+    "data.successors", "data.model_folders", "data.linear_models", "data.berts", "data.narrowing", "data.vocabulary",
+    "data.bilstms", "data.teachers", "data.grounds", "data.cascades", "data.students", "data.__main__",
     "common.devices", "common.command", "common.batches", "common.bert", "common.bilstm", "common.distillation",
     "common.layer_distillation", "common.evaluation", "common.cost", "common.linear", "common.callbacks", "common.training",
     "common.soft_labels", "common.starting", "common.early_exit", "common.promise", "common.exit_curve", "common.runs",

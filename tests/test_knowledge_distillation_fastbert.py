@@ -17,7 +17,7 @@ from common.backend import keras, set_seed, tf
 from common.cost import exit_flops
 from common.early_exit import ExitModel, all_exits, early_exit_graph
 from common.training import Run
-from data import berts, texts
+from data import berts, shuffling, texts
 from data.parts import UNLABELLED, split
 from tests import tiny
 from tests.numpy_bert import numpy_branch
@@ -119,7 +119,7 @@ SENTENCES = st.lists(st.text("ab 一二", min_size=1).map(str.strip).filter(bool
 @given(SENTENCES, st.sampled_from("。！.?\n"))
 def test_shuffled_text_has_every_sentence_twice(sentences, end):
     text = "".join(f"{sentence}{end}{' ' if end in '.?' else ''}" for sentence in sentences)
-    shuffled = texts.shuffle_sentences(text, np.random.default_rng(0))
+    shuffled = shuffling.shuffle_sentences(text, np.random.default_rng(0))
     assert sorted(shuffled.replace(" ", "").replace("\n", "")) == sorted(2 * text.replace(" ", "").replace("\n", ""))
     for sentence in sentences:
         assert shuffled.count(sentence) >= 2
@@ -127,7 +127,7 @@ def test_shuffled_text_has_every_sentence_twice(sentences, end):
 
 def test_sentences_are_shuffled_whole():
     text = "Version 3.5 is out. 很好用！Is it? Yes"
-    found = {texts.shuffle_sentences(text, np.random.default_rng(seed)) for seed in range(20)}
+    found = {shuffling.shuffle_sentences(text, np.random.default_rng(seed)) for seed in range(20)}
     assert len(found) > 10
     for shuffled in found:
         for sentence in ("Version 3.5 is out.", "很好用！", "Is it?", "Yes"):
