@@ -179,11 +179,11 @@ def command_line(script, preset, default, settings):
 
 
 def as_flag(name, value):
-    """The words that give a setting its value, as in a shell; numbers to their last digit."""
+    """The words that give a setting its value, one or several, as in a shell; numbers to their last digit."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
-    values = value if isinstance(value, tuple) else (value,)
+    values = value if isinstance(value, tuple | list) else (value,)
     digits = [str(each).removesuffix(".0") if isinstance(each, float) else str(each) for each in values]
     return [f"--{flag}", *map(shlex.quote, digits)]
 

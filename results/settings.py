@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 
+from common.command import as_flag
 from report.tables import difference_cells, mean_and_deviation
 from results.stored import compared, correct_of
 
@@ -24,7 +25,7 @@ def settings_table(runs):
         if key == "precision":  # has a table of its own
             continue
         results, changed = runs[name], runs[other]
-        values = [in_words(key, each["settings"].get(key)) for each in (results, changed)]
+        values = [" ".join(as_flag(key, each["settings"].get(key))) for each in (results, changed)]
         table += [[name, *values, *cells] for cells, alike in models_compared(results, changed) if not alike]
     return table
 
@@ -65,11 +66,3 @@ def models_compared(results, others):
             means = [mean_and_deviation([correct[seed].mean() for seed in seeds], 100) for correct in pair]
             alike = all(np.array_equal(pair[0][seed], pair[1][seed]) for seed in seeds)
             yield [model, str(len(seeds)), *means, *difference_cells(comparison)], alike
-
-
-def in_words(key, value):
-    """A setting as its flag: ("student_init", "first") as "--student-init first"."""
-    flag = key.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return " ".join([f"--{flag}", *map(str, value if isinstance(value, list) else [value])])

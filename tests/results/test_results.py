@@ -20,7 +20,7 @@ from results.methods import METHODS, Method
 from results.pages import build, differences_table, training_seconds
 from results.precision import precision_table
 from results.published import Published
-from results.settings import in_words, settings_table
+from results.settings import as_flag, settings_table
 from results.stored import read_all, take_in
 from results.students import students_table
 from tests.results.made import make_folders, model, right, right_of, run, section, stopping, table_rows, written
@@ -188,7 +188,7 @@ def test_what_one_setting_is_worth(folders, tmp_path):
     assert "best-first" not in (tmp_path / "RESULTS.md").read_text()
     assert "[best-first](runs/best-first)" in (tmp_path / "store" / "settings.md").read_text()
     assert (tmp_path / "store" / "runs" / "best-first" / "README.md").is_file()
-    assert in_words("linear", False) == "--no-linear" and in_words("layer_mapping", [2, 4]) == "--layer-mapping 2 4"
+    assert as_flag("linear", False) == ["--no-linear"] and as_flag("layer_mapping", [2, 4]) == ["--layer-mapping", "2", "4"]
 
 
 def test_what_a_narrow_precision_costs(folders, tmp_path):
