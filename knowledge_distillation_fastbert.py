@@ -80,7 +80,7 @@ class Settings:
     latency_budget: NonNegative = 0.0  # above 0, instead: the lowest speed at which a text by itself takes at most so many ms
     max_disagreement: command.Percent | None = None  # instead: per cent of texts answered otherwise than by the teacher
     confidence: command.Percent = 95.0  # per cent, with which that is promised
-    timed_examples: PositiveInt = 128  # test texts that are timed in batches of 32; a quarter of them by themselves
+    timed_examples: PositiveInt = 64  # test texts that are timed in batches of 32; a quarter of them by themselves
 
     # Training
     batch_size: PositiveInt = 32  # texts a step
