@@ -110,7 +110,7 @@ def with_transformers(folder, task, ids, labels, seed):
 
 
 def with_textbrewer(folder, task, ids, labels, seed):
-    """TextBrewer's GeneralDistiller on logits and labels, as in its quick start."""
+    """TextBrewer's GeneralDistiller on logits and labels, as in its quick start; its loss has no T², so the weight has it."""
     import torch
     import transformers
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
@@ -127,7 +127,7 @@ def with_textbrewer(folder, task, ids, labels, seed):
     distiller = GeneralDistiller(
         TrainingConfig(output_dir=str(folder / "textbrewer"), device="cpu"),
         DistillationConfig(temperature=task["temperature"], hard_label_weight=task["hard_weight"],
-                           kd_loss_weight=task["soft_weight"]),
+                           kd_loss_weight=task["soft_weight"] * task["temperature"] ** 2),
         teacher, student, adaptor, adaptor,
     )
     optimizer = torch.optim.AdamW(student.parameters(), lr=task["learning_rate"], weight_decay=0.0)
