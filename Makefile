@@ -38,9 +38,8 @@ results: .venv/installed
 		--uncertainty-top-k 0 --speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 \
 		--student-epochs 6 --student-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/fastbert-20newsgroups
-	$(RUN)fastbert.py --train-examples 2000 --unlabelled-examples 1000 --experiments fastbert fastbert-labels \
-		fastbert-joint --uncertainty-top-k 0 --patience 0 --teacher-epochs 3 --student-epochs 6 \
-		--teacher-learning-rate 0.0001 --student-learning-rate 0.0002 --seeds 0 1 2 3 4 --output runs/fastbert-reuters-r8
+	$(RUN)fastbert.py --experiments fastbert fastbert-labels fastbert-joint --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
+		--output runs/fastbert-reuters-r8
 	$(RUN)fastbert.py --data reuters-r52 --train-examples 2000 --unlabelled-examples 1000 --uncertainty-top-k 5 \
 		--patience 0 --teacher-epochs 3 --student-epochs 6 --teacher-learning-rate 0.0001 --student-learning-rate 0.0002 \
 		--seeds 0 1 2 --output runs/fastbert-reuters-r52

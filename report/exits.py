@@ -74,13 +74,13 @@ def exit_sections(results, records, run, uncertainty):
     how = "" if run.settings.uncertainty_top_k is not None else f", chosen on the {validation} part"
     exits = exits_of(load_logits(run, first["name"], "test"), uncertainty, first["uncertainty_top_k"])
     for record in records:
-        print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g} chosen on the {part} part: "
-              f"{record['chosen']}; u is {entropy_of(record)}{how}")
+        print(f"  seed {record['seed']}  {record['name']:<20}  speed {record['speed']:g}: on the {part} part "
+              f"{record['chosen']}; u of {looked_at(record)} probabilities")
     for name, group in by_name(records):
         chosen = "; ".join(f"seed {record['seed']}: {record['speed']:g}, {record['chosen']}" for record in group)
-        looked_at = "; ".join(f"seed {record['seed']}: {entropy_of(record)}" for record in group)
-        note = (f"Chosen on the {part} part: {chosen}. Uncertainty{how}: {looked_at}. {speeds_note(group)}")
-        sections.append(Section(f"{name}: speeds", speeds_table(group), note))
+        entropy_of = "; ".join(f"seed {record['seed']}: {looked_at(record)}" for record in group)
+        note = f"Chosen on the {part} part: {chosen}. Uncertainty, the entropy of probabilities{how}: {entropy_of}. "
+        sections.append(Section(f"{name}: speeds", speeds_table(group), note + speeds_note(group)))
     sections.append(Section("Each branch by itself", branches_table(records), (
         f"A layer takes {count(costs['layer'])}FLOPs, a branch {count(costs['branch'])}FLOPs "
         f"({costs['branch'] / costs['layer']:.1%} of a layer), the teacher's own classifier {count(costs['head'])}FLOPs."
@@ -97,10 +97,10 @@ def exit_sections(results, records, run, uncertainty):
     return [*sections, Section(title, table, note)]
 
 
-def entropy_of(record):
-    """What the uncertainty of a record's model is of, in words."""
+def looked_at(record):
+    """Of which probabilities the uncertainty of a record's model is, in words."""
     top_k = record["uncertainty_top_k"]
-    return f"the entropy of {f'the {top_k} highest' if top_k else 'all'} probabilities"
+    return f"the {top_k} highest" if top_k else "all"
 
 
 def speeds_note(group):

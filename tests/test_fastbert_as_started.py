@@ -28,7 +28,7 @@ from export import onnx_int8
 from export.exits import teacher_onnx
 from export.onnx_files import asking
 from export.predict import predict as ask
-from report.exits import entropy_of
+from report.exits import looked_at
 from tests import tiny
 from tests.alone import ask_alone, name_of_student
 from tests.starting import no_files, run_to_the_end, start
@@ -330,7 +330,7 @@ def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     assert told["exits"][1]["mean_layers"] == pytest.approx(exit_layers(u, 0.3).mean())
     models = json.loads((folder / "results.json").read_text())["models"]
     assert models[2]["speed"] == 1 and [row["speed"] for row in models[2]["exits"]] == [0, 0.3, 1]
-    assert "speed 1 chosen on the validation part: the highest that loses at most 50 points" in again.stdout
+    assert "speed 1: on the validation part the highest that loses at most 50 points" in again.stdout
     other = start(script, *words, "--branch-epochs", 5)
     assert other.returncode == 2 and "holds a run with another branch epochs" in other.stderr and other.stderr.count("\n") == 1
 
@@ -409,7 +409,8 @@ def test_smoke_what_is_given_away_carries_the_promise(promising, run, capsys):
     assert not any(entry.key == "promise" for entry in onnx_int8.quantized(graph).metadata_props)  # it is of float32
     words = students.promise_in_words(record["promise"])
     assert words in (folder / "student" / "README.md").read_text() and words in (folder / "report.md").read_text()
-    assert f"Uncertainty, chosen on the validation part: seed 0: {entropy_of(record)}. " in (folder / "report.md").read_text()
+    entropy_of = f"the entropy of probabilities, chosen on the validation part: seed 0: {looked_at(record)}. "
+    assert entropy_of in (folder / "report.md").read_text()
     asked = split(run.corpus, 0, 96, 32, 30, 0, 200).calibration
     lines = tuple(run.corpus.texts[index] for index in asked)
     told = students.ask(students.load(folder), lines)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from report.exits import branches_table, entropy_of, first_and_last_exits, speeds_table, verdict
+from report.exits import branches_table, first_and_last_exits, looked_at, speeds_table, verdict
 from tests.report.records import model
 
 
@@ -30,10 +30,9 @@ def test_the_tables():
     assert len(branches_table([record("fast") | {"uncertainty_top_k": 0}])[0]) == 3
 
 
-@pytest.mark.parametrize(("top_k", "words"), [(0, "the entropy of all probabilities"),
-                                              (2, "the entropy of the 2 highest probabilities")])
+@pytest.mark.parametrize(("top_k", "words"), [(0, "all"), (2, "the 2 highest")])
 def test_the_uncertainty_in_words(top_k, words):
-    assert entropy_of({"uncertainty_top_k": top_k}) == words
+    assert looked_at({"uncertainty_top_k": top_k}) == words
 
 
 def test_the_first_and_the_last_to_leave():
