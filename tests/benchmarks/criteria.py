@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from tqdm import tqdm
 
 from common import InputError, errors_in_one_line
 from common.backend import tf
@@ -187,10 +188,12 @@ def promised(given, layers, rng):
     return np.array(found, float)
 
 
-def table(exits):
-    """The criteria on one run, as rows of strings. exits: of `stored_exits`"""
-    at = [f"at {100 * share:.0f} %" for share in SHARES]
-    rows = [["criterion", *at, "layers promised", "broken %", "by the rest %"]]
+def measured(exits):
+    """{(name, whether calibrated): what a criterion gives on one run}, see `table`. exits: of `stored_exits`
+
+    It is {"chosen": [top_k of each seed that validation chose], "lost": (seeds, SHARES), "kept": (seeds, 3) of `promised`}.
+    """
+    found = {}
     for name, differing in CRITERIA.items():
         for form in (0, 1) if differing.get("criterion") != "patience" else (0,):  # as it is, calibrated
             lost, kept, chosen = [], [], []
@@ -204,25 +207,50 @@ def table(exits):
                 answers, layers = answers_at((logits, u), GRID), np.array([exit_layers(u, speed).mean() for speed in GRID])
                 lost.append(lost_at(SHARES, labels, answers, layers / logits.shape[1]))
                 kept.append(promised(answers, layers, np.random.default_rng(seed)).mean(axis=0))
-            layers, *broken = np.transpose(kept)
-            which = f" ({' '.join(map(str, chosen))})" if chosen else ""
-            rows.append([
-                f"{name}{which}{', calibrated' if form else ''}", *map(mean_and_deviation, np.transpose(lost)),
-                mean_and_deviation(layers), *(f"{100 * np.mean(share):.1f}" for share in broken),
-            ])
+            found[name, bool(form)] = {"chosen": chosen, "lost": np.array(lost), "kept": np.array(kept)}
+    return found
+
+
+def table(found):
+    """The criteria on one run, as rows of strings. found: of `measured`"""
+    rows = [["criterion", *(f"at {100 * share:.0f} %" for share in SHARES), "layers promised", "broken %", "by the rest %"]]
+    for (name, calibrated), each in found.items():
+        which = f" ({' '.join(map(str, each['chosen']))})" if each["chosen"] else ""
+        layers, *broken = each["kept"].T
+        rows.append([
+            f"{name}{which}{', calibrated' if calibrated else ''}", *map(mean_and_deviation, each["lost"].T),
+            mean_and_deviation(layers), *(f"{100 * np.mean(share):.1f}" for share in broken),
+        ])
+    return rows
+
+
+def promised_table(runs):
+    """The layers that the promise takes in every run, as it is / calibrated, as rows of strings.
+
+    runs: {name: of `measured`}
+    """
+    rows = [["layers promised, as it is / calibrated", *runs]]
+    for name in CRITERIA:
+        of_runs = ([f"{found[key]['kept'][:, 0].mean():.2f}" for key in ((name, False), (name, True)) if key in found]
+                   for found in runs.values())
+        rows.append([name, *map(" / ".join, of_runs)])
     return rows
 
 
 def main(folders):
-    """Print a table for each run."""
-    for folder in map(Path, folders):
+    """Print one table of all runs, and one for each."""
+    folders, runs, tables = [Path(folder) for folder in folders], {}, []
+    for folder in folders:
         if not (folder / "results.json").is_file():
             raise InputError(f"{folder}: no finished run")
+    for folder in tqdm(folders, desc="runs", disable=None, leave=False):
         exits = stored_exits(folder)
         tested, depth, classes = exits[0]["test"][1].shape
-        print(f"{folder.name}: {tested:,} test texts, {classes} classes, {depth} layers, {len(exits)} seeds; points lost at "
-              "shares of the layers")
-        print(aligned(table(exits)), flush=True)
+        runs[folder.name] = measured(exits)
+        title = f"{folder.name}: {tested:,} test texts, {classes} classes, {depth} layers, {len(exits)} seeds"
+        tables.append(f"{title}; points lost at shares of the layers\n{aligned(table(runs[folder.name]))}")
+    if runs:
+        print(aligned(promised_table(runs)), *tables, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -151,7 +151,8 @@ def test_the_table_of_a_run(monkeypatch):
     logits = np.repeat(6 * np.eye(3, dtype=np.float32)[labels][:, None], 4, axis=1)
     logits[~sure, 0] = 0.1 * np.eye(3, dtype=np.float32)[(labels[~sure] + 1) % 3]
     part = labels, logits, logits
-    header, *rows = criteria.table([{"validation": part, "test": part}])
+    found = criteria.measured([{"validation": part, "test": part}])
+    header, *rows = criteria.table(found)
     assert [row[0] for row in rows if "calibrated" not in row[0]] == [
         "entropy", "entropy of 2", "entropy of 5", "entropy, k by validation (0)", "confidence", "entropy, 2 in a row",
         "confidence, 2 in a row", "patience"]
@@ -161,3 +162,6 @@ def test_the_table_of_a_run(monkeypatch):
     (patience,) = (row for row in rows if row[0] == "patience")
     assert float(patience[5]) > 1.9  # no layer agrees with one before it earlier than the second
     assert float(entropy[1]) > 0 and float(entropy[2]) == 0  # a quarter is one layer for all: the wrong answers are given
+    header, *promised = criteria.promised_table({"a": found, "b": found})
+    assert header[1:] == ["a", "b"] and [row[0] for row in promised] == [*criteria.CRITERIA]
+    assert promised[0][1:] == 2 * [f"{entropy[5]} / {entropy[5]}"] and promised[-1][1:] == 2 * [patience[5]]
