@@ -22,7 +22,7 @@ import numpy as np
 from common import InputError, command, exit_curve, training
 from common.backend import MultiHeadAttention, keras, tf
 from common.batches import TokenizedTexts
-from common.bert import BertClassifier, build_encoder, build_head, cls, embeddings_of, inputs_and_mask, layers_of
+from common.bert import BertClassifier, build_classifier, build_encoder, cls, embeddings_of, inputs_and_mask, layers_of
 from common.command import NOT_EMPTY, Count, Dropout, Fraction, LearningRate, NonNegative, PositiveInt, at_least, none_twice
 from common.cost import exit_costs
 from common.devices import exit_unless_chief, fresh_session
@@ -171,14 +171,14 @@ def has_branch(run):
 def build_teacher(run, layers, dropout):
     """(bert4keras transformer, head, model (token ids, segment ids) -> logits (batch, classes)) of so many layers."""
     bert, classes = keep_layers(run.bert, range(layers)), len(run.corpus.classes)
-    encoder = build_encoder(bert, dropout)
     if has_branch(run):
+        encoder, (inputs, mask) = build_encoder(bert, dropout), inputs_and_mask()
         head = build_branch(encoder.hidden_size, classes, "teacher_head")
-    else:  # the original's, and that of the other scripts: [CLS] - Dense; as a model, like a branch
-        hidden = keras.Input((None, encoder.hidden_size))
-        head = keras.Model(hidden, build_head(bert, classes, encoder.initializer)(cls(hidden)), name="teacher_head")
-    inputs, mask = inputs_and_mask()
-    return encoder, head, keras.Model(inputs, head(encoder.model(inputs), mask=mask))
+        return encoder, head, keras.Model(inputs, head(encoder.model(inputs), mask=mask))
+    classifier = build_classifier(bert, classes, dropout)  # the original's, and to the last bit that of the other scripts
+    hidden = keras.Input((None, classifier.encoder.hidden_size))
+    head = keras.Model(hidden, classifier.head(cls(hidden)), name="teacher_head")  # a model, as a branch is
+    return classifier.encoder, head, classifier.model
 
 
 def build_fastbert(run, joint=False):

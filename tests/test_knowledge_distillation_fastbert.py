@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.special import log_softmax
 
+import knowledge_distillation_bert as bert
 import knowledge_distillation_fastbert as script
 from common import training
 from common.backend import keras, set_seed, tf
@@ -244,6 +245,17 @@ def moved(taught, monkeypatch):
 def test_the_teacher_stays_as_it_is(moved):
     found = moved("fastbert-labels")
     assert not any(found["teacher"]) and sum(found["branches"]) >= len(found["branches"]) - 2  # the biases of the keys cancel
+
+
+@pytest.mark.slow
+def test_a_dense_teacher_is_that_of_the_other_scripts(untaught, tmp_path):
+    """To the last bit, dropout and all: so what the scripts make of it can be compared."""
+    same, answers = {"batch_size": 16, "teacher_epochs": 1, "teacher_dropout": 0.1, "teacher_learning_rate": 2e-3}, []
+    for train, preset in ((script.train_alone, replace(DEMO, teacher_head="dense")), (bert.train, bert.PRESETS["demo"])):
+        run = replace(untaught, settings=replace(preset, **same), folder=tmp_path / str(len(answers)))
+        train(run, "teacher")
+        answers.append(np.load(run.stage("teacher") / "test_logits.npy"))
+    np.testing.assert_array_equal(*answers)
 
 
 def check_loss(name, loss):
