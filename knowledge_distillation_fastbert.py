@@ -76,7 +76,7 @@ class Settings:
     # Stopping early
     uncertainty_top_k: Count | None = None  # entropy of the k highest probabilities; 0 takes all; None: chosen on validation
     speeds: Annotated[tuple[Fraction, ...], ONCE, NOT_EMPTY] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)  # of the curve
-    accuracy_drop: NonNegative = 0.5  # choose the highest speed that gets at most so many % of validation texts newly wrong
+    accuracy_drop: NonNegative = 0.5  # choose the highest speed that loses at most so many points of validation accuracy
     latency_budget: NonNegative = 0.0  # above 0, instead: the lowest speed at which a text by itself takes at most so many ms
     max_disagreement: command.Percent | None = None  # instead: per cent of texts answered otherwise than by the teacher
     confidence: command.Percent = 95.0  # per cent, with which that is promised
@@ -392,8 +392,9 @@ def report(preset, settings, runs, names, linear):
     results = results_of(run, SCRIPT, preset, PRESETS[preset], records, pairs)
     results |= branch_results(run, records, names) | {"costs": costs(run, settings.maxlen)}
     sections = exit_sections(results, [record for record in records if record["name"] in names], run, uncertainty)
-    write_teacher(runs, records, "teacher", trained_teacher, partial(teacher_onnx, HEADS) if has_branch(run) else None)
     student, section, told = write_student(runs, records, names, "teacher", text_writer(student_model), __doc__)
+    branch_graph = partial(teacher_onnx, HEADS) if has_branch(run) else None
+    write_teacher(runs, records, "teacher", trained_teacher, told["student"]["seed"], branch_graph)
     plot_exits(run.folder / "exits.png", records, told["student"]["files"])
     example = in_words(run, records[0]["timed_tokens"])
     more = {"sections": sections + section, "plots": ["exits.png"], "first": verdict(records, names, run.settings)}

@@ -88,9 +88,6 @@ class Backup(keras.callbacks.Callback):
         self.path, self.keep_best = path, keep_best
         self.epoch, self.seconds = 0, 0.0  # finished before this start, and how long they took
         self.due = 0.0  # when the next backup may be written, by `time.perf_counter`
-        if is_chief():
-            for file in path.parent.glob(".*"):  # half-written by a process that was killed
-                file.unlink()
         model.optimizer.build(model.trainable_variables)
         arrays, metadata = self.read()
         if arrays:

@@ -14,6 +14,8 @@ import numpy as np
 
 from common import InputError
 
+HALF_WRITTEN = ".half-written"  # end of the names of what is being written; whatever has it is ours, left by a killed process
+
 
 def write_atomic(path, write):
     """Create or replace `path` with what `write(file)` writes into an open binary file.
@@ -22,7 +24,7 @@ def write_atomic(path, write):
     a machine that does, and of two files the one written first. Raises InputError if the disk is full or the folder cannot be
     written to.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF_WRITTEN}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:  # not of `tempfile`, whose files are private: a result need not be
@@ -69,9 +71,8 @@ def atomic_folder(path):
 
     As with `write_atomic`, what is in it is on the disk before its name is.
     """
-    for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+    remove_half_written(path.parent.glob(f".{path.name}.*"))
+    with tempfile.TemporaryDirectory(HALF_WRITTEN, f".{path.name}.", path.parent) as temporary:
         folder = Path(temporary, path.name)
         folder.mkdir()
         yield folder
@@ -81,6 +82,13 @@ def atomic_folder(path):
             path.rename(Path(temporary, "old"))
         folder.rename(path)
     _sync(path.parent)
+
+
+def remove_half_written(paths):
+    """Delete those of these files and folders that a process that was killed was writing, and no others."""
+    for left in paths:
+        if left.name.endswith(HALF_WRITTEN):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 READERS = {  # open file -> what is in it

@@ -1,8 +1,6 @@
 """From settings to runs: data and BERT read and held against the settings, the parts drawn, the run's folder opened."""
 
 import json
-import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +10,17 @@ from common.backend import precision_remarks, set_precision
 from common.batches import Pixels, TokenizedTexts
 from common.command import as_dict
 from common.devices import barrier, is_chief
-from common.files import fingerprint, wait_for, write_json
+from common.files import fingerprint, remove_half_written, wait_for, write_json
 from common.locking import LOCK, lock_folder
 from common.training import Run
 from data import berts, fetching, images, soft_labels, teachers, texts, vocabulary
 from data.parts import check_parts, notes_on_twins, remarks, split
 from data.tokenizing import check_pairs
 
-GIVEN = "given teacher: if it was fine-tuned on validation or test texts, all figures that rest on them are too high"
+GIVEN = ("given teacher: if it was fine-tuned on validation, test or calibration texts, the figures and promises that rest on "
+         "them are too good")
 OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
                 "validation texts of the other seeds")
-HALF_WRITTEN = re.compile(r"\.(student|teacher|linear|.+\.(json|png|md))\.\w{8}")  # names that `common.files` gives
 EXTENSIBLE = (  # settings of a finished run that may differ in a later start; export is one of older versions
     "experiments", "seeds", "linear", "vocabulary", "int8_disagreement", "export",
 )
@@ -65,8 +63,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
                 "give another folder with --output, or delete this one"
             )
     if is_chief():
-        for left in filter(lambda file: HALF_WRITTEN.fullmatch(file.name), folder.iterdir()):  # by a process that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        remove_half_written([*folder.rglob(".*")])
         write_json(path, wanted)
         barrier()
 
@@ -148,9 +145,13 @@ def open_text_runs(
     kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
     spare = unlabelled, calibration
-    all_parts, folder = _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible)
     examples = TokenizedTexts.of(corpus.texts, bert, settings.maxlen)
-    for note in notes_on_twins(all_parts.values(), lambda index: examples.example(index).tobytes(), settings.maxlen):
+
+    def read(index):
+        return examples.example(index).tobytes()
+
+    all_parts, folder = _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible, read)
+    for note in notes_on_twins(all_parts.values(), read, settings.maxlen):
         print(note)
         corpus.notes.append(note)
     more = folder, bert, tuple(others), answers
@@ -188,15 +189,16 @@ def open_image_runs(script, preset, settings, check, extensible):
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 
-def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible):
+def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible, read=None):
     """({seed: Parts}, the run's folder), both checked and what there is said.
 
     spare: how many unlabelled and how many calibration examples are wanted
     kind: of the examples, in words
+    read: see `split`
     """
     unlabelled, calibration = spare
     counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples, calibration
-    all_parts = {seed: split(corpus, seed, *counts) for seed in settings.seeds}
+    all_parts = {seed: split(corpus, seed, *counts, read) for seed in settings.seeds}
     for seed, parts in all_parts.items():
         check_parts(corpus, parts, settings.batch_size)
         check(seed, parts)

@@ -54,8 +54,7 @@ class Run:
         if not path.exists():
             return None
         if is_chief():
-            for left in (self.stage(name) / UNFINISHED, *self.stage(name).glob(".*")):  # by a process that was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            (self.stage(name) / UNFINISHED).unlink(missing_ok=True)  # of a process that was killed just then
         return read_file(path)
 
 

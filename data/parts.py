@@ -1,6 +1,6 @@
 """Drawing the parts of a data set, texts or images, that a run uses: training, unlabelled, validation, test, calibration."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -23,7 +23,7 @@ class Parts:
     calibration: np.ndarray = field(default_factory=lambda: np.arange(0))  # that nothing learns from or is chosen by
 
 
-def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibration=None):
+def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibration=None, read=None):
     """Draw the Parts of one run. Counts are upper bounds: a small data set gives what it has.
 
     corpus: `texts.Corpus` or `images.Images`
@@ -38,6 +38,8 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibrat
     calibration: examples drawn from what all of these leave over, labels ignored; 0 takes all there are, None takes none. Where
         unlabelled would take all, a quarter of these at most. Those of validation would not do: epochs and the uncertainty are
         chosen by them
+    read: index -> what a model reads of that example, hashable. Calibration then has none that it reads in training, unlabelled
+        or validation, too
     """
     labels = corpus.labels
     if validation is None:
@@ -54,7 +56,11 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibrat
     tested = np.sort(tested)  # in the order of the file
     most = 0 if calibration is None else calibration or len(spare)
     spare, left = np.split(spare, [0 if unlabelled is None else unlabelled or len(spare) - min(most, len(spare) // 4)])
-    return Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested, calibration=left[:most])
+    parts = Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested)
+    if read and most:
+        known = {read(index) for index in np.concatenate([chosen, spare, parts.validation])}
+        left = np.array([index for index in left if read(index) not in known], int)
+    return replace(parts, calibration=left[:most])
 
 
 def stratified_sample(indices, labels, count, seed):

@@ -32,10 +32,10 @@ def report_texts(script, preset, default, runs, records, linear, shapes, pairs, 
     costs = load_or_compute(run.folder / f"times-{'-'.join(different)}.json", lambda: text_costs(run, different))
     records = [record | costs[sizes[record["name"]]] for record in records] + linear
     results = results_of(run, script, preset, default, records, pairs)
-    write_teacher(runs, records, teacher, partial(trained, build=build))
     write = text_writer(lambda run, best: text_model(trained(run, best["name"], build)))
     students = sorted((name for name in students if name in shapes), key=lambda name: costs[sizes[name]]["flops"])
     student, sections, told = write_student(runs, records, students, teacher, write, story)
+    write_teacher(runs, records, teacher, partial(trained, build=build), told.get("student", {}).get("seed"))
     take_away = {"student": student} | write_linear(runs, linear)
     example = in_words(run, records[0]["timed_tokens"])
     write_report(run.folder, results | told, records, example, take_away, sections=sections, plots=plots)

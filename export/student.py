@@ -202,17 +202,18 @@ def answers_as_trained(deployed, inputs):
     return {name: value.numpy() for name, value in answers.items()}
 
 
-def write_teacher(runs, records, name, build, branch_graph=None):
-    """Write to teacher/ the teacher that is best on the validation part, as --teacher takes it; delete it if there is none.
+def write_teacher(runs, records, name, build, seed=None, branch_graph=None):
+    """Write to teacher/ the student's own teacher, as --teacher takes it; delete it if there is none.
 
     runs: of all seeds
     records: of the finished stages
     name: of the teacher
     build: (run of its seed, its name) -> BertClassifier with the trained weights
+    seed: of the student that is written; None, without one, takes the best on the validation part
     branch_graph: (BertClassifier, Bert) -> onnx.ModelProto of one whose head is no `bert.build_head`. Hugging Face's layout has
         no place for such a head: --teacher cannot take it, but it can be asked as a student can
     """
-    candidates = [record for record in records if record["name"] == name]
+    candidates = [record for record in records if record["name"] == name and seed in (None, record["seed"])]
     if not candidates:
         return shutil.rmtree(runs[0].folder / "teacher", ignore_errors=True)
     run = run_of_seed(runs, max(candidates, key=lambda record: record["validation_accuracy"]))

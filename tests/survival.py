@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import HALF_WRITTEN
 from tests import tiny
 from tests.starting import ROOT, start
 
@@ -151,7 +152,7 @@ def differences(expected, actual):
     results = [json.loads((folder / "results.json").read_text()) for folder in (expected, actual)]
     if without_timings(results[0]) != without_timings(results[1]):
         different.append("results.json")
-    left = [path for name in ("unfinished.npz", ".*") for path in actual.glob(f"seed-*/**/{name}")]
+    left = [path for name in ("unfinished.npz", f"*{HALF_WRITTEN}") for path in actual.rglob(name)]
     return different + [str(path.relative_to(actual)) for path in left]
 
 

@@ -33,7 +33,7 @@ from knowledge_distillation_fastbert import uncertainty
 from report.tables import aligned, mean_and_deviation
 
 PROMISED = 1, 95  # per cent of texts, with a confidence
-CHOOSING = SimpleNamespace(uncertainty_top_k=None, speeds=(), max_disagreement=PROMISED[0])  # as `chosen_top_k` takes it
+CHOOSING = SimpleNamespace(uncertainty_top_k=None, speeds=())  # as `chosen_top_k` takes it
 CRITERIA = {
     "entropy": {},
     "entropy of 2": {"top_k": 2},

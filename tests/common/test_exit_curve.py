@@ -84,14 +84,15 @@ def test_a_record_is_of_the_speed_that_was_chosen(early):
 
 @given(st.integers(0, 2**32), st.floats(0, 30))
 def test_the_highest_speed_is_the_last_before_one_that_loses_more(seed, drop):
-    """Found by walking from 0 up, text by text; what leaving early gains does not make up for it."""
+    """Found by walking from 0 up, text by text; what leaving early gains makes up for half as much."""
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(0, 2, (30, 3, 4)).astype(np.float32), rng.integers(0, 4, 30)
     u = rng.uniform(0, 1, (30, 3)).round(2).astype(np.float32)
     right, best = logits.argmax(-1) == labels[:, None], 0.0
     for step in range(1001):
         leaving = [next((i for i in range(2) if row[i] < step / 1000), 2) for row in u]
-        if 100 * np.mean([row[2] and not row[i] for row, i in zip(right, leaving, strict=True)]) > drop + 1e-7:
+        lost = [(row[2] > row[i]) - (row[2] < row[i]) / 2 for row, i in zip(right, leaving, strict=True)]
+        if 100 * np.mean(lost) > drop + 1e-7:
             break
         best = step / 1000
     found = highest_speed((logits, u), labels, (0.0, 0.5), drop)
@@ -111,7 +112,7 @@ def spread_and_tied(agreeing, texts=20):
 
 
 def choosing(**changed):
-    return SimpleNamespace(**{"uncertainty_top_k": None, "speeds": (), "max_disagreement": None} | changed)
+    return SimpleNamespace(**{"uncertainty_top_k": None, "speeds": ()} | changed)
 
 
 @pytest.mark.parametrize(("agreeing", "top_k"), [("spread", 2), ("tied", 0)])
@@ -119,16 +120,15 @@ def test_the_uncertainty_is_the_one_that_takes_the_fewest_layers(agreeing, top_k
     """Of equal ones that of all probabilities, then that of the fewest; what is set is kept."""
     logits, _ = spread_and_tied(agreeing)
     assert chosen_top_k(logits, choosing(), uncertainty) == top_k
-    assert chosen_top_k(logits, choosing(max_disagreement=99.0), uncertainty) == 0  # with any, all leave at once
     for fixed in (0, 3, 40):
         assert chosen_top_k(logits, choosing(uncertainty_top_k=fixed), uncertainty) == fixed
 
 
-@given(st.integers(0, 10**6), st.integers(2, 12), st.sampled_from([None, 5.0, 20.0]))
+@given(st.integers(0, 10**6), st.integers(2, 12))
 @settings(max_examples=10)
-def test_no_other_uncertainty_takes_fewer_layers(seed, classes, allowed):
-    """Layers counted speed by speed, up to the first at which too many texts, 1 % unless told otherwise, are answered otherwise
-    than by the last exit; there are as many choices as there are classes for."""
+def test_no_other_uncertainty_takes_fewer_layers(seed, classes):
+    """Layers counted speed by speed, up to the first at which more than 1 % of the texts are answered otherwise than by the
+    last exit; there are as many choices as there are classes for."""
     rng = np.random.default_rng(seed)
     likely = rng.integers(0, classes, 30)
     logits = (rng.normal(0, 1, (30, 3, classes)) + np.linspace(1, 4, 3)[:, None] * np.eye(classes)[likely][:, None])
@@ -137,10 +137,10 @@ def test_no_other_uncertainty_takes_fewer_layers(seed, classes, allowed):
         u = uncertainty(softmax(logits, -1), top_k).numpy()
         for speed in np.arange(1001) / 1000:
             left = np.where(u[:, 0] < speed, 0, np.where(u[:, 1] < speed, 1, 2))
-            if 100 * (answers[np.arange(30), left] != answers[:, 2]).mean() > (allowed or 1.0) + 1e-7:
+            if 100 * (answers[np.arange(30), left] != answers[:, 2]).mean() > 1.0 + 1e-7:
                 break
             layers[top_k] = left.mean()
-    chosen = chosen_top_k(logits.astype(np.float32), choosing(max_disagreement=allowed), uncertainty)
+    chosen = chosen_top_k(logits.astype(np.float32), choosing(), uncertainty)
     assert layers[chosen] <= min(layers.values()) + 1 / 30 + 1e-9  # of a text that a rounding decides
 
 
@@ -195,6 +195,13 @@ def test_the_speed_that_keeps_a_promise():
     assert promised(exits_of([0.1] * 5), confidence=90.0)[0] == 1.0  # five are enough for less confidence
 
 
+def test_a_promise_allows_for_what_the_file_rounds():
+    """The fifth text has an uncertainty so near 0.25 that the student's file may have it on the other side."""
+    for u, speed in ((0.25 + 5e-6, 0.249), (0.25 - 5e-6, 0.249), (0.25 + 2e-5, 0.25), (0.25 - 2e-5, 0.249)):
+        assert promised(exits_of([0.1, 0.1, 0.1, 0.1, u]))[0] == speed
+    assert promised(exits_of([0.0] * 9))[0] == 0  # below which there is nothing
+
+
 def test_a_promise_that_no_speed_keeps():
     """All layers answer, and it is said."""
     speed, why, promise = promised(exits_of([0.0] * 9))
@@ -209,7 +216,7 @@ def test_a_promise_counts_what_fewer_tokens_change():
     exits = exits_of([0.3])
     expected = exits[0][:, -1].argmax(-1)
     speed, _, promise = promised(exits, np.where(np.arange(1000) >= 996, 1 - expected, expected))
-    assert speed == 0.3 and promise["disagreements"] == 4
+    assert speed == 0.299 and promise["disagreements"] == 4
     speed, why, promise = promised(exits, np.where(np.arange(1000) >= 995, 1 - expected, expected))
     assert speed == 0 and promise is None
     assert why == ("all layers answer, and nothing is promised: with fewer tokens than all they answer 5 of 1,000 texts "

@@ -26,6 +26,20 @@ def test_an_atomic_folder_takes_the_place_of_the_old_one_or_leaves_it(tmp_path):
     assert [found.name for found in path.iterdir()] == ["second.txt"] and [*tmp_path.iterdir()] == [path]
 
 
+def test_an_atomic_folder_deletes_what_a_killed_process_left_of_it_and_nothing_else(tmp_path):
+    """`--output config` in a home must leave ~/.config.settings alone."""
+    names = [".student.settings", ".student.bak", ".student.json.0a1b2c3d", ".other.0a1b2c3d.half-written"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(KeyboardInterrupt), files.atomic_folder(tmp_path / "student") as folder:
+        folder.parent.rename(str(folder.parent).replace(".half", "0.half"))
+        raise KeyboardInterrupt
+    assert len([*tmp_path.glob(".student.*.half-written")]) == 1
+    with files.atomic_folder(tmp_path / "student"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "student"])
+
+
 def test_a_write_replaces_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "deep" / "file.txt"
     before = os.umask(0o027)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 import knowledge_distillation_bert as script
-from common import InputError
+from common import InputError, files
+from common.files import write_atomic, write_text
 from common.locking import unlocking_folders
 from common.runs import open_folder, open_text_runs
 from tests import tiny
@@ -56,13 +58,19 @@ def test_a_start_that_was_killed_before_it_had_settings_is_none(tmp_path):
 
 def test_what_a_killed_start_left_half_written_is_deleted_and_nothing_else(tmp_path):
     open_folder(tmp_path, {"seeds": [0]}, {})
-    ours = [".results.json.0a1b2c3d", ".curves.png.0a1b2c3d", ".report.md.0a1b2c3d", ".student.x_y01234"]
-    others = [".notes.md", ".gitignore", ".config.d", "report.md", ".results.json.backup-of-mine", ".photo.raw.0a1b2c3d"]
-    for name in (*ours, *others):
-        (tmp_path / name).mkdir() if "student" in name else (tmp_path / name).write_text("x")
-    (tmp_path / ours[-1] / "config.json").write_text("{")
+    for name in (".notes.md", ".student.settings", "seed-0/.weights.npz.copy", ".photo.raw.0a1b2c3d"):
+        write_text(tmp_path / name, "of somebody else")
+    before = {*tmp_path.rglob("*")}
+    for name in ("log.csv", "results.json", "seed-0/times-1.json", "seed-0/fastbert/test_logits.npy"):
+        write_atomic(tmp_path / name, lambda file: shutil.copy(file.name, file.name.replace(".half", "0.half")))
+        (tmp_path / name).unlink()
+    with pytest.raises(KeyboardInterrupt), files.atomic_folder(tmp_path / "student") as folder:
+        write_text(folder / "config.json", "{")
+        shutil.copytree(folder.parent, str(folder.parent).replace(".half", "0.half"))
+        raise KeyboardInterrupt
+    assert len({*tmp_path.rglob("*")} - before) == 4 + 3 + 1  # files, the folder with what is in it, seed-0/fastbert
     open_folder(tmp_path, {"seeds": [0]}, {})
-    assert {*others} < {*os.listdir(tmp_path)} and not {*ours} & {*os.listdir(tmp_path)}
+    assert {*tmp_path.rglob("*")} - before == {tmp_path / "seed-0" / "fastbert"}
 
 
 def test_a_folder_that_another_process_has_is_refused_and_left_alone(tmp_path):
@@ -117,3 +125,20 @@ def test_texts_that_a_model_reads_alike_are_told_and_drawn_as_before(bert_folder
     twins = sum(each in read[:52] for each in read[52:])
     note = f"as a model reads them, in 8 tokens, texts stand in two parts: {twins} test texts in training"
     assert twins >= 2 and run.corpus.notes == [note] and note in capsys.readouterr().out.splitlines()
+
+
+def test_a_promise_is_not_tested_on_texts_that_other_parts_have(bert_folder, tmp_path):
+    """Half of all texts are a copy of another but for their case: calibration has none that are in another part, too."""
+    made = tiny.texts(60)
+    tiny.write_jsonl(tmp_path / "train.jsonl", [*made, *((text.upper(), label) for text, label in made)])
+    tiny.write_jsonl(tmp_path / "test.jsonl", tiny.texts(6, seed=9))
+    settings = replace(script.PRESETS["demo"], data=str(tmp_path), bert=str(bert_folder), maxlen=8, validation_examples=12,
+                       train_examples=32, student_layers=1, layer_mapping=(), output=str(tmp_path / "run"))
+    drawn = []
+    run, = open_text_runs("script", "demo", settings, unlabelled=20, calibration=0,
+                          check_drawn=lambda corpus, bert, seed, parts: drawn.append(len(parts.calibration)))
+    others = np.concatenate([run.parts.train, run.parts.unlabelled, run.parts.validation])
+    known = {run.examples.example(index).tobytes() for index in others}
+    calibration = [run.examples.example(index).tobytes() for index in run.parts.calibration]
+    assert 0 < len(calibration) < 120 - len(others) and drawn == [len(calibration)] and not known & {*calibration}
+    assert not any("calibration" in note for note in run.corpus.notes)

@@ -36,10 +36,10 @@ def test_a_stage_that_is_not_finished_has_no_record(run):
     assert run.record("alone") is None
 
 
-def test_a_finished_stage_has_nothing_half_written(run):
+def test_a_finished_stage_has_nothing_unfinished(run):
     stage = run.stage("alone")
     stage.mkdir(parents=True)
-    for name in (UNFINISHED, ".weights.npz.0123", "weights.npz"):
+    for name in (UNFINISHED, "weights.npz"):
         (stage / name).write_bytes(b"")
     (stage / "record.json").write_text('{"name": "alone"}')
     assert run.record("alone") == {"name": "alone"}

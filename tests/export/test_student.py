@@ -97,6 +97,20 @@ def test_every_seed_has_its_own_validation_part(tmp_path):
     assert asked == [[(runs[1], records[3]), (runs[0], records[1])]] and (tmp_path / "student").is_dir()
 
 
+def test_the_teacher_beside_a_student_is_its_own(tmp_path, monkeypatch):
+    """And not the best of another seed, which neither taught it nor is what its promise is held against."""
+    saved = []
+    monkeypatch.setattr(export.berts, "save", lambda folder, bert, *_, **__: saved.append(bert.weights))
+    monkeypatch.setattr(export.teachers, "load", lambda folder, corpus: SimpleNamespace(weights=saved[-1]))
+    corpus, settings = SimpleNamespace(classes=["a", "b"], pairs=False), SimpleNamespace(precision="float32", maxlen=9)
+    runs = [Run(settings, seed, corpus, None, None, tmp_path) for seed in (0, 1)]
+    records = [{"name": "teacher", "seed": seed, "validation_accuracy": 0.5 + seed / 9} for seed in (0, 1)]
+    for seed in (None, 0, 1):
+        export.write_teacher(runs, records, "teacher", lambda run, name: SimpleNamespace(
+            bert=SimpleNamespace(weights={"of": np.array(run.seed)})), seed)
+    assert [weights["of"] for weights in saved] == [1, 0, 1]
+
+
 @pytest.mark.parametrize("best", [0, 1])
 def test_the_linear_model_to_take_away_is_the_best_on_validation(tmp_path, best):
     """Of the seeds, whatever the test part says; where there is none any more, an earlier start's is deleted."""
