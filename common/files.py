@@ -32,7 +32,7 @@ def write_atomic(path, write):
             file.flush()
             os.fsync(file.fileno())  # or the new name may outlive a power cut, and what it names may not
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
@@ -40,7 +40,7 @@ def write_atomic(path, write):
             os.remove(temporary)
 
 
-def _sync(path):
+def sync(path):
     """Have a file, or the names in a folder, on the disk before what comes after, where it can be told to."""
     with contextlib.suppress(OSError):  # Windows and some network drives have no such call
         descriptor = os.open(path, os.O_RDONLY)
@@ -77,11 +77,11 @@ def atomic_folder(path):
         folder.mkdir()
         yield folder
         for inside in (*folder.rglob("*"), folder):
-            _sync(inside)
+            sync(inside)
         with contextlib.suppress(FileNotFoundError):
             path.rename(Path(temporary, "old"))
         folder.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def remove_half_written(paths):

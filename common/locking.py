@@ -4,7 +4,7 @@ import contextlib
 import os
 import platform
 
-from common import InputError
+from common import InputError, visible
 
 try:
     import fcntl
@@ -31,7 +31,7 @@ def lock_folder(folder):
         file = open(path, "a+b", buffering=0)  # noqa: SIM115  open as long as the lock is to last
         free = _lock(file)
         file.seek(0)
-        last = file.read(200).decode(errors="replace").partition("\n")[0]
+        last = visible(file.read(200).decode(errors="replace").partition("\n")[0])
         if free:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}\n".encode())

@@ -54,7 +54,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
             changed = [key for key in sorted(old.keys() | settings.keys()) if old.get(key) != settings.get(key)]
             changed += [key for key in sorted(read.keys() & inputs.keys()) if read[key] != inputs[key]]  # settings say which
             wanted["inputs"] = read | inputs  # some are of one seed, and there may be others now
-        except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{path}: not the settings of a run; give another --output, or delete this folder") from None
         changed = [key for key in changed if key not in extensible or not is_chief()]  # whose settings these are, just written
         if changed:

@@ -59,7 +59,7 @@ def stage_logits(run, name, classifier, indices):
     path, stored = run.stage(name) / "soft_labels.npz", {}
     weights = fingerprint(run.bert and run.bert.config, *classifier.get_weights())
     keys = np.array([fingerprint(run.examples.example(index)) for index in indices])
-    with contextlib.suppress(InputError):  # if it is not there whole, it is computed anew
+    with contextlib.suppress(InputError, KeyError):  # if it is not there whole, it is computed anew
         file = read_file(path)
         if str(file["fingerprint"]) == weights:
             stored = dict(zip(file["keys"], file["logits"], strict=True))

@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 from tqdm import tqdm
 
 from common import InputError
-from common.files import write_json
+from common.files import sync, write_json
 
 PATIENCE = 60  # seconds without an answer, or seconds to be slower than the next
 SLOWEST = 1000  # bytes a second; below it a connection counts as broken
@@ -92,6 +92,7 @@ def download(address, path, size=None, sha256=None):
         except Damaged as error:
             _forget(part, state)
             raise Damaged(f"{address}: {str(error).partition(': ')[2]}; nothing of it is kept") from None
+    sync(part)
     os.replace(part, path)
     _forget(state)
 

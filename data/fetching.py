@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from common import InputError
-from common.files import write_text
+from common.files import sync, write_text
 from data.converting import FORMATS, content_sha256
 from data.downloading import Damaged, check_sha256, download, sha256_of, unpack
 from data.sources import SOURCES
@@ -154,6 +154,8 @@ def _fetch(name, folder, workshop, copy):
         raise
     if folder.exists():
         folder.rmdir()
+    for inside in (*whole.rglob("*"), whole):
+        sync(inside)
     whole.rename(folder)
     write_text(first, "".join(f"{digest}  {called}\n" for called, digest in kept.items()))
     shutil.rmtree(workshop)

@@ -225,6 +225,9 @@ def _images(name, arrays):
     if not kept.all():
         notes.append(f"dropped from training, because they stand in the test part too: {(~kept).sum():,} images")
     count = int(kept.sum())
+    for label in classes:
+        if any("\ud800" <= sign <= "\udfff" for sign in label):
+            raise InputError(f"{path}: the class name {label!r} is not UTF-8")
     if len(np.unique(labels["train"][kept])) < 2:
         raise InputError(f"{path}: expected training images of at least two classes that do not stand in the test part too")
     return Images(

@@ -3,7 +3,6 @@
 What does not fit is refused in one line before anything is made of it, for students, teachers and BERTs alike.
 """
 
-import contextlib
 import json
 import re
 
@@ -11,6 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from common import InputError, reason
+from data.tokenizing import tokenizers_errors
 
 ENTRIES = {  # of config.json and the like: kind, least, most; beyond the most, what is derived from it fills the memory
     "vocab_size": (int, 1, 10**7),
@@ -98,19 +98,8 @@ def read_tokenizer(folder, config, maxlen):
 
 def read_tokenizer_file(path):
     """The tokenizer in a tokenizer.json. Raises InputError if there is none in it."""
-    with _tokenizers_errors(f"{path}: not a tokenizer"):
+    with tokenizers_errors(f"{path}: not a tokenizer"):
         return Tokenizer.from_file(str(path))
-
-
-@contextlib.contextmanager
-def _tokenizers_errors(message):
-    """A block in which what the `tokenizers` library raises is an InputError: bare Exceptions, and panics, which are none."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        raise InputError(f"{message} ({reason(error)})") from None
 
 
 def check_tokenizer(tokenizer, pad_id, vocab_size, maxlen, folder):
@@ -125,11 +114,13 @@ def check_tokenizer(tokenizer, pad_id, vocab_size, maxlen, folder):
     Returns token ids that its model must take: those of an empty text, and the highest.
     """
     named = _template_ids(tokenizer, folder)
-    with _tokenizers_errors(f"{folder}: the tokenizer has no token for a word that it does not know"):
+    with tokenizers_errors(f"{folder}: the tokenizer has no token for a word that it does not know"):
         special, pair, _ = tokenizer.encode("").ids, tokenizer.encode("", "").ids, tokenizer.encode(NO_WORD)
     if not 0 < len(special) < maxlen:
         raise InputError(f"{folder}: the tokenizer gives an empty text {len(special)} tokens; expected [CLS], or a few, fewer "
                          f"than maxlen, {maxlen}")
+    if not tokenizer.get_vocab(with_added_tokens=False):
+        raise InputError(f"{folder}: the tokenizer has no words, all texts would be the same to it")
     highest = max(pad_id, *special, *pair, *named, *tokenizer.get_vocab().values())
     if highest >= vocab_size:
         raise InputError(f"{folder}: the tokenizer's ids go up to {highest}, the model has {vocab_size} embeddings; "
@@ -142,8 +133,9 @@ def _template_ids(tokenizer, folder):
     would panic."""
     if tokenizer.post_processor is None:
         return []
-    post, ids = json.loads(tokenizer.post_processor.__getstate__()), []
-    for each in post.get("processors", [post]):
+    inside, ids = [json.loads(tokenizer.post_processor.__getstate__())], []
+    for each in inside:
+        inside += each.get("processors", [])  # of a sequence, in which there may be others
         if each["type"] != "TemplateProcessing":
             continue
         tokens = each["special_tokens"]

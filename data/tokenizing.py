@@ -1,10 +1,11 @@
 """Texts as token ids: tokenized once for a whole run, pairs of texts joined and cut as BERT has them."""
 
+import contextlib
 from array import array
 
 import numpy as np
 
-from common import InputError
+from common import InputError, reason
 
 CHARACTERS = 1_000  # of a text that are looked at for each token it is cut to: only one made for that has fewer tokens in them
 SLICE = 1_000_000  # characters of texts that are tokenized together: the tokenizer takes over a hundred bytes for each
@@ -25,14 +26,26 @@ def tokenize(texts, tokenizer, maxlen, pad_id=0):
     """
     pairs = bool(texts) and isinstance(texts[0], tuple)
     ids, lengths, first_segments = array("i"), array("q"), array("i")  # which grow in place, at 4 bytes a token
-    for own_ids, first_segment in (encode_pairs if pairs else _encode_texts)(texts, tokenizer, maxlen):
-        ids.extend(own_ids)
-        lengths.append(len(own_ids))
-        first_segments.append(first_segment)
+    with tokenizers_errors("the tokenizer breaks down over a text"):  # which may be the first of its kind
+        for own_ids, first_segment in (encode_pairs if pairs else _encode_texts)(texts, tokenizer, maxlen):
+            ids.extend(own_ids)
+            lengths.append(len(own_ids))
+            first_segments.append(first_segment)
     ids = np.frombuffer(ids, np.int32)
     if pad_id:
         ids = np.select([ids == 0, ids == pad_id], [pad_id, 0], ids).astype(np.int32)
     return ids, np.concatenate([[0], np.cumsum(lengths)]), np.frombuffer(first_segments, np.int32) if pairs else None
+
+
+@contextlib.contextmanager
+def tokenizers_errors(message):
+    """A block in which what the `tokenizers` library raises is an InputError: bare Exceptions, and panics, which are none."""
+    try:
+        yield
+    except (InputError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise InputError(f"{message} ({reason(error)})") from None
 
 
 def _encode_texts(texts, tokenizer, maxlen):

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from common import InputError
-from data.tokenizing import slices, tokenize
+from data.tokenizing import SLICE, slices, tokenize
 
 EMBEDDINGS = "bert/embeddings/word_embeddings"
 LEAST, KEPT = 8000, 0.98  # tokens that are kept unless told otherwise; more, until held-out texts keep this share of theirs
@@ -99,8 +99,9 @@ def count_tokens(texts, tokenizer):
     """
     tokenizer = _uncut(tokenizer)
     texts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
+    pieces = (text[start : start + SLICE] for text in texts for start in range(0, len(text), SLICE))
     counts = Counter()
-    for some in slices(texts):
+    for some in slices(pieces):  # of a long text, too, so many characters at a time
         for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
             counts.update(encoding.ids)
     return counts

@@ -146,7 +146,7 @@ def calibration_logits(run, name, trained):
     """
     indices, tokens = run.parts.calibration, (run.settings.vocabulary, vocabulary.LEAST, vocabulary.KEPT)
     path = run.stage(f"{name}-branches") / f"calibration-{fingerprint(indices, tokens)}.npz"
-    with contextlib.suppress(InputError):  # if it is not there whole, it is computed anew
+    with contextlib.suppress(InputError, KeyError):  # if it is not there whole, it is computed anew
         stored = read_file(path)
         return stored["logits"], stored["expected"]
     with in_float32(run.settings.precision):

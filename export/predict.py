@@ -132,7 +132,7 @@ def read(file):
 
     Raises InputError for a line that is not UTF-8, or not what a data set has.
     """
-    if not file and sys.stdin.isatty():
+    if not file and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("no text: give texts, --file FILE, or lines on standard input")
     if file and suffix_of(Path(file)) == ".csv":
         raise InputError(f"--file {file}: of a table header and labels would be read, too; expected a text a line, or .jsonl")
@@ -224,7 +224,9 @@ def cascade_summary(student, answered_by):
 
 def start():
     """Run the command: `predict` with what stands on the command line."""
-    if sys.stdout and not sys.stdout.isatty():  # for a file or a pipe, as what is read
-        sys.stdout.reconfigure(encoding="utf-8")
+    if sys.stdout and sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a sign
+    elif sys.stdout:
+        sys.stdout.reconfigure(encoding="utf-8")  # for a file or a pipe, as what is read
     with errors_in_one_line("stopped"):
         parse(tyro.cli, deferred(predict), prog="python -m common.predict")()

@@ -32,6 +32,7 @@ _TOP_K = {"uncertainty_top_k": int}  # of such a model, unless the settings have
 _BRANCHES = {"branch_comparisons": [_NAMED]}
 _STUDENT = {"student": {"name": str, "seed": int, "files": [{"name": str, "bytes": int, "latency_ms": _BY_SIZE}]}}
 _TAKEN = {"student": {"tokens": int, "differences": {}}}  # further ones of a student with files
+_OMITTED = {"omit_class": [{"name": str, "bias": float, "accuracy": float, "recall": float, "recall_of_others": float}]}
 _KINDS = {str: "a string", int: "a whole number", float: "a number", dict: "an object", list: "a list"}
 
 
@@ -54,13 +55,17 @@ def _mismatches(results):
     if "student" in results:
         yield _differs(results, _STUDENT)
         yield _differs(results, _TAKEN) if results["student"]["files"] else None
+        for name, difference in results["student"].get("differences", {}).items():
+            yield _differs(difference, _COMPARISON, f"student.differences.{name}")
+    if "omit_class" in results:
+        yield _differs(results, _OMITTED)
     if "branch_comparisons" in results:
         yield _differs(results, _BRANCHES)
     for where, model in models.items():
         if "exits" in model:
             yield _differs(model, _STOPPING if _differs(results["settings"], _TOP_K) is None else _STOPPING | _TOP_K, where)
         for each in (model, *model.get("exits", ())):
-            if not re.fullmatch(f"[0-9a-f]{{{digits}}}", each["correct"]):
+            if len(each["correct"]) != digits or not re.fullmatch("[0-9a-f]*", each["correct"]):
                 yield f"{where}.correct is not {digits} hexadecimal digits, of {examples:,} test examples"
 
 

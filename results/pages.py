@@ -87,8 +87,8 @@ def build(store, path):
     varied = {other: name for name, other, _ in variants(runs)}  # what their one setting is worth is all that is said of them
     every, runs = runs, {name: results for name, results in runs.items() if name not in varied}
     blocks, group = [HEAD], one_teacher(runs)
-    rows = comparison_rows(group)
-    if len(group) > 1 and any(row.alone for row in rows):
+    rows = comparison_rows(group) if len(group) > 1 else []  # one by itself need not have a teacher
+    if any(row.alone for row in rows):
         page = store / "comparison.md"
         blocks += ["## One teacher, all methods", *comparison_blocks(group, rows, _link(path, page))]
         blocks += [f"![accuracy against speed]({_link(path, store / 'comparison.png')})"]

@@ -149,6 +149,14 @@ def test_a_full_disk_is_one_line_and_leaves_no_lock(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_what_stands_in_the_lock_is_shown_as_text(tmp_path, capsys):
+    """Whoever can write to the folder would else write to the terminal."""
+    (tmp_path / ".lock").write_bytes(b"process 1 \x1b]0;title\x07\n")
+    with unlocking_folders():
+        lock_folder(tmp_path)
+    assert "\x1b" not in (out := capsys.readouterr().out) and "process 1 " in out
+
+
 def test_a_drive_without_locks_is_used_all_the_same_and_says_so(tmp_path, monkeypatch, capsys):
     def lockf(file, how):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -157,6 +157,7 @@ CASES = {
     "the other way": ({"x_test": np.full((12, 5, 6, 3), 0.5)}, "x_train and x_test go up to 25[0-9] and 0.5; both must be"),
     "a little over": ({"x_train": np.full((30, 5, 6, 3), 1.01)}, "values from 1.01 to 1.01; expected 0 to 255 or 0 to 1"),
     "names twice": ({"class_names": np.array(["a", "b", "a"])}, "class_names must be at least two different strings"),
+    "a name that is no text": ({"class_names": np.array(["a", "caf\udce9", "b"])}, r"the class name 'caf.udce9' is not UTF-8"),
     "no names": ({"class_names": np.array([])}, "class_names must be at least two different strings"),
     "one class with two names": (
         {"y_train": np.zeros(30, int), "y_test": np.zeros(12, int), "class_names": np.array(["a", "b"])},

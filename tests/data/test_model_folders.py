@@ -58,8 +58,8 @@ def without_unknown(folder):
     (folder / "tokenizer.json").write_text(json.dumps(settings))
 
 
-def of_template(**changed):
-    """What gives the template in a tokenizer.json other special tokens; None takes one away."""
+def of_template(deep=0, **changed):
+    """What gives the template in a tokenizer.json other special tokens; None takes one away. deep: in so many sequences"""
     def change(folder):
         settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         tokens = settings["post_processor"]["special_tokens"]
@@ -68,9 +68,18 @@ def of_template(**changed):
                 del tokens[f"[{name}]"]
             else:
                 tokens[f"[{name}]"] = {"id": f"[{name}]", "ids": [number], "tokens": [f"[{name}]"]}
+        for _ in range(deep):
+            settings["post_processor"] = {"type": "Sequence", "processors": [settings["post_processor"]]}
         (folder / "tokenizer.json").write_text(json.dumps(settings))
 
     return lambda folder: (templated("[CLS] $A [SEP]", 2)(folder), change(folder))
+
+
+def without_words(folder):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    written(folder, tokenizer)
 
 
 HOSTILE = {
@@ -89,10 +98,12 @@ HOSTILE = {
     "no UTF-8": (lambda folder: (folder / "config.json").write_bytes(b"\xff{}"), "config.json: not a JSON object ("),
     "no unknown token": (without_unknown, "has no token for a word that it does not know (WordPiece error: Missing [UNK]"),
     "no words at all": (lambda folder: written(folder, Tokenizer(models.WordPiece())), "for a word that it does not know ("),
+    "no words but special ones": (without_words, "the tokenizer has no words, all texts would be the same to it"),
     "ids beyond the embeddings": (
         templated("[CLS] $A [SEP]", 120), "the tokenizer's ids go up to 120, the model has 120 embeddings; they are not"),
     "a long template": (templated("[CLS] " * 40 + "$A", 2), "gives an empty text 40 tokens; expected [CLS], or a few"),
     "no [CLS]": (templated("$A", 2), "gives an empty text 0 tokens; expected [CLS]"),
+    "the same in a sequence in another": (of_template(2, SEP=None), "template has the token '[SEP]', but no id for it"),
     "a token of the template without an id": (of_template(SEP=None), "template has the token '[SEP]', but no id for it"),
     "an unused id beyond the embeddings": (of_template(NEW=500), "the tokenizer's ids go up to 500, the model has 120"),
     "a deep tokenizer": (lambda folder: (folder / "tokenizer.json").write_text('{"model":' * DEEP), "not a tokenizer ("),

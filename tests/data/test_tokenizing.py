@@ -48,6 +48,19 @@ def test_long_texts_give_the_tokens_of_the_whole_text(tokenizer):
     assert tokenizer.encode(made[1]).ids == [2, 6, 7, 3]
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_tokenizer_that_breaks_down_over_a_text_ends_in_one_line(pairs):
+    """It has no token for what it does not know, which no other text had."""
+    tokenizer = FastTokenizer(models.WordPiece({"[CLS]": 0, "[SEP]": 1, "a": 2, "b": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
+    made = [("a", "b"), ("b", "qqq")] if pairs else ["a", "b qqq"]
+    tokenize(made[:1], tokenizer, 8)
+    with pytest.raises(InputError, match="the tokenizer breaks down over a text .*WordPiece error") as error:
+        tokenize(made, tokenizer, 8)
+    assert "\n" not in str(error.value)
+
+
 MEMORY = """
 import resource, sys
 from tokenizers import Tokenizer

@@ -188,6 +188,16 @@ def test_nothing_is_done_where_nothing_has_to_go(size):
     assert vocabulary.trim(before, ["cat"], size) is before
 
 
+def test_a_long_text_is_counted_a_part_at_a_time(monkeypatch):
+    """Whole it would take over a hundred bytes of memory for each character."""
+    together, tokenizer = [], word_piece(*KNOWN)
+    monkeypatch.setattr(vocabulary, "SLICE", 40)
+    monkeypatch.setattr(vocabulary, "slices", lambda texts: ([together.append(text) or text] for text in texts))
+    found = vocabulary.count_tokens(["the cat " * 100, ("cat", "")], tokenizer)
+    assert found == {tokenizer.token_to_id("the"): 100, tokenizer.token_to_id("cat"): 101}
+    assert [*map(len, together)] == 20 * [40] + [3]
+
+
 def test_tokens_are_counted_in_whole_texts():
     tokenizer = word_piece(*KNOWN)
     tokenizer.enable_truncation(4)

@@ -164,6 +164,9 @@ def test_predict_reads_standard_input(taken, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Input(io.BytesIO("w1\n你好，世界".encode("gb18030"))))
     with pytest.raises(InputError, match="standard input, line 2: not UTF-8; it looks like GB18030"):
         predict.predict(str(taken.folder))
+    monkeypatch.setattr(sys, "stdin", None)  # closed by whoever started it
+    with pytest.raises(InputError, match="no text: give texts, --file FILE, or lines on standard input"):
+        predict.predict(str(taken.folder))
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """results.form: what is missing or of another kind in a results.json is named, and what is not asked for is not needed."""
 
-import copy
 import json
 
 import pytest
@@ -24,7 +23,9 @@ def whole():
     """Results with all that a page may show."""
     results = run("knowledge_distillation_fastbert", {"teacher": (0.9, 6, 20.0), "linear": (0.4, 0, 0.5)}, (0,))
     results["models"].append(stopping("fastbert", 0, 0.8))
-    return copy.deepcopy(results | {"comparisons": [COMPARISON], "branch_comparisons": [COMPARISON], "student": STUDENT})
+    omitted = [{"name": "a", "seed": 0, "bias": 1.0, "accuracy": 0.5, "recall": 0.5, "recall_of_others": 0.5}]
+    more = {"comparisons": [COMPARISON], "branch_comparisons": [COMPARISON], "student": STUDENT, "omit_class": omitted}
+    return json.loads(json.dumps(results | more))  # a copy in which nothing is one and the same object
 
 
 def places(value, *path):
@@ -91,6 +92,8 @@ def test_an_entry_of_another_kind_never_breaks_the_check(path, value):
     (("models", 0, "correct"), "gg" * 5, r"models\[0\].correct is not 10 hexadecimal digits"),
     (("models", 2, "exits", 1, "correct"), "ff" * 6, r"models\[2\].correct is not 10 hexadecimal digits"),
     (("data",), [], "data is not an object"),
+    (("data", "test"), 10**12, r"models\[0\].correct is not 250000000000 hexadecimal digits"),
+    (("student", "differences", "model.onnx"), {}, "student.differences.model.onnx.difference is missing"),
     (("settings", "seeds"), [0, "1"], r"settings.seeds\[1\] is not a whole number"),
 ])
 def test_what_does_not_fit_leaves_what_is_stored_as_it_is(tmp_path, path, value, message):

@@ -270,6 +270,14 @@ def test_what_is_not_a_finished_run_is_refused(tmp_path, content, message):
     assert not (tmp_path / "store").exists()
 
 
+def test_a_run_without_a_teacher_has_its_page(tmp_path):
+    """As one that learned from --soft-labels; there is nothing to compare it by."""
+    results = run("knowledge_distillation_bert", {"alone": (0.5, 3, 9.0), "distilled": (0.6, 3, 9.0)})
+    take_in(written(tmp_path, {"answers": results}), tmp_path / "store")
+    build(tmp_path / "store", tmp_path / "RESULTS.md")
+    assert "[answers](store/runs/answers)" in (tmp_path / "RESULTS.md").read_text()
+
+
 def test_two_runs_of_one_name_are_refused(folders, tmp_path):
     other = tmp_path / "elsewhere" / folders[0].name
     shutil.copytree(folders[0], other)
