@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from scipy import stats
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
@@ -225,16 +226,22 @@ def table(found):
 
 
 def promised_table(runs):
-    """The layers that the promise takes in every run, as it is / calibrated, as rows of strings.
+    """The layers that the promise takes in every run, as it is / calibrated; last, how often all texts break it.
 
     runs: {name: of `measured`}
+
+    Returns rows of strings. Raises InputError where it is broken more often than its confidence and chance allow.
     """
     rows = [["layers promised, as it is / calibrated", *runs]]
     for name in CRITERIA:
         of_runs = ([f"{found[key]['kept'][:, 0].mean():.2f}" for key in ((name, False), (name, True)) if key in found]
                    for found in runs.values())
         rows.append([name, *map(" / ".join, of_runs)])
-    return rows
+    broken = {run: max(each["kept"][:, 1].mean() for each in found.values()) for run, found in runs.items()}
+    bar = stats.binom.ppf(0.999, DRAWS, 1 - PROMISED[1] / 100) / DRAWS
+    if too_often := [f"{run} ({share:.1%})" for run, share in broken.items() if share > bar]:
+        raise InputError(f"the promise is broken in more than {bar:.1%} of the draws: {', '.join(too_often)}")
+    return [*rows, ["promise broken, % of draws, at most", *(f"{100 * share:.1f}" for share in broken.values())]]
 
 
 def main(folders):

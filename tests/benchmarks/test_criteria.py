@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import log_softmax, softmax
 
+from common import InputError
 from common.backend import tf
 from common.exit_curve import exit_layers
 from knowledge_distillation_fastbert import uncertainty
@@ -162,6 +163,9 @@ def test_the_table_of_a_run(monkeypatch):
     (patience,) = (row for row in rows if row[0] == "patience")
     assert float(patience[5]) > 1.9  # no layer agrees with one before it earlier than the second
     assert float(entropy[1]) > 0 and float(entropy[2]) == 0  # a quarter is one layer for all: the wrong answers are given
-    header, *promised = criteria.promised_table({"a": found, "b": found})
-    assert header[1:] == ["a", "b"] and [row[0] for row in promised] == [*criteria.CRITERIA]
+    header, *promised, broken = criteria.promised_table({"a": found, "b": found})
+    assert header[1:] == ["a", "b"] and [row[0] for row in promised] == [*criteria.CRITERIA] and broken[1:] == 2 * ["0.0"]
     assert promised[0][1:] == 2 * [f"{entropy[5]} / {entropy[5]}"] and promised[-1][1:] == 2 * [patience[5]]
+    found["patience", False]["kept"][:, 1] = 0.3
+    with pytest.raises(InputError, match=r"broken in more than 25.0% of the draws: b \(30.0%\)$"):  # of 20 draws
+        criteria.promised_table({"a": criteria.measured([{"validation": part, "test": part}]), "b": found})
