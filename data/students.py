@@ -71,7 +71,8 @@ def load(folder, int8=False):
         if int8:
             raise InputError(f"--int8: {folder} is a cascade, whose promise is of {FLOAT32}; ask it without")
         config = _read_cascade(folder / CASCADE)
-        return cascade_of(*(_load_one(folder / part) for part in ("student", "teacher")), config)
+        student = _load_linear if (folder / "student" / TERMS).is_file() else _load_one
+        return cascade_of(student(folder / "student"), _load_one(folder / "teacher"), config)
     return _load_one(folder / "student" if (folder / "student").is_dir() else folder, int8)
 
 
@@ -97,7 +98,7 @@ def _load_one(folder, int8=False):
     return student
 
 
-def _load_linear(folder, int8):
+def _load_linear(folder, int8=False):
     """A linear model as a `Student`."""
     from data import linear_models  # which needs scikit-learn: other students do without, and start sooner
 
@@ -222,14 +223,9 @@ def ask(student, texts, speed=None, batch_size=32):
     batch_size: texts of like length that are computed together
     """
     if student.tokenizer is None:
-        return {"probabilities": student.answer(texts)}
-    *tokens, pad_id = *tokenize(texts, student.tokenizer, student.config["maxlen"]), student.config["pad_token_id"]
-    more = {"speed": np.array(student.config["speed"] if speed is None else speed, np.float32)} if student.stops_early else {}
-    answers = {}
-    for batch in by_length(np.diff(tokens[1]), batch_size):
-        token_ids, segment_ids = padded(*tokens, batch, pad_id)
-        for name, value in student.answer(token_ids=token_ids, segment_ids=segment_ids, **more).items():
-            answers.setdefault(name, np.empty((len(texts), *value.shape[1:]), value.dtype))[batch] = value
+        answers = {"probabilities": student.answer(texts)}
+    else:
+        answers = _ask_graph(student, texts, student.config.get("speed") if speed is None else speed, batch_size)
     if not student.teacher:
         return answers
     u = UNCERTAINTY[student.config["criterion"]](answers["probabilities"])
@@ -239,6 +235,17 @@ def ask(student, texts, speed=None, batch_size=32):
         answer = ask(student.teacher, [texts[place] for place in unsure], batch_size=batch_size)
         answers["probabilities"][unsure] = answer["probabilities"]
     return answers | {"answered_by": np.where(sure, "student", "teacher"), "uncertainty": u}
+
+
+def _ask_graph(student, texts, speed, batch_size):
+    """What the graph of a `Student` answers. For the parameters see `ask`."""
+    *tokens, pad_id = *tokenize(texts, student.tokenizer, student.config["maxlen"]), student.config["pad_token_id"]
+    more, answers = {"speed": np.array(speed, np.float32)} if student.stops_early else {}, {}
+    for batch in by_length(np.diff(tokens[1]), batch_size):
+        token_ids, segment_ids = padded(*tokens, batch, pad_id)
+        for name, value in student.answer(token_ids=token_ids, segment_ids=segment_ids, **more).items():
+            answers.setdefault(name, np.empty((len(texts), *value.shape[1:]), value.dtype))[batch] = value
+    return answers
 
 
 def promise_in_words(promise, whole="all layers with all tokens"):

@@ -4,6 +4,7 @@ A cascade of two whole models (CascadeBERT: Li et al. 2021, arXiv 2012.14682). H
 without labels, and promised as the speed of a FastBERT is (see `common.promise`). Nothing is trained.
 """
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,8 +46,8 @@ def build(
     """A cascade: a student answers the texts that it is sure of, its teacher the rest. Measures what that gains.
 
     Args:
-        student: what `python -m common.predict` takes; no FastBERT, which stops early by itself, nor a linear model
-        teacher: the same, a FastBERT with all its layers; of a run it is the folder teacher/ in it
+        student: what `python -m common.predict` takes, a linear model, too; no FastBERT, which stops early by itself
+        teacher: the same, but no linear model; a FastBERT with all its layers; of a run it is the folder teacher/ in it
         file: texts that neither has learned from, like those that will be asked; formats as of common.predict. Labels are not
             needed; if every line of a .jsonl or .json has one, accuracies are told, too
         max_disagreement: per cent of such texts that may be answered otherwise than by the teacher
@@ -106,13 +107,20 @@ def check(folders, max_disagreement, confidence, output, pairs, maxlen):
 
 
 def read_model(folder, pairs, maxlen):
-    """What `opened` takes of a student or a teacher: (a `Student` whose answer is None, the bytes of its graph)."""
+    """What `ready` takes of a student or a teacher: (a `Student`, the bytes of its graph, if it has one)."""
     if is_teacher(folder):
         return read_teacher(folder, pairs, maxlen)
     model = load(folder)
-    if model.teacher or model.tokenizer is None:
-        raise InputError(f"{folder}: {'a cascade' if model.teacher else 'a linear model'}; expected a model with a graph")
+    if model.teacher:
+        raise InputError(f"{folder}: a cascade; expected one model")
+    if model.tokenizer is None:
+        return model, None  # linear: the terms and weights are all there is
     return replace(model, answer=None), Path(model.source, FLOAT32).read_bytes()
+
+
+def ready(model, graph):
+    """A `Student` that can be asked, of what `read_model` gives."""
+    return opened(model, graph) if graph else model
 
 
 def labels_in(file, classes):
@@ -136,11 +144,11 @@ def ways(models, config):
     """
     (student, student_graph), (teacher, teacher_graph), *others = models
     found = {
-        "teacher": lambda: cascade_of(student, opened(teacher, teacher_graph), config).teacher,  # with its classes in order
-        "student": lambda: opened(student, student_graph),
-        "cascade": lambda: cascade_of(opened(student, student_graph), opened(teacher, teacher_graph), config),
+        "teacher": lambda: cascade_of(student, ready(teacher, teacher_graph), config).teacher,  # with its classes in order
+        "student": lambda: ready(student, student_graph),
+        "cascade": lambda: cascade_of(ready(student, student_graph), ready(teacher, teacher_graph), config),
     }
-    return found | ({"beside": partial(opened, *others[0])} if others else {})
+    return found | ({"beside": partial(ready, *others[0])} if others else {})
 
 
 def probabilities(model, texts, name):
@@ -231,6 +239,9 @@ def write(folder, models, config):
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as new:
         for name, (model, graph) in zip(("student", "teacher"), models, strict=True):
+            if not graph:
+                shutil.copytree(model.source, new / name)
+                continue
             model.tokenizer.no_truncation()  # as it was read
             labels = {str(number): label for number, label in enumerate(model.classes)}
             write_json(new / name / "config.json", model.config | {"id2label": labels})

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from scipy import stats
 from scipy.special import softmax
+from sklearn.svm import LinearSVC
 
 from common import InputError
 from data import linear_models
@@ -186,6 +188,28 @@ def test_a_classifier_of_others_as_the_teacher(pair, labelled, timed, tmp_path, 
     assert set(answer["answered_by"]) == {"teacher"}
 
 
+def test_a_linear_model_as_the_student(pair, labelled, timed, tmp_path, capsys):
+    """One that learned what the teacher answers to these texts, more or less; it is asked without any graph of its own."""
+    texts, teacher = [text for text, _ in labelled.pairs], load(pair[1])
+    theirs = ask(teacher, texts)["probabilities"][:, [teacher.classes.index(name) for name in CLASSES]]
+    terms = linear_models.vectorizer(False)
+    svm = LinearSVC(C=0.1).fit(terms.fit_transform(texts), theirs.argmax(axis=1))
+    arrays = (np.float32(array) for array in (svm.coef_.T, svm.intercept_))
+    (tmp_path / "linear").mkdir()
+    linear_models.save(tmp_path / "linear", linear_models.LinearModel(terms, *arrays, svm.classes_, CLASSES))
+    folder = tmp_path / "cascade"
+    cascade.build(str(tmp_path / "linear"), str(pair[1]), file=str(labelled.file), max_disagreement=3, output=str(folder))
+    both, config = load(folder), json.loads((folder / "cascade.json").read_text())
+    p = linear_models.load(tmp_path / "linear").probabilities(texts)
+    sure = UNCERTAINTY["confidence"](p) < config["threshold"]
+    answer = ask(both, texts)
+    assert 0 < sure.sum() < 400 and ((answer["answered_by"] == "student") == sure).all()
+    np.testing.assert_allclose(answer["probabilities"], np.where(sure[:, None], p, theirs), atol=1e-4)
+    assert sorted(path.name for path in (folder / "student").iterdir()) == ["config.json", "model.safetensors", "terms.json"]
+    predict.predict(str(folder), tuple(texts[:3]))
+    assert "answered by the teacher" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def folder(pair, tmp_path_factory):
     """The folder of a cascade, by hand."""
@@ -330,11 +354,13 @@ def test_models_that_the_command_refuses(taken, taken_pairs, pair, folder, label
     with pytest.raises(InputError, match="student and teacher are one model; a run's teacher is in its folder teacher/"):
         cascade.build(str(taken.folder), str(taken.folder.parent), file=file)
     for models in ((folder, pair[1]), (pair[0], folder)):
-        with pytest.raises(InputError, match="a cascade; expected a model with a graph"):
+        with pytest.raises(InputError, match="a cascade; expected one model"):
             cascade.build(*map(str, models), file=file)
     linear_models.save(tmp_path, LINEAR_MODELS["two classes"][1])
-    with pytest.raises(InputError, match="a linear model; expected a model with a graph"):
-        cascade.build(str(tmp_path), str(pair[1]), file=file)
+    model = linear_models.load(tmp_path)
+    linear_models.save(tmp_path, replace(model, classes=CLASSES))
+    with pytest.raises(InputError, match="a linear model; as the teacher of a cascade a model with a graph"):
+        cascade.build(str(pair[1]), str(tmp_path), file=file)
     (tmp_path / "terms.json").unlink()
     (tmp_path / "config.json").unlink()
     with pytest.raises(InputError, match="reads pairs of texts, .* reads single texts"):
