@@ -1,24 +1,30 @@
-"""Run each script on a disk that is full at one place after another, and hold what it leaves against a run left alone.
+"""Run each script on a disk that is full at one place after another, then in a folder that becomes read-only now and then, and
+hold what it leaves against a run left alone.
 
     mkdir /tmp/small; mount -t tmpfs -o size=100m tmpfs /tmp/small      # as root; any small file system will do
     python -m tests.full_disk /tmp/small
 
-Each start has a little more room than the one before. One that runs out of it must end in one line, with nothing half-written.
+Each start has a little more room than the one before. One that runs out of it, or may no longer write, must end in one line,
+with nothing half-written. Read-only is `chattr +i`, for root cannot be kept out otherwise; a tmpfs as of Linux 6.6 has it.
 """
 
+import contextlib
 import importlib
+import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from common.locking import LOCK
-from tests.starting import start
+from common.files import HALF_WRITTEN
+from tests.starting import ROOT, start
 from tests.survival import SAME, STAGES, differences, flags, left_alone, prepare
 
 PLACES = 12  # where the disk is full, about: what a start needs is given in so many steps
 REFUSED = re.compile(r"error: .*: (No space left on device|Disk quota exceeded).*\n")
+FROZEN = re.compile(r"error: .* cannot be written: Operation not permitted\n")
 
 
 def ballast(disk, room):
@@ -43,9 +49,31 @@ def refused(script, place, disk, step):
         if done.returncode == 0:
             return count
         assert done.returncode == 2 and REFUSED.fullmatch(done.stderr), done.stderr
-        left = [path for path in disk.glob("run/**/.*") if path.name != LOCK]
-        assert not left, left
+        assert not [*disk.rglob(f"*{HALF_WRITTEN}")]
         count += 1
+
+
+def frozen(script, place, disk, times):
+    """A run whose folder becomes read-only at random moments, and at last does not. Returns how often it ended of that.
+
+    script, place, disk: as of `refused`
+    times: how often it is tried
+    """
+    words, rng, count = flags(script, place, "run", ["--output", disk / "run"]), random.Random(script), 0
+    for _ in range(times):
+        command = [sys.executable, f"{script}.py", *map(str, words)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(5, 60))
+            subprocess.run(["chattr", "-R", "+i", disk / "run"], check=process.returncode is None)
+            said = process.stderr.read().decode()
+        subprocess.run(["chattr", "-R", "-i", disk / "run"], check=True)
+        assert process.returncode in (0, 2) and (not process.returncode or FROZEN.fullmatch(said)), said
+        assert not [*disk.rglob(f"*{HALF_WRITTEN}")]
+        count += process.returncode == 2
+    done = start(importlib.import_module(script), *words)
+    assert done.returncode == 0, done.stderr
+    return count
 
 
 if __name__ == "__main__":
@@ -59,4 +87,8 @@ if __name__ == "__main__":
             times = refused(name, folder, small, whole // PLACES)
             outcome = ", ".join(differences(folder / "alone", small / "run")) or SAME
             shutil.rmtree(small / "run")
-            print(f"{name:<40}  a full disk {times} times: {outcome}", flush=True)
+            (small / "ballast").unlink()
+            often = frozen(name, folder, small, PLACES)
+            after = ", ".join(differences(folder / "alone", small / "run")) or SAME
+            shutil.rmtree(small / "run")
+            print(f"{name:<40}  a full disk {times} times: {outcome}; read-only {often} times: {after}", flush=True)
