@@ -355,12 +355,17 @@ def promising(finished):
     return copy, done.stdout, before
 
 
+def calibrated(run):
+    """The Parts of that run, with those texts that its promise was tested on."""
+    return split(run.corpus, 0, 96, 32, 30, 0, 200, read=lambda index: run.examples.example(index).tobytes())
+
+
 @pytest.mark.slow
 def test_smoke_a_promise_trains_nothing(promising):
     folder, printed, before = promising
     assert modified(folder, "seed-0/*/record.json") | modified(folder, "seed-0/*/weights.npz") == before and len(before) > 6
     assert "200 calibration, 30 validation" in printed
-    assert "chosen on the calibration part: the highest that keeps --max-disagreement 30: with 90 % confidence" in printed
+    assert ": on the calibration part the highest that keeps --max-disagreement 30: with 90 % confidence" in printed
 
 
 @pytest.mark.slow
@@ -368,7 +373,7 @@ def test_smoke_the_promise_is_what_the_texts_show(promising, run):
     """Counted anew, from logits that the whole model gives for texts that no other part has."""
     folder = promising[0]
     record = json.loads((folder / "results.json").read_text())["models"][2]
-    parts = split(run.corpus, 0, 96, 32, 30, 0, 200)
+    parts = calibrated(run)
     assert not set(parts.calibration) & {*parts.train, *parts.unlabelled, *parts.validation, *parts.test}
     fast = script.trained_fastbert(replace(run, folder=folder), "fastbert")
     whole = predict(all_exits(fast), run.examples, parts.calibration)
@@ -384,7 +389,9 @@ def test_smoke_the_promise_is_what_the_texts_show(promising, run):
     u, given = uncertainties(stored["logits"], top_k), stored["logits"].argmax(axis=-1)
 
     def answered_otherwise(speed):
-        return int((given[np.arange(200), exit_layers(u, speed) - 1] != expected).sum())
+        """Counted where an uncertainty may be rounded across the speed, too."""
+        near = (exit_layers(u, speed + shift if speed else 0) - 1 for shift in (-1e-5, 0, 1e-5))
+        return int(np.any([given[np.arange(200), layers] != expected for layers in near], axis=0).sum())
 
     promise, speed = record["promise"], record["speed"]
     assert promise == {"max_disagreement": 30, "confidence": 90, "texts": 200, "disagreements": answered_otherwise(speed)}
@@ -411,8 +418,7 @@ def test_smoke_what_is_given_away_carries_the_promise(promising, run, capsys):
     assert words in (folder / "student" / "README.md").read_text() and words in (folder / "report.md").read_text()
     entropy_of = f"the entropy of probabilities, chosen on the validation part: seed 0: {looked_at(record)}. "
     assert entropy_of in (folder / "report.md").read_text()
-    asked = split(run.corpus, 0, 96, 32, 30, 0, 200).calibration
-    lines = tuple(run.corpus.texts[index] for index in asked)
+    lines = tuple(run.corpus.texts[index] for index in calibrated(run).calibration)
     told = students.ask(students.load(folder), lines)
     path, = (folder / "seed-0" / "fastbert-branches").glob("calibration-*.npz")
     others = int((told["probabilities"].argmax(-1) != np.load(path)["expected"]).sum())
