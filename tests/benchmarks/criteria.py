@@ -5,6 +5,9 @@ speeds it is interpolated. By promise: how many layers the fastest speed takes t
 often that is broken, over 500 calibration parts drawn from the test texts: of all texts like these, of which they are drawn
 with replacement; and of the texts that a split leaves over, whose own number adds chance to it.
 
+By --accuracy-drop 0.5, where as many test texts as the run has validation texts choose the speed: the layers and what is lost
+on the others, over as many draws, if what leaving early gains is not taken off what it loses, by half, as it is, or wholly.
+
 FastBERT itself has the entropy alone, and chooses on the validation part of how many probabilities. The others are here, as an
 uncertainty u from 0 to 1 that may rest on the layers before: a function (probabilities (texts, classes), *state) -> (u
 (texts,), state), asked layer by layer, whose state is a tuple of (texts,) tensors, empty before the first layer. A text leaves
@@ -27,7 +30,7 @@ from common.backend import tf
 from common.evaluation import calibration
 from common.exit_curve import answers_at, chosen_top_k, exit_layers
 from common.files import fingerprint
-from common.promise import GRID, fastest_kept
+from common.promise import GRID, before_first_failure, fastest_kept
 from data import texts
 from data.parts import split
 from knowledge_distillation_fastbert import uncertainty
@@ -45,6 +48,7 @@ CRITERIA = {
     "confidence, 2 in a row": {"criterion": "confidence", "exit_patience": 2},
     "patience": {"criterion": "patience"},
 }
+DROP, TAKEN_OFF = 0.5, (0.0, 0.5, 1.0)  # points that may be lost; which share of the gains is taken off
 SHARES = 1 / 4, 1 / 3, 1 / 2, 2 / 3  # of the layers, on average
 DRAWS, CALIBRATION = 500, 1000
 TEMPERATURES = 0.05, 20.0  # between which one is fitted
@@ -189,6 +193,37 @@ def promised(given, layers, rng):
     return np.array(found, float)
 
 
+def by_drop(labels, given, layers, count, share, rng):
+    """(mean layers, points lost) on the other texts, of each of DRAWS choices by `count` of them.
+
+    given: of `answers_at` the speeds of GRID
+    layers: that each text takes at each of them
+    share: of the gains, that is taken off the losses
+    """
+    right, found = given == labels, []  # (speeds, texts); at 0 all layers answer
+    lost = (right[0] & ~right).astype(np.float32) - share * (~right[0] & right)
+    for _ in range(DRAWS):
+        chosen, others = np.split(rng.permutation(len(labels)), [count])
+        place = before_first_failure(lost[:, chosen].mean(axis=1) <= DROP / 100 + 1e-9)
+        found.append((layers[place, others].mean(), 100 * (right[0, others].mean() - right[place, others].mean())))
+    return np.array(found)
+
+
+def drop_table(exits):
+    """What is lost by --accuracy-drop, as rows of strings. exits: of `stored_exits`"""
+    rows = [[f"--accuracy-drop {DROP:g}, gains taken off", "layers", "points lost", f"over {DROP:g}, % of draws"]]
+    for share in TAKEN_OFF:
+        found = []
+        for seed, parts in enumerate(exits):
+            (validation, of_validation, _), (labels, logits, _) = parts["validation"], parts["test"]
+            u = uncertainty(tf.nn.softmax(logits), chosen_top_k(of_validation, CHOOSING, uncertainty)).numpy()
+            layers, rng = np.stack([exit_layers(u, speed) for speed in GRID]), np.random.default_rng(seed)
+            found.append(by_drop(labels, answers_at((logits, u), GRID), layers, len(validation), share, rng))
+        layers, lost = np.concatenate(found).T
+        rows.append([f"{share:.0%}", f"{layers.mean():.2f}", mean_and_deviation(lost), f"{100 * (lost > DROP).mean():.1f}"])
+    return rows
+
+
 def measured(exits):
     """{(name, whether calibrated): what a criterion gives on one run}, see `table`. exits: of `stored_exits`
 
@@ -256,6 +291,7 @@ def main(folders):
         runs[folder.name] = measured(exits)
         title = f"{folder.name}: {tested:,} test texts, {classes} classes, {depth} layers, {len(exits)} seeds"
         tables.append(f"{title}; points lost at shares of the layers\n{aligned(table(runs[folder.name]))}")
+        tables.append(f"{folder.name}\n{aligned(drop_table(exits))}")
     if runs:
         print(aligned(promised_table(runs)), *tables, sep="\n\n")
 

@@ -142,6 +142,19 @@ def test_a_branch_that_is_always_right_has_the_lowest_temperature():
     assert found == pytest.approx([0.05, 0.05, 1], rel=0.05)
 
 
+@pytest.mark.parametrize(("share", "layers", "lost"), [(0.0, 2, 0), (0.5, 1, -3), (1.0, 1, -3)])
+def test_what_a_drop_costs(monkeypatch, share, layers, lost):
+    """The first of two layers gets 2 % of the texts wrong that the second gets right, and 5 % the other way round: a choice by
+    losses alone takes both layers; with half of the gains taken off, or all of them, the first.
+    """
+    monkeypatch.setattr(criteria, "DRAWS", 50)
+    number = np.arange(10_000) % 100
+    given = np.stack([number >= 95, number < 2, number < 2]).astype(int)  # 1 is wrong; above speed 0 all leave at once
+    taken = np.repeat([[2], [1], [1]], len(number), axis=1)
+    found = criteria.by_drop(np.zeros(len(number), int), given, taken, 5_000, share, np.random.default_rng(0))
+    assert found.shape == (50, 2) and np.median(found, axis=0) == pytest.approx([layers, lost], abs=0.3)
+
+
 def test_the_table_of_a_run(monkeypatch):
     """A row for each criterion, and but for patience one of calibrated exits. The first of four layers is right about the 1,800
     texts that it is sure of, and wrong about the 200 that it is not: those stay, so nothing is lost, and nothing is broken.
