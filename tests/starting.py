@@ -47,7 +47,7 @@ def start(script, *words, traced=True):
 def no_files(monkeypatch, module="export.reporting"):
     """For a later start of a finished run, of which the files are not in question: student/ and teacher/ stay as they are."""
     monkeypatch.setattr(f"{module}.write_teacher", lambda *words, **more: None)
-    monkeypatch.setattr(f"{module}.write_student", lambda *words: ("", [], {"student": {"files": []}}))
+    monkeypatch.setattr(f"{module}.write_student", lambda *words: ("", [], {"student": {"seed": 0, "files": []}}))
 
 
 def refused(script, output, sane, words):
