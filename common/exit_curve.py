@@ -53,7 +53,7 @@ def check_texts(settings, texts):
         raise InputError(
             f"--max-disagreement {settings.max_disagreement:g} --confidence {settings.confidence:g}: there are {texts:,} "
             f"calibration texts, and {least:,} are needed at least; {raised}add a file of unlabelled texts, or train with "
-            "--train-examples and --unlabelled-examples (0: all) that leave more, in another --output"
+            "fewer --train-examples or --unlabelled-examples (0 takes all), in another --output"
         )
 
 
@@ -182,6 +182,20 @@ def highest_speed(exits, labels, speeds, drop):
     return {"speed": speeds[place], "chosen": f"the highest that loses at most {drop:g} points"}
 
 
+def maybe_otherwise(exits, expected, speed):
+    """Which texts are answered otherwise than expected, or may be by the student's file, whose uncertainties are ROUNDED.
+
+    exits, expected, speed: as of `promised_speed`
+
+    Returns (texts,) bool.
+    """
+    logits, u = exits
+    may_leave = u < speed + ROUNDED if speed else np.zeros(u.shape, bool)  # no uncertainty is below 0
+    may_leave[:, -1] = True
+    reached = np.arange(1, u.shape[1] + 1) <= exit_layers(u, speed - ROUNDED)[:, None]
+    return (may_leave & reached & (logits.argmax(axis=-1) != expected[:, None])).any(axis=1)
+
+
 def promised_speed(exits, expected, settings):
     """{"speed": the highest that keeps what the settings promise, "chosen", "promise"}.
 
@@ -190,13 +204,10 @@ def promised_speed(exits, expected, settings):
     settings: with speeds, max_disagreement and confidence
 
     The promise is {"max_disagreement", "confidence", "texts", "disagreements"}, see `common.promise`. There is none where fewer
-    tokens alone break it. A text whose uncertainty the student's file may round to the other side of a speed is answered
-    otherwise if it is on either side.
+    tokens alone break it.
     """
     wanted, speeds = (settings.max_disagreement, settings.confidence), speeds_tried(settings.speeds)
-    logits, u = exits
-    near = (answers_at((logits, np.maximum(u + shift, 0)), speeds) != expected for shift in (0, -ROUNDED, ROUNDED))
-    others, texts = np.logical_or.reduce([*near]).sum(axis=1), len(expected)
+    others, texts = np.array([maybe_otherwise(exits, expected, speed).sum() for speed in speeds]), len(expected)
     place, flag = fastest_kept(others, texts, *wanted), f"--max-disagreement {wanted[0]:g}"
     if place < 0:  # at 0 all layers answer
         why = (f"all layers answer, and nothing is promised: with fewer tokens than all they answer {others[0]:,} of {texts:,} "

@@ -74,7 +74,7 @@ def open_text_runs(
     check_answers=soft_labels.check_complete, further_inputs=lambda bert, inputs, folder: {}, calibration=None,
     check_drawn=lambda corpus, bert, seed, parts: None,
 ):
-    """Read BERT and data, refuse what does not fit, make the run's folder, say what there is, tokenize: a Run for each seed.
+    """Read BERT and data, tokenize, refuse what does not fit, make the run's folder, say what there is: a Run for each seed.
 
     What the settings name as `teacher` takes the place of the BERT. Some scripts have `soft_labels` and `ensemble` besides.
 

@@ -17,15 +17,13 @@ def cascade_of(student, teacher, config):
     """A student that asks a teacher where its uncertainty is not below the threshold: a `Student`.
 
     student: a `Student` that does not stop early
-    teacher: another with a graph, of the same classes in any order; one that stops early is asked at speed 0, for all layers
+    teacher: another, of the same classes in any order; one that stops early is asked at speed 0, for all layers
     config: with ENTRIES: threshold, from 0 (the teacher answers everything) to 1; criterion, of UNCERTAINTY; promise
 
     Raises InputError unless they go together.
     """
     if student.stops_early:
         raise InputError(f"{student.source}: a FastBERT, which stops early by itself; as the student of a cascade any other")
-    if teacher.tokenizer is None:
-        raise InputError(f"{teacher.source}: a linear model; as the teacher of a cascade a model with a graph")
     if len(student.classes) < 2:
         raise InputError(f"{student.source}: of one class there is nothing to be unsure of")
     reads = [f"{each.source} reads {'pairs of texts' if each.pairs else 'single texts'}" for each in (student, teacher)]

@@ -1,7 +1,7 @@
 """Drawing the parts of a data set, texts or images, that a run uses: training, unlabelled, validation, test, calibration."""
 
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def split(corpus, seed, train=0, unlabelled=None, validation=0, test=0, calibrat
     parts = Parts(chosen, spare, held_out if validation or len(corpus.dev) else tested, tested)
     if read and most:
         known = {read(index) for index in np.concatenate([chosen, spare, parts.validation])}
-        left = np.array([index for index in left if read(index) not in known], int)
+        left = np.array([*islice((index for index in left if read(index) not in known), most)], int)
     return replace(parts, calibration=left[:most])
 
 

@@ -231,7 +231,7 @@ def ask(student, texts, speed=None, batch_size=32):
     u = UNCERTAINTY[student.config["criterion"]](answers["probabilities"])
     sure = u < student.config["threshold"]  # NaN is not
     unsure = np.flatnonzero(~sure)
-    if unsure.size:  # each reads texts by its own tokenizer
+    if unsure.size:  # each reads texts in its own way
         answer = ask(student.teacher, [texts[place] for place in unsure], batch_size=batch_size)
         answers["probabilities"][unsure] = answer["probabilities"]
     return answers | {"answered_by": np.where(sure, "student", "teacher"), "uncertainty": u}

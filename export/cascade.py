@@ -4,7 +4,6 @@ A cascade of two whole models (CascadeBERT: Li et al. 2021, arXiv 2012.14682). H
 without labels, and promised as the speed of a FastBERT is (see `common.promise`). Nothing is trained.
 """
 
-import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -65,6 +64,8 @@ def build(
     if sources[0].samefile(sources[1]):
         raise InputError(f"{sources[0]}: student and teacher are one model; a run's teacher is in its folder teacher/")
     config = {"threshold": 0.0, "criterion": criterion, "promise": None}
+    if models[1][0].tokenizer is None:
+        raise InputError(f"{teacher}: a linear model; as the teacher of a cascade a model with a graph")
     both, *_ = (cascade_of(models[0][0], whole, config) for whole, _ in models[1:])  # if they go together
     texts, labels = [*texts_in(read(file), both.pairs, f"{file}, line")], labels_in(file, both.classes)
     if labels is None:
@@ -107,20 +108,23 @@ def check(folders, max_disagreement, confidence, output, pairs, maxlen):
 
 
 def read_model(folder, pairs, maxlen):
-    """What `ready` takes of a student or a teacher: (a `Student`, the bytes of its graph, if it has one)."""
+    """What `ready` takes of a student or a teacher: (a `Student`, the bytes of its graph, or what it is if it is linear)."""
     if is_teacher(folder):
         return read_teacher(folder, pairs, maxlen)
     model = load(folder)
     if model.teacher:
         raise InputError(f"{folder}: a cascade; expected one model")
     if model.tokenizer is None:
-        return model, None  # linear: the terms and weights are all there is
+        from data import linear_models  # which needs scikit-learn: other students do without
+
+        linear = linear_models.load(model.source)
+        return replace(model, answer=linear.probabilities), linear
     return replace(model, answer=None), Path(model.source, FLOAT32).read_bytes()
 
 
 def ready(model, graph):
     """A `Student` that can be asked, of what `read_model` gives."""
-    return opened(model, graph) if graph else model
+    return opened(model, graph) if isinstance(graph, bytes) else model
 
 
 def labels_in(file, classes):
@@ -239,8 +243,11 @@ def write(folder, models, config):
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as new:
         for name, (model, graph) in zip(("student", "teacher"), models, strict=True):
-            if not graph:
-                shutil.copytree(model.source, new / name)
+            if model.tokenizer is None:
+                from data import linear_models
+
+                (new / name).mkdir()
+                linear_models.save(new / name, graph)
                 continue
             model.tokenizer.no_truncation()  # as it was read
             labels = {str(number): label for number, label in enumerate(model.classes)}

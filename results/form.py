@@ -32,6 +32,7 @@ _TOP_K = {"uncertainty_top_k": int}  # of such a model, unless the settings have
 _BRANCHES = {"branch_comparisons": [_NAMED]}
 _STUDENT = {"student": {"name": str, "seed": int, "files": [{"name": str, "bytes": int, "latency_ms": _BY_SIZE}]}}
 _TAKEN = {"student": {"tokens": int, "differences": {}}}  # further ones of a student with files
+_DIFFERENCES = {"student": {"differences": {}}}
 _OMITTED = {"omit_class": [{"name": str, "bias": float, "accuracy": float, "recall": float, "recall_of_others": float}]}
 _KINDS = {str: "a string", int: "a whole number", float: "a number", dict: "an object", list: "a list"}
 
@@ -55,6 +56,7 @@ def _mismatches(results):
     if "student" in results:
         yield _differs(results, _STUDENT)
         yield _differs(results, _TAKEN) if results["student"]["files"] else None
+        yield _differs(results, _DIFFERENCES) if "differences" in results["student"] else None
         for name, difference in results["student"].get("differences", {}).items():
             yield _differs(difference, _COMPARISON, f"student.differences.{name}")
     if "omit_class" in results:

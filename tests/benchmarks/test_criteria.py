@@ -179,6 +179,8 @@ def test_the_table_of_a_run(monkeypatch):
     header, *promised, broken = criteria.promised_table({"a": found, "b": found})
     assert header[1:] == ["a", "b"] and [row[0] for row in promised] == [*criteria.CRITERIA] and broken[1:] == 2 * ["0.0"]
     assert promised[0][1:] == 2 * [f"{entropy[5]} / {entropy[5]}"] and promised[-1][1:] == 2 * [patience[5]]
+    other = criteria.measured([{"validation": part, "test": part}])
+    criteria.check_promise({"a": other, "b": found})
     found["patience", False]["kept"][:, 1] = 0.3
     with pytest.raises(InputError, match=r"broken in more than 25.0% of the draws: b \(30.0%\)$"):  # of 20 draws
-        criteria.promised_table({"a": criteria.measured([{"validation": part, "test": part}]), "b": found})
+        criteria.check_promise({"a": other, "b": found})

@@ -1,5 +1,6 @@
 """common.exit_curve: where texts leave, what the speeds give, which uncertainty and speed are chosen."""
 
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from common.exit_curve import (
     exit_outputs,
     exit_record,
     highest_speed,
+    maybe_otherwise,
     promised_speed,
     speed_within,
 )
@@ -200,6 +202,26 @@ def test_a_promise_allows_for_what_the_file_rounds():
     for u, speed in ((0.25 + 5e-6, 0.249), (0.25 - 5e-6, 0.249), (0.25 + 2e-5, 0.25), (0.25 - 2e-5, 0.249)):
         assert promised(exits_of([0.1, 0.1, 0.1, 0.1, u]))[0] == speed
     assert promised(exits_of([0.0] * 9))[0] == 0  # below which there is nothing
+    for u, speed in ((0.25 - 5e-6, 0.249), (0.25 - 2e-5, 1.0)):  # the other way round: right early alone, with fewer tokens
+        exits = exits_of([0.2495, 0.2495, 0.2495, 0.2495, u])
+        expected = np.where(np.arange(1000) == 4, 1, exits[0][:, -1].argmax(-1))
+        assert promised(exits, expected)[0] == speed
+
+
+def test_what_a_file_may_answer_by_a_walk_through_its_layers():
+    """Each uncertainty for itself may be rounded up or down: all ways to leave are tried."""
+    rng = np.random.default_rng(0)
+    logits, expected = rng.normal(0, 1, (200, 4, 3)), rng.integers(0, 3, 200)
+    u = 0.5 + rng.choice([-2e-5, -5e-6, 5e-6, 2e-5, np.nan], (200, 4))
+    for speed in (0.5, 0.0):
+        shifted = u if speed else u - 0.5 + 2e-5
+        found = maybe_otherwise((logits, shifted), expected, speed)
+        for text in range(200):
+            answers = set()
+            for rounded in product((-1e-5, 1e-5), repeat=4):
+                near = np.maximum(shifted[text] + rounded, 0)
+                answers.add(logits[text, next((i for i in range(3) if near[i] < speed), 3)].argmax())
+            assert found[text] == bool(answers - {expected[text]})
 
 
 def test_a_promise_that_no_speed_keeps():

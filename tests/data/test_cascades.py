@@ -105,6 +105,12 @@ def test_models_that_make_no_cascade(tokenizers, classes, config, message):
         cascade_of(made_up(tokenizers[0], random_p(0)), made_up(tokenizers[1], random_p(1), classes, **config), CONFIG)
 
 
+def test_one_class_makes_no_cascade(tokenizers):
+    one = made_up(tokenizers[0], random_p(0)[:, :1], ["a"])
+    with pytest.raises(InputError, match="of one class there is nothing to be unsure of"):
+        cascade_of(one, one, CONFIG)
+
+
 def test_names_that_stand_twice_make_no_cascade(tokenizers):
     twice = made_up(tokenizers[0], random_p(0), ["a", "a", "b"])
     with pytest.raises(InputError, match="a difference is 'a name that stands twice'"):
