@@ -182,18 +182,19 @@ def highest_speed(exits, labels, speeds, drop):
     return {"speed": speeds[place], "chosen": f"the highest that loses at most {drop:g} points"}
 
 
-def maybe_otherwise(exits, expected, speed):
+def maybe_otherwise(wrong, u, speed):
     """Which texts are answered otherwise than expected, or may be by the student's file, whose uncertainties are ROUNDED.
 
-    exits, expected, speed: as of `promised_speed`
+    wrong: which exits answer otherwise, (texts, layers) bool
+    u: the uncertainty of all exits, (texts, layers)
+    speed: from 0 to 1
 
     Returns (texts,) bool.
     """
-    logits, u = exits
     may_leave = u < speed + ROUNDED if speed else np.zeros(u.shape, bool)  # no uncertainty is below 0
     may_leave[:, -1] = True
     reached = np.arange(1, u.shape[1] + 1) <= exit_layers(u, speed - ROUNDED)[:, None]
-    return (may_leave & reached & (logits.argmax(axis=-1) != expected[:, None])).any(axis=1)
+    return (may_leave & reached & wrong).any(axis=1)
 
 
 def promised_speed(exits, expected, settings):
@@ -207,7 +208,8 @@ def promised_speed(exits, expected, settings):
     tokens alone break it.
     """
     wanted, speeds = (settings.max_disagreement, settings.confidence), speeds_tried(settings.speeds)
-    others, texts = np.array([maybe_otherwise(exits, expected, speed).sum() for speed in speeds]), len(expected)
+    wrong, texts = exits[0].argmax(axis=-1) != expected[:, None], len(expected)
+    others = np.array([maybe_otherwise(wrong, exits[1], speed).sum() for speed in speeds])
     place, flag = fastest_kept(others, texts, *wanted), f"--max-disagreement {wanted[0]:g}"
     if place < 0:  # at 0 all layers answer
         why = (f"all layers answer, and nothing is promised: with fewer tokens than all they answer {others[0]:,} of {texts:,} "

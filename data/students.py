@@ -71,8 +71,8 @@ def load(folder, int8=False):
         if int8:
             raise InputError(f"--int8: {folder} is a cascade, whose promise is of {FLOAT32}; ask it without")
         config = _read_cascade(folder / CASCADE)
-        student = _load_linear if (folder / "student" / TERMS).is_file() else _load_one
-        return cascade_of(student(folder / "student"), _load_one(folder / "teacher"), config)
+        load_student = _load_linear if (folder / "student" / TERMS).is_file() else _load_one
+        return cascade_of(load_student(folder / "student"), _load_one(folder / "teacher"), config)
     return _load_one(folder / "student" if (folder / "student").is_dir() else folder, int8)
 
 

@@ -213,15 +213,16 @@ def by_drop(labels, given, layers, count, share, rng):
 def drop_table(exits):
     """What is lost by --accuracy-drop, as rows of strings. exits: of `stored_exits`"""
     rows = [[f"--accuracy-drop {DROP:g}, gains taken off", "layers", "points lost", f"over {DROP:g}, % of draws"]]
-    for share in TAKEN_OFF:
-        found = []
-        for seed, parts in enumerate(exits):
-            (validation, of_validation, _), (labels, logits, _) = parts["validation"], parts["test"]
-            u = uncertainty(tf.nn.softmax(logits), chosen_top_k(of_validation, CHOOSING, uncertainty)).numpy()
-            layers, rng = np.stack([exit_layers(u, speed) for speed in GRID]), np.random.default_rng(seed)
-            count = min(len(validation), len(labels) // 2)
-            found.append(by_drop(labels, answers_at((logits, u), GRID), layers, count, share, rng))
-        layers, lost = np.concatenate(found).T
+    found = {share: [] for share in TAKEN_OFF}
+    for seed, parts in enumerate(exits):
+        (validation, of_validation, _), (labels, logits, _) = parts["validation"], parts["test"]
+        u = uncertainty(tf.nn.softmax(logits), chosen_top_k(of_validation, CHOOSING, uncertainty)).numpy()
+        given, layers = answers_at((logits, u), GRID), np.stack([exit_layers(u, speed) for speed in GRID])
+        count = min(len(validation), len(labels) // 2)
+        for share, draws in found.items():  # the same ones
+            draws.append(by_drop(labels, given, layers, count, share, np.random.default_rng(seed)))
+    for share, draws in found.items():
+        layers, lost = np.concatenate(draws).T
         rows.append([f"{share:.0%}", f"{layers.mean():.2f}", mean_and_deviation(lost), f"{100 * (lost > DROP).mean():.1f}"])
     return rows
 
