@@ -42,6 +42,8 @@ results: .venv/installed
 		--output runs/fastbert-reuters-r8
 	$(RUN)fastbert.py --data reuters-r52 --train-examples 2000 --unlabelled-examples 0 --teacher-epochs 6 \
 		--branch-epochs 8 --student-epochs 12 --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/fastbert-reuters-r52
+	$(RUN)fastbert.py 20newsgroups --teacher-head dense --student-layers --seeds 0 1 2 --precision mixed_bfloat16 \
+		--output runs/fastbert-20newsgroups-128
 	$(RUN)bert.py 20newsgroups --experiments teacher distilled-layers linear-distilled --seeds 0 1 2 3 4 \
 		--precision mixed_bfloat16 --output runs/bert-20newsgroups-128
 	$(RUN)bert.py --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-reuters-r8
@@ -64,8 +66,8 @@ results: .venv/installed
 	$(RUN)bert.py --student-init theseus:runs/theseus-reuters-r8 --experiments teacher distilled-unlabelled \
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-theseus
 	$(BIN)/python -m results runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
-		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/bert-20newsgroups-128 \
-		runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further runs/bert-reuters-r8-soft \
+		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/fastbert-20newsgroups-128 \
+		runs/bert-20newsgroups-128 runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further runs/bert-reuters-r8-soft \
 		runs/bert-reuters-r8-layers runs/bert-reuters-r8-augmented runs/bert-reuters-r8-narrow \
 		runs/bert-reuters-r8-narrow-lsq runs/theseus-reuters-r8 runs/bert-reuters-r8-theseus
 

@@ -112,17 +112,19 @@ def build(store, path):
         _write(page, ["# The student to take away", f"Of the runs in [RESULTS.md]({_link(page, path)}).", *taken])
     if more := _titled(settings_table(every), SETTINGS) + _titled(precision_table(every), PRECISION):
         page = store / "settings.md"
-        links = [f"[{name}]({_link(page, store / 'runs' / name)})" for name in every if name in varied]
-        more += [f"The pages of the other runs: {', '.join(links)}."] if links else []
-        blocks += [f"[What one setting is worth, and what a narrow precision costs]({_link(path, page)})"]
         _write(page, ["# What settings are worth", f"Of the runs in [RESULTS.md]({_link(page, path)}).", *more])
-    blocks += ["## Runs"]
+    index = store / "runs" / "README.md"
+    blocks += [f"[The pages of all runs, by script]({_link(path, index)})"]
+    of_scripts = []
     for script, method in METHODS.items():
-        pages = {name: store / "runs" / name / "README.md" for name in every if every[name]["script"] == script}
-        links = [f"[{name}]({_link(path, page.parent)})" for name, page in pages.items() if name in runs]
-        blocks += [f"{method.title}, `{script}.py`: {', '.join(links)}."] if links else []
-        for name, page in pages.items():
+        names = [name for name in every if every[name]["script"] == script]
+        if names:
+            links = [f"- [{name}]({name}/README.md): {examples_and_seeds(every[name])}" for name in names]
+            of_scripts += [f"## {method.title}", f"`{script}.py`", "\n".join(links)]
+        for name in names:
+            page = index.parent / name / "README.md"
             _write(page, run_page(name, every[name], page.parent, _link(page, path)))
+    _write(index, ["# Runs", f"What [RESULTS.md]({_link(index, path)}) is built from.", *of_scripts])
     blocks += benchmark_blocks(path, sorted(store.glob("benchmarks/*.txt")))
     _write(path, blocks)
 

@@ -186,7 +186,7 @@ def test_what_one_setting_is_worth(folders, tmp_path):
     take_in([*folders[1:], *written(tmp_path, {name: runs[name] for name in ("best", "best-first")})], tmp_path / "store")
     build(tmp_path / "store", tmp_path / "RESULTS.md")
     assert "best-first" not in (tmp_path / "RESULTS.md").read_text()
-    assert "[best-first](runs/best-first)" in (tmp_path / "store" / "settings.md").read_text()
+    assert "[best-first](best-first/README.md)" in (tmp_path / "store" / "runs" / "README.md").read_text()
     assert (tmp_path / "store" / "runs" / "best-first" / "README.md").is_file()
     assert as_flag("linear", False) == ["--no-linear"] and as_flag("layer_mapping", [2, 4]) == ["--layer-mapping", "2", "4"]
 
@@ -275,7 +275,8 @@ def test_a_run_without_a_teacher_has_its_page(tmp_path):
     results = run("knowledge_distillation_bert", {"alone": (0.5, 3, 9.0), "distilled": (0.6, 3, 9.0)})
     take_in(written(tmp_path, {"answers": results}), tmp_path / "store")
     build(tmp_path / "store", tmp_path / "RESULTS.md")
-    assert "[answers](store/runs/answers)" in (tmp_path / "RESULTS.md").read_text()
+    assert "](store/runs/README.md)" in (tmp_path / "RESULTS.md").read_text()
+    assert "[answers](answers/README.md)" in (tmp_path / "store" / "runs" / "README.md").read_text()
 
 
 def test_two_runs_of_one_name_are_refused(folders, tmp_path):
@@ -310,7 +311,8 @@ def test_a_further_method_is_one_entry(folders, tmp_path, monkeypatch):
     quick, = table_rows(page, "quick hints, speed 0.5")
     assert quick[2:5] == ["2.90", "2.10", "2.5"] and quick[6] == "16"
     assert not table_rows(page, "fastbert-joint-unlabelled") and table_rows(own, "fastbert-joint-unlabelled")
-    assert "Hints, `knowledge_distillation_hints.py`: [hinting](store/runs/hinting)." in page
+    runs = (tmp_path / "store" / "runs" / "README.md").read_text()
+    assert "## Hints\n\n`knowledge_distillation_hints.py`\n\n- [hinting](hinting/README.md): " in runs
     assert table_rows(own, "hinted")[0][-1] == "70.0" and "![hints](hints.png)" in own and "`quick` at each speed" in own
 
 
@@ -336,7 +338,7 @@ def test_the_command_line(folders, tmp_path, monkeypatch, capsys):
     assert status == 2 and errors == "error: Unrecognized options: --folder, x; --help tells what can be given\n"
     assert rebuild(*folders) == (0, f"{tmp_path / 'RESULTS.md'}\n", "")
     first = generated(tmp_path)
-    assert rebuild()[0] == 0 and generated(tmp_path) == first and len(first) == 6
+    assert rebuild()[0] == 0 and generated(tmp_path) == first and len(first) == 7
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
@@ -353,7 +355,7 @@ def test_make_results_gives_the_commands_that_stand_in_them():
 
 def generated(folder):
     """{path: text} of the Markdown that `build` writes, below a folder."""
-    stored = [page for runs in folder.glob("*/runs") for page in (*runs.parent.glob("*.md"), *runs.glob("*/README.md"))]
+    stored = [page for runs in folder.glob("*/runs") for page in (*runs.parent.glob("*.md"), *runs.rglob("README.md"))]
     return {path.relative_to(folder).as_posix(): path.read_text() for path in [folder / "RESULTS.md", *stored]}
 
 
@@ -384,7 +386,7 @@ def test_the_committed_pages_are_what_their_runs_say(tmp_path):
     shutil.copytree(ROOT / "results", tmp_path / "results", ignore=built)
     build(tmp_path / "results", tmp_path / "RESULTS.md")
     anew = generated(tmp_path)
-    assert len(anew) == 1 + 4 + len(read_all(ROOT / "results"))
+    assert len(anew) == 1 + 5 + len(read_all(ROOT / "results"))
     assert anew.keys() == generated(ROOT).keys()
     for path, text in anew.items():
         assert text == (ROOT / path).read_text(), f"{path}: python -m results was not run"
