@@ -1,6 +1,6 @@
 # make demo: distil a BERT from a fresh clone.  make digits: a small network.  make quick: ruff and the unit tests, to edit and
 # rerun.  make test: ruff and all tests.  All make .venv first.
-# make results: the runs of RESULTS.md that need no further data, anew: 14 hours, added up from their pages.
+# make results: the runs of RESULTS.md that need no further data, anew: 15 hours, added up from their pages.
 PYTHON ?= python3
 BIN := .venv/bin
 
