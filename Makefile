@@ -67,9 +67,9 @@ results: .venv/installed
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-theseus
 	$(BIN)/python -m results runs/from-scratch-digits runs/bert-20newsgroups runs/theseus-20newsgroups \
 		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/fastbert-20newsgroups-128 \
-		runs/bert-20newsgroups-128 runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further runs/bert-reuters-r8-soft \
-		runs/bert-reuters-r8-layers runs/bert-reuters-r8-augmented runs/bert-reuters-r8-narrow \
-		runs/bert-reuters-r8-narrow-lsq runs/theseus-reuters-r8 runs/bert-reuters-r8-theseus
+		runs/bert-20newsgroups-128 runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further \
+		runs/bert-reuters-r8-soft runs/bert-reuters-r8-layers runs/bert-reuters-r8-augmented \
+		runs/bert-reuters-r8-narrow runs/bert-reuters-r8-narrow-lsq runs/theseus-reuters-r8 runs/bert-reuters-r8-theseus
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

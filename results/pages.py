@@ -112,15 +112,15 @@ def build(store, path):
         _write(page, ["# The student to take away", f"Of the runs in [RESULTS.md]({_link(page, path)}).", *taken])
     if more := _titled(settings_table(every), SETTINGS) + _titled(precision_table(every), PRECISION):
         page = store / "settings.md"
+        blocks += [f"[What one setting is worth, and what a narrow precision costs]({_link(path, page)})"]
         _write(page, ["# What settings are worth", f"Of the runs in [RESULTS.md]({_link(page, path)}).", *more])
     index = store / "runs" / "README.md"
     blocks += [f"[The pages of all runs, by script]({_link(path, index)})"]
     of_scripts = []
     for script, method in METHODS.items():
         names = [name for name in every if every[name]["script"] == script]
-        if names:
-            links = [f"- [{name}]({name}/README.md): {examples_and_seeds(every[name])}" for name in names]
-            of_scripts += [f"## {method.title}", f"`{script}.py`", "\n".join(links)]
+        links = [f"- [{name}]({name}/README.md): {examples_and_seeds(every[name])}" for name in names]
+        of_scripts += [f"## {method.title}", f"`{script}.py`", "\n".join(links)] if names else []
         for name in names:
             page = index.parent / name / "README.md"
             _write(page, run_page(name, every[name], page.parent, _link(page, path)))

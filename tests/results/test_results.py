@@ -387,6 +387,10 @@ def test_the_committed_pages_are_what_their_runs_say(tmp_path):
     build(tmp_path / "results", tmp_path / "RESULTS.md")
     anew = generated(tmp_path)
     assert len(anew) == 1 + 5 + len(read_all(ROOT / "results"))
+    for page in anew.keys() - {"RESULTS.md"}:  # a reader comes to each from RESULTS.md, to a run's by way of their list
+        of_run = page.count("/") == 3
+        name = page.removeprefix("results/runs/" if of_run else "")
+        assert f"]({name})" in anew["results/runs/README.md" if of_run else "RESULTS.md"]
     assert anew.keys() == generated(ROOT).keys()
     for path, text in anew.items():
         assert text == (ROOT / path).read_text(), f"{path}: python -m results was not run"
