@@ -5,6 +5,8 @@
 
 N starts in all: those of this environment that stand in FILE are counted, so that a soak which was interrupted goes on. A crash
 in TensorFlow or below it (SIGSEGV, SIGABRT) is none that Python could tell of; where each thread was then stands in FILE.
+
+Leave it two cores: on one TensorFlow has one thread a pool, and what two do at the same time does not happen.
 """
 
 import argparse

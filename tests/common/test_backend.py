@@ -1,9 +1,29 @@
-"""common.backend: graphs for inference, which hold their weights as constants."""
+"""common.backend: graphs for inference, which hold their weights as constants; oneDNN without its cache of primitives."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from common.backend import inference_graph, keras, set_seed, tf
+
+# What attention with one query learns by: keys and values get products of the same size, (64, 1) x (1, 64), of other strides.
+# Two threads make them at once, for 200 sizes of batch. With oneDNN's cache twelve of twelve such processes died, by SIGSEGV or
+# SIGABRT.
+ONE_QUERY = """
+from common.backend import tf
+tf.config.threading.set_inter_op_parallelism_threads(2)
+tf.config.threading.set_intra_op_parallelism_threads(2)
+
+@tf.function(reduce_retracing=True)
+def gradients(attended, weights):
+    return tf.einsum("bjhd,bhjk->bkhd", attended, weights), tf.einsum("bhjk,bjhd->bkhd", weights, attended)
+
+for batch in range(1, 201):
+    gradients(tf.ones((batch, 1, 2, 64)), tf.ones((batch, 2, 1, 64)))
+"""
 
 SIGNATURE = tf.TensorSpec((None, 3), tf.float32, name="pixels"), tf.TensorSpec((), tf.float32, name="scale")
 
@@ -40,3 +60,13 @@ def test_an_inference_graph_is_saved_under_its_names(model, tmp_path):
     x = np.ones((1, 3), np.float32)
     found = answer(pixels=tf.constant(x), scale=tf.constant(3.0))
     np.testing.assert_allclose(found["z"], graph(x, 3.0)["z"])
+
+
+def test_products_of_one_size_and_other_strides_do_not_share_what_onednn_made():
+    variables = os.environ | {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "ONEDNN_VERBOSE": "profile_create"}
+    done = subprocess.run([sys.executable, "-c", ONE_QUERY], capture_output=True, text=True, env=variables)
+    assert done.returncode == 0, done.stderr
+    made = [line for line in done.stdout.splitlines() if "create:" in line and "matmul" in line]
+    if not made:
+        pytest.skip("this TensorFlow has no oneDNN")
+    assert not [line for line in made if "create:cache_hit" in line]
