@@ -55,14 +55,13 @@ with _start_up_notices_hidden():
     from bert4keras.backend import K, keras
     from bert4keras.layers import Lambda, LayerNormalization, MultiHeadAttention
     from bert4keras.models import build_transformer_model
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 gc.freeze()  # what is imported stays: who collects garbage need not walk through it each time, a fifth of a second
 K.where = tf.where  # bert4keras's broadcasts by hand, in operations that tf2onnx cannot convert; TensorFlow's does too
 
 __all__ = [
     "K", "Lambda", "LayerNormalization", "MultiHeadAttention", "build_transformer_model", "drawn_by_step", "forget_models",
-    "in_float32", "inference_graph", "keras", "precision_remarks", "set_precision", "set_seed", "tf", "uniform",
+    "in_float32", "keras", "precision_remarks", "set_precision", "set_seed", "tf", "uniform",
 ]
 
 
@@ -158,23 +157,3 @@ def in_float32(precision):
         yield
     finally:
         set_precision(precision)
-
-
-def inference_graph(function, *signature):
-    """`function` as a tf.function of inputs as `signature` says, in which the variables' present values are constants.
-
-    It no longer depends on the variables, and a call need not hand them over one by one, which shows where a small
-    model answers one short text. While it lives TensorFlow holds its constants some seven times, and as often again once it
-    has been called: make it to be written or timed, and let go of it.
-
-    function: of tensors, to a structure of tensors
-    signature: a named tf.TensorSpec for each input
-    """
-    traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
-    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
-    structure = tf.nest.map_structure(lambda _: 0, traced.structured_outputs)  # without the traced graph, which has variables
-
-    def call(*inputs):
-        return tf.nest.pack_sequence_as(structure, tf.nest.flatten(frozen(*inputs)))
-
-    return tf.function(call, input_signature=signature, autograph=False)

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from common import InputError
-from common.backend import in_float32
+from common.backend import forget_models, in_float32
 from common.bert import read_encoder, swap_pad_id, with_head
 from common.cost import exit_flops
 from common.early_exit import all_exits, early_exit_graph, with_embeddings
@@ -179,26 +179,28 @@ def exit_times(run, plain, asked, student, flops):
     of its speeds]}. ms are means over batches; the other two are computed for the very texts and lengths that were timed: what
     the time is to be held against.
     """
-    def measure():
-        with in_float32(settings.precision):
-            graphs = {name: build() for name, build in plain.items()}
-            records = [{"name": name, "speed": 0.0, "uncertainty_top_k": top_k} for name, (top_k, _) in asked.items()]
-            early = {record["name"]: whole_graph(student(record)) for record in records}
-        return time_exits(run, graphs, early, flops, {name: speeds for name, (_, speeds) in asked.items()})
+    def early(name, top_k):
+        return whole_graph(student({"name": name, "speed": 0.0, "uncertainty_top_k": top_k}))
 
-    settings = run.settings
-    of = fingerprint(settings.timed_examples, sorted(plain), sorted(asked.items()))
+    def measure():
+        stopping = {name: partial(early, name, top_k) for name, (top_k, _) in asked.items()}
+        return time_exits(run, plain, stopping, flops, {name: speeds for name, (_, speeds) in asked.items()})
+
+    of = fingerprint(run.settings.timed_examples, sorted(plain), sorted(asked.items()))
     return load_or_compute(run.folder / f"seed-{run.seed}" / f"times-{of}.json", measure)
 
 
 def time_exits(run, plain, stopping, flops, speeds):
     """The same measured now, the models taking turns: a quarter of the texts by themselves ("1"), all in batches of 32 ("32").
 
-    plain: {name: onnx.ModelProto} of models that compute all their layers
-    stopping: {name: onnx.ModelProto} of models that take a speed
+    plain: {name: () -> onnx.ModelProto} of models that compute all their layers
+    stopping: {name: () -> onnx.ModelProto} of models that take a speed
     """
-    speeds = {name: [np.array(speed, np.float32) for speed in speeds[name]] for name in stopping}
-    makers = {(name, key): asking(form(graph)) for name, graph in (plain | stopping).items() for key, form in FORMS.items()}
+    speeds, makers = {name: [np.array(speed, np.float32) for speed in speeds[name]] for name in stopping}, {}
+    with in_float32(run.settings.precision):
+        for name, build in (plain | stopping).items():
+            makers |= _in_its_forms(name, build())
+            forget_models()  # one is alive at a time
     of_size, tokens = timed_batches(run, run.settings.timed_examples)
     times = {name: {key: {} for key in FORMS} for name in plain}
     times |= {name: [{key: {} for key in FORMS} for _ in speeds[name]] for name in stopping}
@@ -215,6 +217,11 @@ def time_exits(run, plain, stopping, flops, speeds):
                 expected = expected_speedup(batches, lambda batch, ask=ask, speed=speed: ask((*batch, speed)), flops)
                 times[name][place][key][str(size)] = {"ms": float(ms[place])} | expected
     return times | {"tokens": tokens}
+
+
+def _in_its_forms(name, graph):
+    """Makers as `timing.turns` takes them, {(name, key): maker}, of a model in each of FORMS."""
+    return {(name, key): asking(form(graph)) for key, form in FORMS.items()}
 
 
 def expected_speedup(batches, ask, flops):

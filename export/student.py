@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from common import InputError
-from common.backend import forget_models, in_float32, inference_graph, tf
+from common.backend import forget_models, in_float32, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
 from common.files import atomic_folder, delete_advice, read_file, write_atomic, write_json, write_text
@@ -161,7 +161,6 @@ def write_files(folder, run, deployed):
     expected = answers_as_trained(deployed, inputs)
     written = save_and_load(folder, bert, run.corpus.classes, **reads(run), **model.config)
     write_saved_model(folder, model.graph(bert))
-    forget_models()  # while such a graph lives TensorFlow holds its constants many times
     answers = ask_saved_model(folder, named)
     forget_models()
     alike = ~on_the_edge(answers, expected, *speed) if speed else slice(None)
@@ -266,10 +265,12 @@ def image_writer(build):
 def write_saved_model(folder, graph):
     """Write a tf.function as the SavedModel `folder`/saved_model, which TensorFlow alone can load.
 
-    graph: with an input_signature; its variables become constants
+    graph: with an input_signature. Its variables stay variables: of constants TensorFlow holds seven copies, and as many more
+        in whoever loads and asks them
     """
-    signature = inference_graph(graph.python_function, *graph.input_signature)
-    tf.saved_model.save(tf.Module(), str(folder / "saved_model"), signatures=signature)  # a bare module: no Keras is needed
+    module = tf.Module()  # a bare one: no Keras is needed
+    module.weights = graph.get_concrete_function().variables
+    tf.saved_model.save(module, str(folder / "saved_model"), signatures=graph)
 
 
 def ask_saved_model(folder, inputs):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import knowledge_distillation_fastbert as script
-from common.backend import forget_models, inference_graph, keras, set_seed, tf
+from common.backend import forget_models, keras, set_seed, tf
 from common.bert import TEXT_SIGNATURE, inputs_and_mask
 from common.cost import exit_flops, wall_clock
 from common.early_exit import EXIT_SIGNATURE, ExitModel, all_exits, early_exit_graph
@@ -82,13 +82,7 @@ def masked(fast):
             undecided &= ~leaving
         return {"probabilities": answers}
 
-    return inference_graph(answer, *EXIT_SIGNATURE)
-
-
-def early_exit(fast):
-    """The graph of an ExitModel that stops early, its weights constants, as in the SavedModel."""
-    graph = early_exit_graph(fast, script.uncertainty)
-    return inference_graph(graph.python_function, *graph.input_signature)
+    return tf.function(answer, input_signature=EXIT_SIGNATURE, autograph=False)
 
 
 def whole_teacher(fast):
@@ -98,7 +92,12 @@ def whole_teacher(fast):
     for layer in fast.layers:
         hidden = layer(hidden, mask=mask)
     model = keras.Model(inputs, fast.branches[-1](hidden, mask=mask))
-    return inference_graph(lambda token_ids, segment_ids: model([token_ids, segment_ids], training=False), *TEXT_SIGNATURE)
+    return of_texts(lambda token_ids, segment_ids: model([token_ids, segment_ids], training=False))
+
+
+def of_texts(step):
+    """A step, (token ids, segment ids) -> tensor, as a graph."""
+    return tf.function(step, input_signature=TEXT_SIGNATURE, autograph=False)
 
 
 def layers_by(ask):
@@ -110,7 +109,7 @@ def measure():
     """(masked, early exit), seconds of all batches of 32 at a mean of 1.5 layers."""
     case = prepare()
     speed = case.speed_for(32, 1.5)
-    ways = {"masked": masked(case.fast), "early": early_exit(case.fast)}
+    ways = {"masked": masked(case.fast), "early": early_exit_graph(case.fast, script.uncertainty)}
     runs = {name: lambda batch, answer=answer: answer(*batch, speed) for name, answer in ways.items()}
     for batch in case.batches[32]:
         both = (run(batch)["probabilities"] for run in runs.values())
@@ -129,7 +128,7 @@ def detail():
 
 def gains(case, depths=DEPTHS):
     """Rows of strings, header first: times as fast as the teacher, by FLOPs and by the clock, at mean depths."""
-    early, mask, teach = early_exit(case.fast), masked(case.fast), whole_teacher(case.fast)
+    early, mask, teach = early_exit_graph(case.fast, script.uncertainty), masked(case.fast), whole_teacher(case.fast)
     rows = [["batch", "layers", "FLOPs x", "early exit x", "of the promise", "masked x"]]
     for size, batches in case.batches.items():
         for depth in depths:
@@ -167,10 +166,9 @@ def pieces(case):
         return fast.layers[1](layer(token_ids, segment_ids), mask=tf.not_equal(token_ids, 0))
 
     steps = {"a call that computes nothing": call, "and embeddings": embeddings, "and a layer": layer, "and its branch": branch}
-    graphs = {name: inference_graph(step, *TEXT_SIGNATURE) for name, step in steps.items()}
+    graphs = {name: of_texts(step) for name, step in steps.items()}
     everyone = tf.constant(1.01)
-    early, teach = early_exit(fast), whole_teacher(fast)
-    two = inference_graph(second_layer, *TEXT_SIGNATURE)
+    early, teach, two = early_exit_graph(fast, script.uncertainty), whole_teacher(fast), of_texts(second_layer)
     ways = {name: lambda batch, graph=graph: graph(*batch) for name, graph in graphs.items()}
     ways |= {
         "and leaving there: early exit": lambda batch: early(*batch, everyone),

@@ -1,13 +1,12 @@
 """export.deployed: a student with fewer tokens and in int8, and what that costs over the seeds."""
 
-import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from common.backend import inference_graph
+from common.backend import tf
 from common.bert import build_classifier
 from common.evaluation import compare
 from common.files import write_array
@@ -16,10 +15,9 @@ from data import berts
 from data.parts import Parts
 from data.students import FLOAT32
 from export import deployed as deploying
-from export import student
 from export.deployed import Deployed, deploy, deployment_figures, remark_on, text_model
 from export.onnx_files import decisions
-from export.student import ask_saved_model, write_files
+from export.student import write_files
 from tests import tiny
 
 LETTERS = [*"wx0123456789", *(f"##{character}" for character in "wx0123456789")]
@@ -60,23 +58,17 @@ def test_files_of_fewer_tokens_answer_as_the_trained_model(spelled, tmp_path):
     assert again.config["vocab_size"] == 60 and again.tokenizer.encode("w98").tokens == ["[CLS]", "w", "##9", "##8", "[SEP]"]
 
 
-def test_a_graph_of_constants_is_gone_before_its_file_is_read(spelled, tmp_path, monkeypatch):
-    """Each that lives costs many times the model's weights."""
-    graphs, alive = [], []
-
-    def noted(*args):
-        graph = inference_graph(*args)
-        graphs.append(weakref.ref(graph))
-        return graph
-
-    def asked(*args):
-        alive.extend(graph() is not None for graph in graphs)
-        return ask_saved_model(*args)
-
-    monkeypatch.setattr(student, "inference_graph", noted)
-    monkeypatch.setattr(student, "ask_saved_model", asked)
-    write_files(tmp_path, spelled[0], deploy(*spelled))
-    assert alive == [False]
+def test_weights_in_a_savedmodel_are_variables(spelled, tmp_path):
+    """Of a constant TensorFlow holds seven copies."""
+    run, model = spelled
+    deployed = deploy(run, model)
+    write_files(tmp_path, run, deployed)
+    graph = tf.saved_model.load(str(tmp_path / "saved_model")).signatures["serving_default"].graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    constants = [tf.make_ndarray(node.attr["value"].tensor) for node in nodes if node.op == "Const"]
+    assert constants and max(constant.size for constant in constants) < 10
+    saved = {name for name, _ in tf.train.list_variables(str(tmp_path / "saved_model" / "variables" / "variables"))}
+    assert len([name for name in saved if name.startswith("weights/")]) == len(deployed.bert.weights)
 
 
 def test_files_are_held_against_it_where_every_text_is_read_in_pieces(spelled, tmp_path):

@@ -62,9 +62,10 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
     examples = TokenizedTexts(np.arange(1, 241, dtype=np.int32), np.arange(0, 241, 6))
     run = SimpleNamespace(
         seed=0, examples=examples, bert=SimpleNamespace(pad_id=3), parts=SimpleNamespace(test=np.arange(1, 40)),
-        settings=SimpleNamespace(timed_examples=36),
+        settings=SimpleNamespace(timed_examples=36, precision="float32"),
     )
-    found = time_exits(run, {"teacher": graph(False)}, {"fast": graph(True)}, lambda tokens: FLOPS, {"fast": (0.0, 1.0)})
+    models = {"teacher": lambda: graph(False)}, {"fast": lambda: graph(True)}
+    found = time_exits(run, *models, lambda tokens: FLOPS, {"fast": (0.0, 1.0)})
     assert found["tokens"] == 6
     assert found["teacher"] == {key: {"1": 1.0, "32": 32.0} for key in ("latency_ms", "int8_latency_ms")}
     for key in ("latency_ms", "int8_latency_ms"):
@@ -81,12 +82,12 @@ def test_times_are_read_again_but_for_another_uncertainty(tmp_path, monkeypatch)
     measured = []
 
     def time_exits(run, plain, stopping, flops, speeds):
-        measured.append((stopping, speeds))
+        measured.append(({name: build() for name, build in stopping.items()}, speeds))
         return {"tokens": 6.0}
 
     monkeypatch.setattr(exits, "time_exits", time_exits)
     monkeypatch.setattr(exits, "whole_graph", lambda model: model)
-    run = SimpleNamespace(seed=0, folder=tmp_path, settings=SimpleNamespace(precision="float32", timed_examples=4))
+    run = SimpleNamespace(seed=0, folder=tmp_path, settings=SimpleNamespace(timed_examples=4))
     for top_k in (0, 2, 0, 2):
         exits.exit_times(run, {}, {"fast": (top_k, (0.0, 0.5))}, lambda record: record["uncertainty_top_k"], None)
     assert measured == [({"fast": 0}, {"fast": (0.0, 0.5)}), ({"fast": 2}, {"fast": (0.0, 0.5)})]
