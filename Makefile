@@ -34,15 +34,15 @@ results: .venv/installed
 		theseus-additive theseus-random theseus-random-linear --patience 0 --mixed-epochs 6 --successor-epochs 6 \
 		--direct-epochs 12 --successor-learning-rate 0.0002 --clip-norm 0 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/theseus-20newsgroups
-	$(RUN)fastbert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --teacher-head dense --student-layers \
-		--uncertainty-top-k 0 --speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 \
-		--student-epochs 6 --student-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
+	$(RUN)fastbert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --student-layers --uncertainty-top-k 0 \
+		--speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 --student-epochs 6 \
+		--student-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/fastbert-20newsgroups
 	$(RUN)fastbert.py --experiments fastbert fastbert-labels fastbert-joint --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/fastbert-reuters-r8
 	$(RUN)fastbert.py --data reuters-r52 --train-examples 2000 --unlabelled-examples 0 --teacher-epochs 6 \
 		--branch-epochs 8 --student-epochs 12 --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/fastbert-reuters-r52
-	$(RUN)fastbert.py 20newsgroups --teacher-head dense --student-layers --seeds 0 1 2 --precision mixed_bfloat16 \
+	$(RUN)fastbert.py 20newsgroups --student-layers --seeds 0 1 2 --precision mixed_bfloat16 \
 		--output runs/fastbert-20newsgroups-128
 	$(RUN)bert.py 20newsgroups --experiments teacher distilled-layers linear-distilled --seeds 0 1 2 3 4 \
 		--precision mixed_bfloat16 --output runs/bert-20newsgroups-128
