@@ -120,7 +120,7 @@ PRESETS = {
         teacher_layers=0, teacher_head="branch", direction="student-teacher", hard_weight=0.0,
         shuffle_sentences=False, teacher_epochs=3, branch_epochs=5, branch_learning_rate=2e-4, schedule="linear",
     ),
-    **on_grounds(replace(Settings(), teacher_head="dense")),  # the teacher of the other scripts
+    **on_grounds(Settings(teacher_head="dense")),  # the teacher of the other scripts
 }
 
 JOINT = "fastbert-joint"  # no self-distillation: teacher and branches are fine-tuned together, on the labels

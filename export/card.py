@@ -28,7 +28,8 @@ def model_card(story, run, best, bert, table, folder, others=None):
     kind, asked, segments = "texts", '"a text"', "tf.zeros_like(ids)"
     if run.corpus.pairs:
         kind, asked, segments = "pairs of texts", '{"text": "a text", "text_pair": "another"}', "type_ids"
-    code = ['answer = tf.saved_model.load("saved_model").signatures["serving_default"]',
+    code = ['student = tf.saved_model.load("saved_model")  # to be kept: it holds the weights',
+            'answer = student.signatures["serving_default"]',
             f"answer(token_ids=ids, segment_ids={segments}{speed})  # int32 ({kind}, tokens), padding {pad_id}"]
     if not speed and not is_bilstm:
         code = [f'transformers.pipeline("text-classification", ".", truncation=True)({asked})', *code]
@@ -54,6 +55,7 @@ def model_card(story, run, best, bert, table, folder, others=None):
         onnx_section(run, best, pad_id, folder),
         "With TensorFlow:" if speed or is_bilstm else "With transformers, or with TensorFlow:",
         "```python\n" + "\n".join(code) + "\n```",
+        "A SavedModel is a program, which can read and write files: load `saved_model/` only if you trust who made it.",
     ]) + "\n"
 
 

@@ -4,11 +4,11 @@ Graphs of texts are made by `onnx_graph` and `exit_graph`, those of images by tf
 """
 
 import numpy as np
-import onnx
 
 from common import InputError, reason
 from common.bert import swap_pad_id
 from common.evaluation import compare
+from common.files import write_atomic
 from data.bucketing import by_length
 from data.students import FLOAT32, session_of
 from export.checks import TOLERANCE, check_equal
@@ -54,10 +54,11 @@ def write_onnx(folder, build, examples, expected):
     """
     path = folder / FLOAT32
     try:
-        onnx.save(build(), path)
+        content = build().SerializeToString()
+        write_atomic(path, lambda file: file.write(content))
         session = session_of(path.read_bytes(), path)
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
-    except OSError:  # a full disk says what it is itself
+    except InputError:  # of a full disk, say, which says what it is itself
         raise
     except Exception as error:  # neither tf2onnx nor onnxruntime has a common base of its own
         raise InputError(f"student/: {FLOAT32} cannot be made or not be asked ({reason(error)})") from None

@@ -41,7 +41,6 @@ def quantized(model, reduce_range=False):
 def _in_integers(graph, largest):
     """Change an onnx.GraphProto and the graphs within it. largest: absolute value of an int8"""
     arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
-    del graph.initializer[:]
     of_lstms = {name for node in graph.node if node.op_type == "LSTM" for name in node.input}
     packed = [name for name in arrays if arrays[name].ndim == 3 and name not in of_lstms]
     nodes = [node for name in packed for node in _into_floats(name, arrays)]
@@ -50,7 +49,7 @@ def _in_integers(graph, largest):
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _in_integers(attribute.g, largest)
         nodes += _of_integers(node, arrays, largest)
-    del graph.node[:]
+    del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
 

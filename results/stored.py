@@ -1,13 +1,12 @@
 """The runs that were taken in, `results/runs/NAME/`: taking in, reading, and which test examples each model got right."""
 
 import json
-import shutil
 
 import numpy as np
 
 from common import InputError, reason
 from common.evaluation import compare, unpack_bits
-from common.files import write_json
+from common.files import write_atomic, write_json
 from results.form import mismatch
 from results.methods import METHODS, method_of
 
@@ -32,7 +31,8 @@ def take_in(folders, store):
         for plot in method_of(results).plots:
             (target / f"{plot}.png").unlink(missing_ok=True)
             if (folder / f"{plot}.png").is_file():
-                shutil.copyfile(folder / f"{plot}.png", target / f"{plot}.png")
+                content = (folder / f"{plot}.png").read_bytes()
+                write_atomic(target / f"{plot}.png", lambda file, content=content: file.write(content))
 
 
 def read(path):

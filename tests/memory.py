@@ -21,7 +21,8 @@ SCRIPTS = "from_scratch", "bert", "bert_of_theseus", "fastbert"
 def peak(words):
     """(GB, seconds) of a command, the memory that it held at most; RuntimeError with what it said, if it fails.
 
-    It is never less than this process itself holds, which Linux counts as the other's until that has begun.
+    It is never less than this process itself holds, which Linux counts as the other's until that has begun; but what a process
+    has held by itself, as `benchmarks.timing.peak_memory` reads it, cannot be asked of one that has ended.
     """
     with tempfile.TemporaryFile() as said:
         start = time.monotonic()

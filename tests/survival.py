@@ -101,8 +101,9 @@ def killed(script, folder, kills, seed=0, more=()):
             assert process.returncode == 0, process.stderr.read().decode()
             return count
         process.send_signal(SIGNALS[count % len(SIGNALS)])
-        process.communicate()
+        said = process.communicate()[1].decode()
         assert process.returncode == -SIGNALS[count % len(SIGNALS)]
+        assert "this start was killed or crashed; the same command resumes from its last backup\n" in said, said
     said = left_alone(script, folder, more, output="killed")
     assert f"{folder}/killed: the last start, process {process.pid} on " in said, said
     return kills

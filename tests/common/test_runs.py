@@ -127,6 +127,33 @@ def test_texts_that_a_model_reads_alike_are_told_and_drawn_as_before(bert_folder
     assert twins >= 2 and run.corpus.notes == [note] and note in capsys.readouterr().out.splitlines()
 
 
+def test_an_unlabelled_text_that_stands_in_the_test_part_is_told(bert_folder, tmp_path):
+    made = tiny.texts(80)
+    tiny.write_jsonl(tmp_path / "train.jsonl", made)
+    settings = replace(script.PRESETS["demo"], data=str(tmp_path), bert=str(bert_folder), validation_examples=12,
+                       maxlen=16, train_examples=32, student_layers=1, layer_mapping=())
+    tiny.write_jsonl(tmp_path / "test.jsonl", tiny.texts(6, seed=9))
+    run, = open_text_runs("script", "demo", replace(settings, output=str(tmp_path / "run")), unlabelled=20)
+    assert not run.corpus.notes
+    twin = run.corpus.texts[run.parts.unlabelled[0]].upper()
+    tiny.write_jsonl(tmp_path / "test.jsonl", [*tiny.texts(6, seed=9), (twin, made[0][1])])
+    again, = open_text_runs("script", "demo", replace(settings, output=str(tmp_path / "again")), unlabelled=20)
+    np.testing.assert_array_equal(run.parts.unlabelled, again.parts.unlabelled)
+    assert again.corpus.notes == ["as a model reads them, in 16 tokens, texts stand in two parts: 1 test text in training"]
+
+
+def test_a_name_of_others_sends_nothing_to_the_terminal(bert_folder, tmp_path, capsys):
+    folder = tmp_path / "my \x1b[2J data"
+    folder.mkdir()
+    tiny.write_jsonl(folder / "train.jsonl", tiny.texts(64))
+    tiny.write_jsonl(folder / "test.jsonl", tiny.texts(8, seed=9))
+    settings = replace(script.PRESETS["demo"], data=str(folder), bert=str(bert_folder), validation_examples=12,
+                       maxlen=16, train_examples=32, student_layers=1, layer_mapping=(), output=str(tmp_path / "run"))
+    open_text_runs("script", "demo", settings)
+    said = capsys.readouterr().out
+    assert "my \\u001b[2J data: " in said and "\x1b" not in said
+
+
 def test_a_promise_is_not_tested_on_texts_that_other_parts_have(bert_folder, tmp_path):
     """Half of all texts are a copy of another but for their case: calibration has none that are in another part, too."""
     made = tiny.texts(60)

@@ -56,6 +56,18 @@ def test_a_text_by_hand():
     np.testing.assert_allclose(model.logits(["gold"])[0], model.biases)
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_an_endless_text_is_cut_before_its_terms_are_counted(monkeypatch, pairs):
+    monkeypatch.setattr(linear_models, "LONGEST", 10)
+    model = MODELS["pairs"][1] if pairs else MODELS["two classes"][1]
+    text, longer, other = "oil wheat ", "oil wheat bank rose", "oil bank"
+    if pairs:
+        text, longer, other = (tuple(each.split(" ", 1)) for each in (text, longer, other))
+    found = model.logits([text, longer, other])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
 def entries(**changed):
     def change(folder):
         config = json.loads((folder / "config.json").read_text())

@@ -68,8 +68,11 @@ def test_names_of_others_are_text_on_the_card(taken, carded):
         "corpus": SimpleNamespace(**vars(run.corpus) | {"name": evil}), "bert": replace(run.bert, source=evil)})
     text = card.model_card("One.\n\nTwo.", there, {"name": "alone", "seed": 0, "layers": 2}, taken.bert, [["model"]], folder)
     shown = r"\<img src=x>\u000a# [a]\(b) \u001b[2J\|\`x\`"
-    assert f"# alone of {shown} on {shown}\n" in text and "\x1b" not in text
-    assert not re.search(r"(?<!\\)(<img|\]\(b|`x)", text)
+    assert f"# alone of {shown} on {shown}\n" in text and "load `saved_model/` only if you trust who made it" in text
+    linear = card.linear_card(there, {"name": "linear", "terms": "words", "accuracy": 0.5})
+    assert f"# linear on {shown}\n" in linear
+    for shown in (text, linear):
+        assert "\x1b" not in shown and not re.search(r"(?<!\\)(<img|\]\(b|`x)", shown)
 
 
 def test_the_card_of_a_bilstm_claims_no_library(taken, carded):

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from common.batches import TokenizedTexts
 from export import exits
 from export.exits import calibration_logits, expected_speedup, time_exits, with_own_speed
+from export.onnx_files import asking
 from knowledge_distillation_fastbert import uncertainty
 from tests.common.test_exit_curve import spread_and_tied
 
@@ -49,8 +50,11 @@ def graph(stops_early):
 
 
 def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
-    """By themselves and in batches of 32, the last of which is filled up; in either precision, at each speed."""
-    seen = []
+    """By themselves and in batches of 32, the last of which is filled up; in either precision, at each speed.
+
+    No graph is built before the one before it has been written down.
+    """
+    seen, done = [], []
 
     def turns(makers, batches, rounds):
         seen.append(batches["teacher", "latency_ms"])
@@ -64,8 +68,10 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
         seed=0, examples=examples, bert=SimpleNamespace(pad_id=3), parts=SimpleNamespace(test=np.arange(1, 40)),
         settings=SimpleNamespace(timed_examples=36, precision="float32"),
     )
-    models = {"teacher": lambda: graph(False)}, {"fast": lambda: graph(True)}
+    monkeypatch.setattr("export.exits.asking", lambda made: done.append("written") or asking(made))
+    models = {"teacher": lambda: done.append("built") or graph(False)}, {"fast": lambda: done.append("built") or graph(True)}
     found = time_exits(run, *models, lambda tokens: FLOPS, {"fast": (0.0, 1.0)})
+    assert done == 2 * ["built", "written", "written"]
     assert found["tokens"] == 6
     assert found["teacher"] == {key: {"1": 1.0, "32": 32.0} for key in ("latency_ms", "int8_latency_ms")}
     for key in ("latency_ms", "int8_latency_ms"):
