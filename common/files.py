@@ -50,9 +50,14 @@ def sync(path):
             os.close(descriptor)
 
 
+def write_bytes(path, content):
+    """`write_atomic` for bytes."""
+    write_atomic(path, lambda file: file.write(content))
+
+
 def write_text(path, text):
     """`write_atomic` for text, as UTF-8."""
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_json(path, value):

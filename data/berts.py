@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 from tokenizers import Tokenizer
 
 from common import InputError
-from common.files import write_atomic, write_json, write_text
+from common.files import write_bytes, write_json, write_text
 from data import fetching
 from data.downloading import check_sha256
 from data.model_folders import check_entries, read_json, read_tokenizer
@@ -161,7 +161,7 @@ def save_files(folder, bert, tensors, classes, **config):
     config: further entries of config.json
     """
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
-    write_atomic(folder / "model.safetensors", lambda file: file.write(save_tensors(tensors, {"format": "pt"})))
+    write_bytes(folder / "model.safetensors", save_tensors(tensors, {"format": "pt"}))
     own = {name: value for name, value in bert.config.items() if name not in OURS}
     write_json(folder / "config.json", own | {
         "pad_token_id": bert.pad_id,

@@ -15,7 +15,7 @@ from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from common import InputError, reason
-from common.files import write_atomic, write_json
+from common.files import write_bytes, write_json
 from data.model_folders import TERMS, check_entries, classes_of, read_json
 
 KIND, WEIGHTS = "tf-idf-linear", "model.safetensors"
@@ -79,7 +79,7 @@ def save(folder, model):
     write_json(folder / TERMS, terms)
     arrays = {"idf": model.terms.idf_, "weights": model.weights, "biases": model.biases}
     content = save_tensors({name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()})
-    write_atomic(folder / WEIGHTS, lambda file: file.write(content))
+    write_bytes(folder / WEIGHTS, content)
 
 
 def load(folder):

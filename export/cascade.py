@@ -14,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from common import InputError, errors_in_one_line
-from common.files import atomic_folder, write_atomic, write_json, write_text
+from common.files import atomic_folder, write_bytes, write_json, write_text
 from common.parsing import deferred, parse
 from common.promise import fastest_kept, needed
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
@@ -253,7 +253,7 @@ def write(folder, models, config):
             labels = {str(number): label for number, label in enumerate(model.classes)}
             write_json(new / name / "config.json", model.config | {"id2label": labels})
             write_text(new / name / "tokenizer.json", model.tokenizer.to_str())
-            write_atomic(new / name / FLOAT32, lambda file, graph=graph: file.write(graph))
+            write_bytes(new / name / FLOAT32, graph)
         write_json(new / CASCADE, config)
         load(new)
 

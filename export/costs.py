@@ -21,6 +21,7 @@ from export.timing import turns
 
 SIZES = (1, 32)  # examples that are asked together
 GRAPHS = {"bert": (text_graph, classifier_flops), bilstms.KIND: (bilstm_graph, bilstm_flops)}  # by the kind of the model
+FORMS = {"latency_ms": lambda graph: graph, "int8_latency_ms": quantized}  # of a graph, timed under these names
 TIMED = 64  # test texts, where no setting says how many
 
 
@@ -37,12 +38,16 @@ def text_costs(run, berts):
     for name, bert in berts.items():
         make_graph, flops = GRAPHS[bert.kind]
         costs[name] = {"layers": bert.layers, "flops": flops(bert, classes, run.settings.maxlen), "timed_tokens": tokens}
-        graph = make_graph(_as_classifier(bert, classes))
-        makers |= {(name, "latency_ms"): asking(graph), (name, "int8_latency_ms"): asking(quantized(graph))}
+        makers |= in_forms(name, make_graph(_as_classifier(bert, classes)))
     times = {size: turns(makers, of_size, rounds=3) for size, of_size in batches.items()}
     for name, key in makers:
         costs[name][key] = by_size([times[size][name, key].mean() for size in SIZES])
     return costs
+
+
+def in_forms(name, graph):
+    """Makers as `timing.turns` takes them, {(name, key): maker}, of an onnx.ModelProto in each of FORMS."""
+    return {(name, key): asking(form(graph)) for key, form in FORMS.items()}
 
 
 def timed_batches(run, count):

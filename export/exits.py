@@ -18,13 +18,10 @@ from common.exit_curve import chosen_top_k, exit_records, exits_of, highest_spee
 from common.files import fingerprint, load_or_compute, read_file, write_atomic
 from data import vocabulary
 from data.berts import keep_layers
-from export import exit_graph, onnx_int8
-from export.costs import timed_batches
+from export import exit_graph
+from export.costs import FORMS, in_forms, timed_batches
 from export.deployed import TextModel, examples_of, trimmed, whole_graph
-from export.onnx_files import asking
 from export.timing import turns
-
-FORMS = {"latency_ms": lambda graph: graph, "int8_latency_ms": onnx_int8.quantized}  # of a graph, timed under these names
 
 
 def exit_model(run, pieces, record, uncertainty, heads):
@@ -199,7 +196,7 @@ def time_exits(run, plain, stopping, flops, speeds):
     speeds, makers = {name: [np.array(speed, np.float32) for speed in speeds[name]] for name in stopping}, {}
     with in_float32(run.settings.precision):
         for name, build in (plain | stopping).items():
-            makers |= _in_its_forms(name, build())
+            makers |= in_forms(name, build())
             forget_models()  # one is alive at a time
     of_size, tokens = timed_batches(run, run.settings.timed_examples)
     times = {name: {key: {} for key in FORMS} for name in plain}
@@ -217,11 +214,6 @@ def time_exits(run, plain, stopping, flops, speeds):
                 expected = expected_speedup(batches, lambda batch, ask=ask, speed=speed: ask((*batch, speed)), flops)
                 times[name][place][key][str(size)] = {"ms": float(ms[place])} | expected
     return times | {"tokens": tokens}
-
-
-def _in_its_forms(name, graph):
-    """Makers as `timing.turns` takes them, {(name, key): maker}, of a model in each of FORMS."""
-    return {(name, key): asking(form(graph)) for key, form in FORMS.items()}
 
 
 def expected_speedup(batches, ask, flops):

@@ -8,7 +8,7 @@ import numpy as np
 from common import InputError, reason
 from common.bert import swap_pad_id
 from common.evaluation import compare
-from common.files import write_atomic
+from common.files import write_bytes
 from data.bucketing import by_length
 from data.students import FLOAT32, session_of
 from export.checks import TOLERANCE, check_equal
@@ -54,8 +54,7 @@ def write_onnx(folder, build, examples, expected):
     """
     path = folder / FLOAT32
     try:
-        content = build().SerializeToString()
-        write_atomic(path, lambda file: file.write(content))
+        write_bytes(path, build().SerializeToString())
         session = session_of(path.read_bytes(), path)
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
     except InputError:  # of a full disk, say, which says what it is itself

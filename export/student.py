@@ -14,7 +14,7 @@ from common import InputError
 from common.backend import forget_models, in_float32, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
-from common.files import atomic_folder, delete_advice, read_file, write_atomic, write_json, write_text
+from common.files import atomic_folder, delete_advice, read_file, write_bytes, write_json, write_text
 from common.linear import LINEAR, MODEL
 from data import berts, bilstms, linear_models, teachers, vocabulary
 from data.students import FLOAT32, INT8
@@ -171,7 +171,7 @@ def write_files(folder, run, deployed):
         check_equal(f"{folder.name}/model.safetensors", found, expected["probabilities"])
     write_onnx(folder, lambda: deployed.graphs[FLOAT32], named, expected)
     if INT8 in deployed.graphs:
-        write_atomic(folder / INT8, lambda file: file.write(deployed.graphs[INT8].SerializeToString()))
+        write_bytes(folder / INT8, deployed.graphs[INT8].SerializeToString())
 
 
 def save_and_load(folder, bert, classes, **config):

@@ -6,7 +6,7 @@ import numpy as np
 
 from common import InputError, reason
 from common.evaluation import compare, unpack_bits
-from common.files import write_atomic, write_json
+from common.files import write_bytes, write_json
 from results.form import mismatch
 from results.methods import METHODS, method_of
 
@@ -31,8 +31,7 @@ def take_in(folders, store):
         for plot in method_of(results).plots:
             (target / f"{plot}.png").unlink(missing_ok=True)
             if (folder / f"{plot}.png").is_file():
-                content = (folder / f"{plot}.png").read_bytes()
-                write_atomic(target / f"{plot}.png", lambda file, content=content: file.write(content))
+                write_bytes(target / f"{plot}.png", (folder / f"{plot}.png").read_bytes())
 
 
 def read(path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from report.tables import aligned
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent  # not that of `tests.starting`, which imports TensorFlow: see `peak`
 SCRIPTS = "from_scratch", "bert", "bert_of_theseus", "fastbert"
 
 

@@ -43,7 +43,7 @@ def test_all_models_are_asked_the_same_and_each_has_its_own_mean(monkeypatch):
 
     monkeypatch.setattr(costs, "turns", turns)
     monkeypatch.setattr(costs, "asking", lambda graph: graph)
-    monkeypatch.setattr(costs, "quantized", lambda graph: "int8")
+    monkeypatch.setattr(costs, "FORMS", {"latency_ms": lambda graph: graph, "int8_latency_ms": lambda graph: "int8"})
     monkeypatch.setattr(costs, "GRAPHS", {"bert": (lambda bert: "float32", lambda bert, classes, tokens: classes * tokens)})
     models = {name: SimpleNamespace(kind="bert", is_classifier=True, layers=int(name)) for name in ("1", "2")}
     run = run_of([6] * 80, range(80))

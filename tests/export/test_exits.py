@@ -62,13 +62,13 @@ def test_all_models_are_timed_on_the_same_test_texts(monkeypatch):
         return {name: np.full(len(batches[name]), 0.001 * len(seen[-1][0][0])) for name in makers}
 
     monkeypatch.setattr("export.exits.turns", turns)
-    monkeypatch.setattr("export.exits.FORMS", {"latency_ms": lambda made: made, "int8_latency_ms": lambda made: made})
+    monkeypatch.setattr("export.costs.FORMS", {"latency_ms": lambda made: made, "int8_latency_ms": lambda made: made})
     examples = TokenizedTexts(np.arange(1, 241, dtype=np.int32), np.arange(0, 241, 6))
     run = SimpleNamespace(
         seed=0, examples=examples, bert=SimpleNamespace(pad_id=3), parts=SimpleNamespace(test=np.arange(1, 40)),
         settings=SimpleNamespace(timed_examples=36, precision="float32"),
     )
-    monkeypatch.setattr("export.exits.asking", lambda made: done.append("written") or asking(made))
+    monkeypatch.setattr("export.costs.asking", lambda made: done.append("written") or asking(made))
     models = {"teacher": lambda: done.append("built") or graph(False)}, {"fast": lambda: done.append("built") or graph(True)}
     found = time_exits(run, *models, lambda tokens: FLOPS, {"fast": (0.0, 1.0)})
     assert done == 2 * ["built", "written", "written"]
