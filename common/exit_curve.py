@@ -75,6 +75,12 @@ def exits_of(logits, uncertainty, top_k):
     return logits, uncertainty(tf.nn.softmax(logits), top_k).numpy()
 
 
+def right_exits(run, name, part):
+    """The share of the exits but the last, the teacher's, that get each text right: (texts,) float. See `load_logits`"""
+    labels = run.corpus.labels[getattr(run.parts, part)]
+    return (load_logits(run, name, part)[:, :-1].argmax(axis=-1) == labels[:, None]).mean(axis=1)
+
+
 def mean_scores(labels, logits):
     """The mean scores of some exits.
 

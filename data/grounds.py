@@ -1,6 +1,7 @@
 """The grounds: data sets with the settings that suit them, in one place for all scripts; each is a preset of theirs.
 
-What was searched for them, and how far, stands in the notes of the runs `bert-…` in results/runs/.
+What was searched for them, and how far, stands in the notes of the runs `bert-…` in results/runs/; of FastBERT in those of
+`fastbert-…`.
 """
 
 from dataclasses import dataclass, replace

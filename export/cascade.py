@@ -204,9 +204,9 @@ def verdict(ms):
     times = {size: ms["teacher"][size] / ms["cascade"][size] for size in TOGETHER}
     slow = [f"{three_digits(ms['cascade'][size])} ms {words}, the teacher alone {three_digits(ms['teacher'][size])}"
             for size, words in TOGETHER.items() if times[size] < WORTHWHILE]
-    if slow:
-        return f"does not pay here: the cascade takes {'; '.join(slow)}"
-    return "times as fast as the teacher: " + ", ".join(f"{times[size]:.1f} {words}" for size, words in TOGETHER.items())
+    fast = [f"{times[size]:.1f} {words}" for size, words in TOGETHER.items() if times[size] >= WORTHWHILE]
+    said = [f"does not pay here: the cascade takes {'; '.join(slow)}"] if slow else []
+    return "; ".join([*said, f"times as fast as the teacher: {', '.join(fast)}"] if fast else said)
 
 
 def table(answers, labels, asked, ms):

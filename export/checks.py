@@ -28,6 +28,17 @@ def check_equal(what, answer, expected):
         raise RuntimeError(f"{what} differs by {difference:.1e} from the trained model; at most {TOLERANCE:.0e} was expected")
 
 
+def check_promise(promise, others):
+    """Raise RuntimeError if a file answers more of its calibration texts otherwise than its promise was made for.
+
+    promise: of `exit_curve.promised_speed`, in which texts that may be answered otherwise count, too
+    others: how many the file does
+    """
+    if others > promise["disagreements"]:
+        raise RuntimeError(f"model.onnx answers {others:,} of {promise['texts']:,} calibration texts otherwise than all layers; its "
+                           f"promise allows {promise['disagreements']:,}")
+
+
 def hugging_face_answer(folder, bert, token_ids, segment_ids):
     """What BertForSequenceClassification makes of the files that `berts.save` wrote: probabilities (texts, classes) float32.
 

@@ -3,6 +3,8 @@
 Graphs of texts are made by `onnx_graph` and `exit_graph`, those of images by tf2onnx; here they are written, asked and judged.
 """
 
+import tempfile
+
 import numpy as np
 
 from common import InputError, reason
@@ -21,12 +23,16 @@ CHANCE = 0.05  # below this p-value two ways to make int8 differ in how often th
 def asking(model):
     """() -> a session of its own that is asked: function of a batch, its inputs in their order -> its outputs in theirs.
 
+    Until then it is kept on the disk: many are timed in turns, and but for the one that is asked they need no memory.
+
     model: onnx.ModelProto
     """
-    content, names = model.SerializeToString(), [value.name for value in model.graph.input]
+    file, names = tempfile.TemporaryFile(), [value.name for value in model.graph.input]  # noqa: SIM115  closed with the function
+    file.write(model.SerializeToString())
 
     def start():
-        session = session_of(content, "a graph made here")
+        file.seek(0)
+        session = session_of(file.read(), "a graph made here")
         return lambda batch: session.run(None, dict(zip(names, batch, strict=True)))
 
     return start

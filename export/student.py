@@ -14,12 +14,13 @@ from common import InputError
 from common.backend import forget_models, in_float32, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
+from common.exit_curve import right_exits
 from common.files import atomic_folder, delete_advice, read_file, write_bytes, write_json, write_text
 from common.linear import LINEAR, MODEL
 from data import berts, bilstms, linear_models, teachers, vocabulary
 from data.students import FLOAT32, INT8
 from export.card import linear_card, model_card
-from export.checks import TOLERANCE, check_equal, check_weights, hugging_face_answer, rebuilt_answer
+from export.checks import TOLERANCE, check_equal, check_promise, check_weights, hugging_face_answer, rebuilt_answer
 from export.deployed import (
     Deployed,
     TextModel,
@@ -54,7 +55,8 @@ class Written:
 def write_student(runs, records, names, teacher, write, story=""):
     """Write to student/ the `plainest` of the models that are best on the validation part; delete it if there is none.
 
-    Of the chosen model's seeds it is the best one there.
+    Of the chosen model's seeds it is the best one there. Models that promise something are held against each other by their
+    exits, not by what they answer at their speeds, which the calibration texts chose: the best of several promises keeps none.
 
     runs: of all seeds, each with its own validation part
     records: of the finished stages
@@ -70,8 +72,12 @@ def write_student(runs, records, names, teacher, write, story=""):
     if not students:
         shutil.rmtree(runs[0].folder / "student", ignore_errors=True)  # of an earlier start
         return "none: no student in the table", [], {}
-    chosen, choice = plainest({name: np.stack([correct_answers(run, name, "validation") for run in runs]) for name in students})
-    ranked = sorted(students[chosen], key=lambda record: -record["validation_accuracy"])
+    promises = any("promise" in record for record in records)
+    right_of = right_exits if promises else correct_answers
+    right = {name: np.stack([right_of(run, name, "validation") for run in runs]) for name in students}
+    chosen, choice = plainest(right)
+    reached = dict(zip((run.seed for run in runs), right[chosen].mean(axis=1), strict=True))
+    ranked = sorted(students[chosen], key=lambda record: -reached[record["seed"]])
     seeds = [(run_of_seed(runs, record), record) for record in ranked]
     (run, best), beside = seeds[0], {record["name"]: record for record in records if record["seed"] == ranked[0]["seed"]}
     table = partial(student_table, beside.get(teacher), best, linear=beside.get(LINEAR))  # of its files
@@ -81,7 +87,8 @@ def write_student(runs, records, names, teacher, write, story=""):
     note = ("Of one seed; MB of what is not yet a file are 4 bytes a parameter, times are those with all tokens. `student/` "
             f"was read back and asked 32 test texts or images: its probabilities are the trained model's to {TOLERANCE:.0e}.")
     if choice["best"] != chosen:
-        note += (f" On the validation part {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
+        part = f"validation part{', in the mean of their branches,' if promises else ''}"
+        note += (f" On the {part} {choice['best']} leads {chosen} by {100 * choice['lead']:.2f} points, within the "
                  f"standard error of this difference, {100 * choice['noise']:.2f}: so the plainer one is taken.")
     told = {"student": {"name": chosen, "seed": best["seed"], "files": written.files} | written.figures}
     return words, [Section("The student to take away", table(written.files), note, written.remark)], told
@@ -137,7 +144,9 @@ def text_writer(build):
         write_files(folder, run, deployed)
         size = (folder / INT8).stat().st_size if INT8 in deployed.graphs else None
         measured, others = deployment_figures(seeds, deployed, build), other_answers(run, deployed)
-        measured |= {"promise": best["promise"], "disagreements": others} if others else {}
+        if others:
+            check_promise(best["promise"], others[FLOAT32])
+            measured |= {"promise": best["promise"], "disagreements": others}
         removed = (measured["all_tokens"] - measured["tokens"]) * deployed.bert.config["hidden_size"]
         files = [
             {"name": name, "bytes": (folder / name).stat().st_size, "parameters": best["parameters"] - removed,
@@ -159,19 +168,28 @@ def write_files(folder, run, deployed):
     inputs = [np.array(swap_pad_id(token_ids, bert.pad_id)), segment_ids, *speed]
     named = dict(zip(("token_ids", "segment_ids", "speed"), inputs, strict=False))
     expected = answers_as_trained(deployed, inputs)
-    written = save_and_load(folder, bert, run.corpus.classes, **reads(run), **model.config)
+    write_weights(folder, run, deployed, expected["probabilities"])
     write_saved_model(folder, model.graph(bert))
     answers = ask_saved_model(folder, named)
     forget_models()
     alike = ~on_the_edge(answers, expected, *speed) if speed else slice(None)
     check_equal(f"{folder.name}/saved_model", answers["probabilities"][alike], expected["probabilities"][alike])
-    if bert.is_classifier:
-        answer_of_files = rebuilt_answer if bert.kind == bilstms.KIND else partial(hugging_face_answer, folder)
-        found = answer_of_files(written, *examples_of(run, written, tested).inputs(np.arange(len(tested))))
-        check_equal(f"{folder.name}/model.safetensors", found, expected["probabilities"])
     write_onnx(folder, lambda: deployed.graphs[FLOAT32], named, expected)
     if INT8 in deployed.graphs:
         write_bytes(folder / INT8, deployed.graphs[INT8].SerializeToString())
+
+
+def write_weights(folder, run, deployed, probabilities):
+    """Write config, weights and tokenizer of a `Deployed`, and hold them against the trained model, as `write_files` does.
+
+    probabilities: (texts, classes) of the trained model, of the first test texts
+    """
+    bert, tested = deployed.bert, run.parts.test[: len(probabilities)]
+    written = save_and_load(folder, bert, run.corpus.classes, **reads(run), **deployed.model.config)
+    if bert.is_classifier:
+        answer_of_files = rebuilt_answer if bert.kind == bilstms.KIND else partial(hugging_face_answer, folder)
+        found = answer_of_files(written, *examples_of(run, written, tested).inputs(np.arange(len(tested))))
+        check_equal(f"{folder.name}/model.safetensors", found, probabilities)
 
 
 def save_and_load(folder, bert, classes, **config):

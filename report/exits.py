@@ -1,8 +1,10 @@
 """Tables and a plot of a model that stops early: what each speed gives, each exit by itself, who leaves first and last."""
 
+from functools import partial
+
 import numpy as np
 
-from common.exit_curve import exit_outputs, exits_of, load_logits
+from common.exit_curve import exit_outputs, exits_of, load_logits, right_exits
 from data.texts import in_one_line
 from report.document import Section, comparisons
 from report.plots import figure
@@ -27,12 +29,8 @@ def branch_results(run, records, names):
     records: of the finished stages
     names: of the models that stop early
     """
-    def correct(run, name):
-        """The share of the branches that got each test text right: (texts,) float."""
-        branches = load_logits(run, name, "test")[:, :-1]
-        return (branches.argmax(-1) == run.corpus.labels[run.parts.test][:, None]).mean(axis=1)
-
-    return {"branch_comparisons": comparisons(run, records, [(name, names[0]) for name in names[1:]], correct)}
+    pairs = [(name, names[0]) for name in names[1:]]
+    return {"branch_comparisons": comparisons(run, records, pairs, partial(right_exits, part="test"))}
 
 
 def verdict(records, names, settings):

@@ -1,9 +1,10 @@
 """python -m tests.benchmarks.criteria RUN …: criteria for leaving early side by side, on what finished runs of FastBERT stored.
 
 At equal layers: the accuracy that is lost against all layers, where texts take a share of the layers on average; between two
-speeds it is interpolated. By promise: how many layers the fastest speed takes that keeps --max-disagreement 1 at 95 %, and how
-often that is broken, over 500 calibration parts drawn from the test texts: of all texts like these, of which they are drawn
-with replacement; and of the texts that a split leaves over, whose own number adds chance to it.
+speeds it is interpolated; empty where a criterion cannot leave so early. By promise: how many layers the fastest speed takes
+that keeps --max-disagreement 1 at 95 %, and how often that is broken, over 500 calibration parts drawn from the test texts: of
+all texts like these, of which they are drawn with replacement; and of the texts that a split leaves over, whose own number adds
+chance to it.
 
 By --accuracy-drop 0.5, where as many test texts as the run has validation texts, half of them at most, choose the speed: the
 layers and what is lost on the others, over as many draws, if what leaving early gains is not taken off what it loses, by half,
@@ -22,7 +23,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from scipy import stats
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
@@ -168,14 +168,14 @@ def calibrated(labels, logits):
 
 
 def lost_at(shares, labels, given, taken):
-    """Points of accuracy that all layers have more, where texts take these shares of them on average.
+    """Points of accuracy that all layers have more, where texts take these shares of them on average; NaN where no speed does.
 
     given: of `answers_at` the speeds of GRID
     taken: at each of them the share of the layers
     """
     accuracy = (given == labels).mean(axis=1)
     taken, first = np.unique(taken, return_index=True)
-    return 100 * (accuracy[0] - np.interp(shares, taken, accuracy[first]))
+    return 100 * (accuracy[0] - np.interp(shares, taken, accuracy[first], left=np.nan))
 
 
 def promised(given, layers, rng):
@@ -257,7 +257,8 @@ def table(found):
         which = f" ({' '.join(map(str, each['chosen']))})" if each["chosen"] else ""
         layers, *broken = each["kept"].T
         rows.append([
-            f"{name}{which}{', calibrated' if calibrated else ''}", *map(mean_and_deviation, each["lost"].T),
+            f"{name}{which}{', calibrated' if calibrated else ''}",
+            *("" if np.isnan(lost).any() else mean_and_deviation(lost) for lost in each["lost"].T),
             mean_and_deviation(layers), *(f"{100 * np.mean(share):.1f}" for share in broken),
         ])
     return rows
@@ -282,8 +283,8 @@ def broken(found):
 
 
 def check_promise(runs):
-    """Raise InputError where it is broken more often than its confidence and chance allow. runs: {name: of `measured`}"""
-    bar = stats.binom.ppf(0.999, DRAWS, 1 - PROMISED[1] / 100) / DRAWS
+    """Raise InputError where it is broken more often than its confidence allows. runs: {name: of `measured`}"""
+    bar = 1 - PROMISED[1] / 100
     if too_often := [f"{run} ({broken(found):.1%})" for run, found in runs.items() if broken(found) > bar]:
         raise InputError(f"the promise is broken in more than {bar:.1%} of the draws: {', '.join(too_often)}")
 

@@ -306,9 +306,12 @@ def test_the_texts_that_are_timed_are_unsure_as_often_as_all(taken, monkeypatch)
     ("one", "many", "words"),
     [
         (2.0, 100.0, "times as fast as the teacher: 2.0 for one text, 2.0 for 32 together"),
-        (4.0, 100.0, "does not pay here: the cascade takes 4 ms for one text, the teacher alone 4"),
-        (3.7, 100.0, "does not pay here: the cascade takes 3.7 ms for one text, the teacher alone 4"),
-        (2.0, 1234.0, "does not pay here: the cascade takes 1,230 ms for 32 together, the teacher alone 200"),
+        (4.0, 100.0, "does not pay here: the cascade takes 4 ms for one text, the teacher alone 4; times as fast as the "
+                     "teacher: 2.0 for 32 together"),
+        (3.7, 100.0, "does not pay here: the cascade takes 3.7 ms for one text, the teacher alone 4; times as fast as the "
+                     "teacher: 2.0 for 32 together"),
+        (2.0, 1234.0, "does not pay here: the cascade takes 1,230 ms for 32 together, the teacher alone 200; times as fast "
+                        "as the teacher: 2.0 for one text"),
         (5.0, 300.0, "does not pay here: the cascade takes 5 ms for one text, the teacher alone 4; 300 ms for 32 together, the "
                      "teacher alone 200"),
     ],

@@ -97,6 +97,29 @@ def test_every_seed_has_its_own_validation_part(tmp_path):
     assert asked == [[(runs[1], records[3]), (runs[0], records[1])]] and (tmp_path / "student").is_dir()
 
 
+@pytest.mark.parametrize(("promised", "words"), [(True, "good, seed 4"), (False, "fast, seed 3")])
+def test_the_best_of_several_promises_is_not_taken(tmp_path, promised, words):
+    """At its speed `fast` of seed 3 is the best, but with a promise the calibration texts have chosen that speed: there it is
+    the branches that count, whose texts have chosen nothing.
+    """
+    labels, runs, records = np.arange(40) % 2, [], []
+
+    def answers(right):
+        return np.eye(2)[np.where(np.arange(40) < right, labels, 1 - labels)]
+
+    for seed in (3, 4):
+        settings, parts = SimpleNamespace(seeds=(3, 4), precision="float32"), Parts(*4 * [np.arange(40)])
+        runs.append(Run(settings, seed, SimpleNamespace(labels=labels), None, parts, tmp_path))
+        for name, at_speed, of_branches in (("fast", 40 if seed == 3 else 39, 10), ("good", 10, 30 + seed)):
+            write_array(runs[-1].stage(name) / "validation_logits.npy", answers(at_speed))
+            exits = np.stack([answers(of_branches), answers(of_branches - 2), answers(20)], axis=1)
+            write_array(runs[-1].stage(f"{name}-branches") / "validation_logits.npy", exits)
+            records.append({"name": name, "seed": seed, "accuracy": 0.5, "parameters": 9, "latency_ms": {"1": 1.0, "32": 2.0}}
+                           | ({"promise": {}} if promised else {}))
+    taken, _, _ = export.write_student(runs, records, ("fast", "good"), "teacher", lambda *_: export.Written([]))
+    assert taken == words
+
+
 def test_the_teacher_beside_a_student_is_its_own(tmp_path, monkeypatch):
     """And not the best of another seed, which neither taught it nor is what its promise is held against."""
     saved = []
@@ -161,6 +184,9 @@ def test_onnx_of_images_without_its_package(monkeypatch):
 
 
 def test_what_differs_is_not_called_done():
+    checks.check_promise(promise := {"texts": 1000, "disagreements": 4}, 4)
+    with pytest.raises(RuntimeError, match="answers 5 of 1,000 calibration texts otherwise than .*; its promise allows 4"):
+        checks.check_promise(promise, 5)
     checks.check_equal("it", [0.5, 0.5], np.array([0.5, 0.5 + 5e-6]))
     with pytest.raises(RuntimeError, match="it differs by 1.0e-03 from the trained model; at most 1e-05 was expected"):
         checks.check_equal("it", [0.5], np.array([0.501]))
