@@ -35,8 +35,8 @@ def check_promise(promise, others):
     others: how many the file does
     """
     if others > promise["disagreements"]:
-        raise RuntimeError(f"model.onnx answers {others:,} of {promise['texts']:,} calibration texts otherwise than all layers; its "
-                           f"promise allows {promise['disagreements']:,}")
+        raise RuntimeError(f"model.onnx answers {others:,} of {promise['texts']:,} calibration texts otherwise than all "
+                           f"layers; its promise allows {promise['disagreements']:,}")
 
 
 def hugging_face_answer(folder, bert, token_ids, segment_ids):

@@ -175,7 +175,7 @@ def test_the_table_of_a_run(monkeypatch):
     assert float(entropy[5]) == pytest.approx(0.9 + 0.1 * 2, abs=0.01) and entropy[6] == "0.0"
     (patience,) = (row for row in rows if row[0] == "patience")
     assert float(patience[5]) > 1.9  # no layer agrees with one before it earlier than the second
-    assert patience[1] == patience[2] == "" and float(patience[3]) == 0  # so it cannot take a third of four layers
+    assert patience[1] == patience[2] == "" and float(patience[4]) == 0  # so it cannot take a third of four layers
     assert float(entropy[1]) > 0 and float(entropy[2]) == 0  # a quarter is one layer for all: the wrong answers are given
     header, *promised, broken = criteria.promised_table({"a": found, "b": found})
     assert header[1:] == ["a", "b"] and [row[0] for row in promised] == [*criteria.CRITERIA] and broken[1:] == 2 * ["0.0"]
