@@ -32,7 +32,7 @@ from tests.starting import ROOT
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 DATA = "reuters-r8"
 MINUTE, HANGS, GRACE = 60, 6 * 3600, 10  # seconds: a demo is ended after; a short start hangs after, however busy the machine
-CONFIG = tiny.CONFIG | {"num_hidden_layers": 2}
+CONFIG = tiny.CONFIG | {"num_hidden_layers": 2, "max_position_embeddings": 64}
 SHORTER = {  # what of the flags of `survival` is another
     "bert": "--student-layers 1 --teacher-epochs 1 --student-epochs 1 --unlabelled-steps 10 --experiments distilled-layers",
     "bert_of_theseus": "--student-layers 1 --middle-layers 1 --predecessor-epochs 1 --mixed-epochs 1 --direct-epochs 1 "

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data import berts
 from tests import soak
 from tests.starting import start
 
@@ -112,5 +113,7 @@ def test_the_scripts_take_the_flags(tmp_path, monkeypatch):
         assert name.endswith(seen[-1].strategy) and seen[-1].output == str(tmp_path / "run")
         assert ("-c" in words) == (seen[-1].strategy == "mirrored") and words[1:3] == ["-X", "faulthandler"]
     assert [settings.data for settings in seen] == 6 * ["reuters-r8"] + 2 * ["digits"]
+    for settings in seen[:6]:
+        berts.load(settings.bert, settings.maxlen)  # which refuses a BERT of fewer positions
     assert soak.starts_of(tmp_path, "fastbert")["fastbert, demo"][3:] == [
         "knowledge_distillation_fastbert.py", "--output", str(tmp_path / "run")]
