@@ -49,6 +49,7 @@ def refused(script, place, disk, step):
         ballast(disk, (count + 1) * step)
         done = start(importlib.import_module(script), *words)
         if done.returncode == 0:
+            assert count, f"{step:,} bytes were enough: nothing was tried"
             return count
         assert done.returncode == 2 and REFUSED.fullmatch(done.stderr), done.stderr
         assert not [*disk.rglob(f"*{HALF_WRITTEN}")]
@@ -76,6 +77,7 @@ def frozen(script, place, disk, times):
                 subprocess.run(["chattr", "-R", "-i", disk / "run"], check=True)
         assert process.returncode in (0, 2) and (not process.returncode or FROZEN.fullmatch(said)), said
         count += process.returncode == 2
+    assert count, f"of {times} starts none was refused a write: nothing was tried"
     done = start(importlib.import_module(script), *words)
     assert done.returncode == 0, done.stderr
     return count
