@@ -38,6 +38,7 @@ from report.plots import plot_replacing
 
 SCRIPT = "knowledge_distillation_bert_of_theseus"
 
+
 @dataclass(frozen=True)
 class Settings:
     # Data
@@ -291,7 +292,8 @@ def train_mixed(run, name, predecessor, successor, classifier):
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
-    runs = open_text_runs(SCRIPT, preset, settings, depths=("student_layers", "middle_layers"))
+    depths = ("student_layers", "middle_layers") if "middle" in wanted else ("student_layers",)
+    runs = open_text_runs(SCRIPT, preset, settings, depths=depths)
     modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
     spans = ("-".join(map(str, sorted({part[0], part[-1]}))) for part in modules)  # [2, 3, 4] as "2-4"
     print("modules: " + ", ".join(f"{span} -> {i}" for i, span in enumerate(spans)))
@@ -299,7 +301,7 @@ def main(preset, settings):
     records = [joined(show_stages(train(run, name))) for run in runs for name in wanted]
     exit_unless_chief()
     students, plots = ("successor", *FROM_PREDECESSOR), []
-    shapes = {name: start_of(runs[0], name) for name in EXPERIMENTS}
+    shapes = {name: start_of(runs[0], name) for name in wanted}
     if any(record["name"] in THESEUS for record in records):
         plots = ["replacing.png"]
         plot_replacing(runs[0].folder / plots[0], [record for record in records if record["name"] in students], THESEUS)

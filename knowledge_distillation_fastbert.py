@@ -201,13 +201,14 @@ def depths_of(run):
 
 def trained_fastbert(run, name):
     """The ExitModel of a finished experiment, with its best weights."""
-    fastbert, joint = build_fastbert(run, name == JOINT), name == JOINT
+    joint = name == JOINT
+    fastbert = build_fastbert(run, joint)
     training.load_stage(run, f"{name}-branches", all_exits(fastbert) if joint else branches_alone(fastbert))
     return fastbert
 
 
 def trained_teacher(run, name):
-    """The BertClassifier of the teacher, whatever its head."""
+    """The BertClassifier of the teacher, whatever its head, or of a shallow model beside it."""
     encoder, head, model = build_teacher(run, depths_of(run)[name], 0.0)
     training.load_stage(run, name, model)
     return BertClassifier(keep_layers(run.bert, range(depths_of(run)[name])), encoder, head, model)

@@ -30,6 +30,9 @@ warnings.filterwarnings("ignore", message="The initializer TruncatedNormal is un
 @contextlib.contextmanager
 def _start_up_notices_hidden():
     """TensorFlow's C++ writes to file descriptor 2 while it loads, whatever the log level; shown only if loading fails."""
+    if not sys.stderr:  # which may be closed
+        yield
+        return
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115  closed below
     except OSError:  # a full disk has no room for one: then they are seen

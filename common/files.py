@@ -1,6 +1,7 @@
 """Files that are written atomically and read with care, and digests of what is in memory."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -76,7 +77,7 @@ def atomic_folder(path):
 
     As with `write_atomic`, what is in it is on the disk before its name is.
     """
-    remove_half_written(path.parent.glob(f".{path.name}.*"))
+    remove_half_written(path.parent.glob(f".{glob.escape(path.name)}.*"))
     with tempfile.TemporaryDirectory(HALF_WRITTEN, f".{path.name}.", path.parent) as temporary:
         folder = Path(temporary, path.name)
         folder.mkdir()

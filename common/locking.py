@@ -38,6 +38,7 @@ def lock_folder(folder):
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     if not free:
+        file.close()
         raise InputError(f"{folder} is in use by {last or 'a process'}; wait for its end, or give another folder with --output")
     _held[path] = file
     if last:

@@ -130,10 +130,10 @@ def train_stage(
     backup = Backup(run.stage(name) / UNFINISHED, keep_best, model)
     if not backup.epoch and is_chief():
         shutil.rmtree(events, ignore_errors=True)  # of a start that was interrupted
-    first = backup.epoch * steps
+    first_batch = backup.epoch * steps
     with drawn_by_step(seed, model.optimizer.iterations):
         model.fit(
-            distributed(partial(training_batches, run.examples, indices, targets, run.settings.batch_size, seed, first)),
+            distributed(partial(training_batches, run.examples, indices, targets, run.settings.batch_size, seed, first_batch)),
             steps_per_epoch=steps,
             initial_epoch=backup.epoch,
             epochs=backup.epoch if keep_best.out_of_patience() else epochs,

@@ -223,10 +223,10 @@ def expected_speedup(batches, ask, flops):
     ask: batch -> [probabilities, layers used, …]
     flops: tokens of a text -> as `exit_curve.exit_curve` takes them
     """
-    teacher_flops, exit_flops, layers = 0, 0, []
+    all_layers, computed, layers = 0, 0, []
     for batch in batches:
         whole, through = flops(batch[0].shape[1])
         layers.append(ask(batch)[1])
-        teacher_flops += whole * len(layers[-1])
-        exit_flops += through[layers[-1] - 1].sum()
-    return {"flops_speedup": float(teacher_flops / exit_flops), "mean_layers": float(np.concatenate(layers).mean())}
+        all_layers += whole * len(layers[-1])
+        computed += through[layers[-1] - 1].sum()
+    return {"flops_speedup": float(all_layers / computed), "mean_layers": float(np.concatenate(layers).mean())}

@@ -63,7 +63,10 @@ def show_stages(records):
 
 def environment():
     """Versions of what the figures depend on, and the processor they were measured on."""
-    versions, machine = {name: metadata.version(name) for name in PACKAGES}, f"{platform.system()} {platform.machine()}"
+    versions, machine = {}, f"{platform.system()} {platform.machine()}"
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # TensorFlow and onnxruntime go by other names, too
+            versions[name] = metadata.version(name)
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
         lines = [*file]
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -5,14 +5,12 @@ from itertools import permutations
 import numpy as np
 
 from common.command import as_flag
+from common.exit_curve import STOPPING
+from common.runs import EXTENSIBLE
 from report.tables import difference_cells, mean_and_deviation
 from results.stored import compared, correct_of
 
-FREE = {  # may differ
-    "seeds", "experiments", "output", "download", "strategy", "export", "vocabulary", "int8_disagreement",
-    # Of models that stop early, which are not compared here:
-    "uncertainty_top_k", "max_disagreement", "confidence", "calibration_examples",
-}
+FREE = {*EXTENSIBLE, *STOPPING, "timed_examples", "output", "download", "strategy"}  # may differ: no model is another by them
 
 
 def settings_table(runs):

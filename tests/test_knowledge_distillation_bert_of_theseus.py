@@ -343,6 +343,18 @@ def test_smoke_results(finished):
 
 
 @pytest.mark.slow
+def test_smoke_the_predecessor_alone(finished, tmp_path):
+    """No successor is in the report, none is timed, and none is given away."""
+    words, folder, _ = finished
+    shutil.copytree(folder, tmp_path / "run")
+    done = start(script, *words, "--experiments", "predecessor", "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [model["name"] for model in results["models"]] == ["predecessor", "linear"]
+    assert not (tmp_path / "run" / "student").exists() and "none: no student in the table" in done.stdout
+
+
+@pytest.mark.slow
 def test_smoke_the_rate_is_logged(finished):
     """0.5 throughout, or from 0.3 to 1 after half of the mixed steps."""
     _, folder, _ = finished

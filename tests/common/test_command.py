@@ -217,6 +217,12 @@ def test_a_signal_that_ends_a_start_is_followed_by_what_to_do(code, said):
     assert done.stderr == said and done.stdout == ""
 
 
+def test_a_start_whose_error_output_is_closed():
+    script = ROOT / "knowledge_distillation_from_scratch.py"
+    done = subprocess.run(["sh", "-c", f"{sys.executable} {script} --data nowhere.npz 2>&-"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "error: --data nowhere.npz: there is no such file\n")  # where it can be read
+
+
 def test_a_start_whose_output_is_closed_or_cannot_hold_a_name():
     """It is refused for its data, in one line, and not for where it writes."""
     script = ROOT / "knowledge_distillation_from_scratch.py"

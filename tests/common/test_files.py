@@ -40,6 +40,13 @@ def test_an_atomic_folder_deletes_what_a_killed_process_left_of_it_and_nothing_e
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "student"])
 
 
+def test_the_name_of_an_atomic_folder_is_no_pattern(tmp_path):
+    (tmp_path / ".run[1].0a1b2c3d.half-written").mkdir()
+    with files.atomic_folder(tmp_path / "run[1]"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run[1]"]
+
+
 def test_a_write_replaces_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "deep" / "file.txt"
     before = os.umask(0o027)

@@ -2,7 +2,17 @@
 
 import pytest
 
-from report.document import Section, describe, document, linear_remark, show_stages, summary, write_log, write_report
+from report.document import (
+    Section,
+    describe,
+    document,
+    environment,
+    linear_remark,
+    show_stages,
+    summary,
+    write_log,
+    write_report,
+)
 from tests.report.records import comparison, model, results
 
 
@@ -34,6 +44,12 @@ def test_what_others_have_named_is_no_markup():
     for line in (r"a\<b>\u001b: 4 classes", r"\[n]\(http://x) dropped", r"- \*c\*: \<img src=x>\u000az", r"## Class \`d\`",
                  r"| \</td>\<b>\| |", "A `note`.", "- seeds: [0]"):
         assert f"\n{line}" in text
+
+
+def test_a_package_of_another_name_has_no_version(monkeypatch):
+    """As tensorflow-cpu and onnxruntime-gpu, which bring the same modules."""
+    monkeypatch.setattr("report.document.PACKAGES", ("numpy", "no-such-package"))
+    assert [*environment()] == ["python", "numpy", "machine"]
 
 
 def test_log_has_a_line_per_epoch(tmp_path):
