@@ -28,16 +28,17 @@ RUN := $(BIN)/python knowledge_distillation_
 results: .venv/installed
 	$(RUN)from_scratch.py --temperature-sweep 1 2 5 10 20 --omit-class 3 --output runs/from-scratch-digits
 	$(RUN)bert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --experiments teacher alone distilled \
-		distilled-unlabelled alone-self-distilled teacher-self-distilled noise --patience 0 --student-epochs 12 \
-		--student-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-20newsgroups
+		distilled-unlabelled alone-self-distilled teacher-self-distilled noise --patience 0 --teacher-epochs 5 \
+		--unlabelled-steps 315 --student-epochs 12 --student-learning-rate 0.0002 --seeds 0 1 2 3 4 \
+		--precision mixed_bfloat16 --output runs/bert-20newsgroups
 	$(RUN)bert_of_theseus.py 20newsgroups --maxlen 48 --experiments predecessor middle successor unmixed \
-		theseus-additive theseus-random theseus-random-linear --patience 0 --mixed-epochs 6 --successor-epochs 6 \
-		--direct-epochs 12 --successor-learning-rate 0.0002 --clip-norm 0 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
-		--output runs/theseus-20newsgroups
+		theseus-additive theseus-random theseus-random-linear --patience 0 --predecessor-epochs 5 --mixed-epochs 6 \
+		--successor-epochs 6 --direct-epochs 12 --successor-learning-rate 0.0002 --clip-norm 0 --seeds 0 1 2 3 4 \
+		--precision mixed_bfloat16 --output runs/theseus-20newsgroups
 	$(RUN)fastbert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --student-layers --uncertainty-top-k 0 \
-		--speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --patience 0 --branch-epochs 12 --student-epochs 6 \
-		--student-learning-rate 0.0002 --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
-		--output runs/fastbert-20newsgroups
+		--speeds 0 0.1 0.3 0.5 0.6 0.65 0.7 0.75 0.8 0.9 1 --accuracy-drop 0.2 --timed-examples 128 --patience 0 \
+		--teacher-epochs 5 --branch-epochs 12 --student-epochs 6 --student-learning-rate 0.0002 \
+		--seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/fastbert-20newsgroups
 	$(RUN)fastbert.py --experiments fastbert fastbert-labels fastbert-joint --seeds 0 1 2 3 4 --precision mixed_bfloat16 \
 		--output runs/fastbert-reuters-r8
 	$(RUN)fastbert.py --data reuters-r52 --train-examples 2000 --unlabelled-examples 0 --teacher-epochs 6 \
