@@ -1,8 +1,8 @@
 """A BERT with fewer tokens: those that a task's texts use, and those that keep any other text readable.
 
-Most parameters of a small student are embeddings of tokens that its texts never use. Which of them go is decided here, and both
-the embeddings and the tokenizer are made anew without them. This module loads no TensorFlow; reading a BERT is the work of
-`data.berts`.
+Most parameters of a small student are embeddings of tokens, and most of these its texts never use. Which of them go is decided
+here, and both the embeddings and the tokenizer are made anew without them. This module loads no TensorFlow; reading a BERT is
+the work of `data.berts`.
 """
 
 import json
