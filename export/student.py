@@ -168,12 +168,12 @@ def write_files(folder, run, deployed):
     inputs = [np.array(swap_pad_id(token_ids, bert.pad_id)), segment_ids, *speed]
     named = dict(zip(("token_ids", "segment_ids", "speed"), inputs, strict=False))
     expected = answers_as_trained(deployed, inputs)
-    write_weights(folder, run, deployed, expected["probabilities"])
     write_saved_model(folder, model.graph(bert))
     answers = ask_saved_model(folder, named)
-    forget_models()
     alike = ~on_the_edge(answers, expected, *speed) if speed else slice(None)
     check_equal(f"{folder.name}/saved_model", answers["probabilities"][alike], expected["probabilities"][alike])
+    write_weights(folder, run, deployed, expected["probabilities"])
+    forget_models()
     write_onnx(folder, lambda: deployed.graphs[FLOAT32], named, expected)
     if INT8 in deployed.graphs:
         write_bytes(folder / INT8, deployed.graphs[INT8].SerializeToString())
