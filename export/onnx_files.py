@@ -27,15 +27,21 @@ def asking(model):
 
     model: onnx.ModelProto
     """
-    file, names = tempfile.TemporaryFile(), [value.name for value in model.graph.input]  # noqa: SIM115  closed with the function
+    file = tempfile.TemporaryFile()  # noqa: SIM115  closed with the function
     file.write(model.SerializeToString())
 
     def start():
         file.seek(0)
-        session = session_of(file.read(), "a graph made here")
-        return lambda batch: session.run(None, dict(zip(names, batch, strict=True)))
+        return _asked(file.read())
 
     return start
+
+
+def _asked(content):
+    """What `asking` starts, of the bytes of a graph."""
+    session = session_of(content, "a graph made here")
+    names = [value.name for value in session.get_inputs()]
+    return lambda batch: session.run(None, dict(zip(names, batch, strict=True)))
 
 
 # float32 ---------------------------------------------------------------------------------------------------------------
@@ -121,7 +127,7 @@ def decisions(model, examples, pad_id, speed=None):
     pad_id: of the tokenizer that made them
     speed: of a FastBERT, from 0 to 1
     """
-    ask, indices = asking(model)(), np.arange(len(examples.offsets) - 1)
+    ask, indices = _asked(model.SerializeToString()), np.arange(len(examples.offsets) - 1)
     found, more = np.empty(len(indices), int), [] if speed is None else [np.array(speed, np.float32)]
     for batch in by_length(examples.lengths(indices), examples.predict_batch_size):
         token_ids, segment_ids = examples.inputs(indices[batch])
