@@ -16,9 +16,8 @@ from common.evaluation import compare
 from data import berts, vocabulary
 from data.students import FLOAT32, INT8, promise_in_words
 from export.bilstm_graph import bilstm_graph
-from export.onnx_files import choose_int8, decisions
+from export.onnx_files import choose_int8, decisions, in_int8
 from export.onnx_graph import text_graph
-from export.onnx_int8 import quantized
 from report.document import correct_answers
 from report.tables import difference_cells
 
@@ -54,7 +53,7 @@ class Deployed:
 
     model: TextModel
     bert: berts.Bert  # that of the model, its vocabulary trimmed
-    graphs: dict  # {FLOAT32: onnx.ModelProto, INT8: the same, if it is allowed}
+    graphs: dict  # {FLOAT32: bytes of its graph, INT8: the same, if it is allowed}
     bits: int  # of the weights of int8
     words: str  # how int8 answers the validation part
 
@@ -68,9 +67,9 @@ def deploy(run, model, like=None):
     """
     parts, settings = run.parts, run.settings
     bert = trimmed(run, model.bert)
-    graph = model.onnx_graph(bert)
+    graph = model.onnx_graph(bert).SerializeToString()
     if like:
-        int8 = {INT8: quantized(graph, reduce_range=like.bits < 8)} if INT8 in like.graphs else {}
+        int8 = {INT8: in_int8(graph, like.bits)} if INT8 in like.graphs else {}
         return Deployed(model, bert, {FLOAT32: graph} | int8, like.bits, "")
     decide = partial(decisions, examples=examples_of(run, bert, parts.validation), pad_id=bert.pad_id, speed=speed_of(model))
     texts = f"{'test' if parts.validation is parts.test else 'validation'} {'pairs' if run.corpus.pairs else 'texts'}"

@@ -6,6 +6,7 @@ Graphs of texts are made by `onnx_graph` and `exit_graph`, those of images by tf
 import tempfile
 
 import numpy as np
+import onnx
 
 from common import InputError, reason
 from common.bert import swap_pad_id
@@ -58,7 +59,7 @@ def write_onnx(folder, build, examples, expected):
     """Write a model as `folder`/model.onnx, and check that onnxruntime answers as the trained model does.
 
     folder: Path
-    build: () -> onnx.ModelProto
+    build: () -> bytes of its graph
     examples: arrays to ask it, by input name
     expected: what it is to answer, arrays by output name; with those of `on_the_edge` if it takes a speed
 
@@ -66,7 +67,7 @@ def write_onnx(folder, build, examples, expected):
     """
     path = folder / FLOAT32
     try:
-        write_bytes(path, build().SerializeToString())
+        write_bytes(path, build())
         session = session_of(path.read_bytes(), path)
         answers = dict(zip((output.name for output in session.get_outputs()), session.run(None, examples), strict=True))
     except InputError:  # of a full disk, say, which says what it is itself
@@ -93,41 +94,51 @@ def on_the_edge(answers, others, speed):
 # int8 ------------------------------------------------------------------------------------------------------------------
 
 
-def choose_int8(model, decide, labels, disagreement, texts):
+def choose_int8(content, decide, labels, disagreement, texts):
     """An ONNX graph in int8, if it answers well enough: see `judge`.
 
     Where a processor has no VNNI, weights of 8 bits overflow in sums, and those of 7 answer better; where it has, 8 do. Which
     it is here, the answers say: see `bits_of_weights`.
 
-    model: onnx.ModelProto in float32
-    decide: onnx.ModelProto -> its most probable classes of the texts it is judged by, (texts,) int
+    content: bytes of the graph in float32
+    decide: bytes of a graph -> its most probable classes of the texts it is judged by, (texts,) int
     labels: of these, (texts,) int
     disagreement: per cent of them that it may class otherwise
     texts: what they are, in words
 
-    Returns (onnx.ModelProto or None, bits of its weights, in words how it answers or why it does not).
+    Returns (bytes of the graph or None, bits of its weights, in words how it answers or why it does not).
     """
-    expected = decide(model)
+    expected = decide(content)
+    graphs = {bits: in_int8(content, bits) for bits in (8, 7)}
     try:
-        found = {bits: decide(quantized(model, reduce_range=bits < 8)) for bits in (8, 7)}
+        found = {bits: decide(graph) for bits, graph in graphs.items()}
     except InputError as error:  # of onnxruntime, which may not have such operators here; float32 it has
         return None, 8, str(error)
     bits = bits_of_weights(expected, found)
     allowed, words = judge(labels, expected, found[bits], disagreement, texts)
-    return quantized(model, reduce_range=bits < 8) if allowed else None, bits, words
+    return graphs[bits] if allowed else None, bits, words
 
 
-def decisions(model, examples, pad_id, speed=None):
+def in_int8(content, bits):
+    """`onnx_int8.quantized` of a graph, bytes of bytes: a session is made of these, and a ModelProto need not lie beside them.
+
+    content: bytes of the graph in float32
+    bits: of its weights in integers, 8 or 7
+    """
+    return quantized(onnx.load_from_string(content), reduce_range=bits < 8).SerializeToString()
+
+
+def decisions(content, examples, pad_id, speed=None):
     """The most probable classes of texts by an ONNX graph, (texts,) int; in the batches of `evaluation.predict`.
 
     Of int8 the answer to a text depends a little on which texts are asked with it.
 
-    model: onnx.ModelProto
+    content: bytes of the graph
     examples: TokenizedTexts, all of which are asked
     pad_id: of the tokenizer that made them
     speed: of a FastBERT, from 0 to 1
     """
-    ask, indices = _asked(model.SerializeToString()), np.arange(len(examples.offsets) - 1)
+    ask, indices = _asked(content), np.arange(len(examples.offsets) - 1)
     found, more = np.empty(len(indices), int), [] if speed is None else [np.array(speed, np.float32)]
     for batch in by_length(examples.lengths(indices), examples.predict_batch_size):
         token_ids, segment_ids = examples.inputs(indices[batch])

@@ -176,7 +176,7 @@ def write_files(folder, run, deployed):
     forget_models()
     write_onnx(folder, lambda: deployed.graphs[FLOAT32], named, expected)
     if INT8 in deployed.graphs:
-        write_bytes(folder / INT8, deployed.graphs[INT8].SerializeToString())
+        write_bytes(folder / INT8, deployed.graphs[INT8])
 
 
 def write_weights(folder, run, deployed, probabilities):
@@ -239,7 +239,7 @@ def write_teacher(runs, records, name, build, seed=None, branch_graph=None):
         if branch_graph:
             bert = read_encoder(classifier.encoder, classifier.start)
             model = TextModel(bert, lambda _: classifier_graph(classifier), partial(branch_graph, classifier))
-            return write_files(folder, run, Deployed(model, bert, {FLOAT32: model.onnx_graph(bert)}, 0, ""))
+            return write_files(folder, run, Deployed(model, bert, {FLOAT32: model.onnx_graph(bert).SerializeToString()}, 0, ""))
         bert = classifier.bert
         berts.save(folder, bert, run.corpus.classes, **reads(run))
         check_weights(teachers.load(str(folder), run.corpus), bert.weights)
@@ -269,7 +269,7 @@ def image_writer(build):
         answers = ask_saved_model(folder, {"images": pixels})
         check_equal(f"{folder.name}/saved_model", answers["probabilities"], expected["probabilities"])
         if "onnx" in run.settings.export:
-            write_onnx(folder, lambda: convert(classify, signature), {"images": pixels}, expected)
+            write_onnx(folder, lambda: convert(classify, signature).SerializeToString(), {"images": pixels}, expected)
         kind = f"float32 (batch, {run.corpus.size}), from 0 to 1"
         write_json(folder / "classes.json", {"images": kind, "classes": run.corpus.classes})
         return Written([])

@@ -1,36 +1,52 @@
-"""One teacher, all methods: the rows, the tables and the plot of the runs whose teachers are the same model."""
+"""One teacher, all methods: rows, tables and plot of the runs of each data set whose teachers are the same model."""
 
-from dataclasses import dataclass
-from itertools import combinations, cycle
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
 from common.evaluation import compare
 from report.plots import MARKERS, figure
 from report.tables import by_name, count, difference_cells, mean_and_deviation
-from results.methods import method_of
+from results.methods import METHODS, method_of
 from results.stored import compared, correct_of, exit_at
 
 SIZES = ("1", "32")  # texts together, by which speed is timed
+LAYERS = ", layers: "  # behind the name of a method whose other row has another depth
+TICKS = 1, 1.5, 2, 3, 5, 10, 20, 50  # times as fast
+EXIT_FORMS = "wall_speedup", "int8_wall_speedup"  # of a model that stops early at a speed, in float32 and in int8
 
 
 @dataclass(frozen=True)
 class Row:
     """A model beside the others."""
 
-    title: str  # what it is called here
+    method: str  # what it is called here
     alone: bool  # whether it is the student trained alone
     speed: float | None  # of a model that stops early
     correct: dict  # {seed: (examples,) bool}
-    speedup: dict  # {"1", "32"}: times as fast as the teacher that was timed beside it
+    speedup: dict  # {"1", "32"}: times as fast as the teacher that was timed beside it, both in float32
     layers: float  # that a text takes, the mean over texts and seeds; a linear model has none
     parameters: int
     steps: int  # of training, in batches; a linear model has none
     seconds: float  # of training, the least of the seeds'
+    int8_speedup: dict = field(default_factory=dict)  # the same of its int8 beside the teacher's float32; {}: not timed
+
+    @property
+    def title(self):
+        """What a row of its own is called: a model that stops early has several."""
+        return self.method if self.speed is None else f"{self.method}, speed {self.speed:g}"
 
 
-def one_teacher(runs):
-    """The scripts' runs whose teachers answer every test example alike in every common seed: {name: results}, one a script."""
+def one_teacher(runs, tried=()):
+    """The groups of runs whose teachers answer every test example alike in every common seed: [{name: results}].
+
+    Of two scripts at least; of each data set the group of most scripts.
+
+    runs: {name: results}
+    tried: names of those on data that is no ground for claims; a group of others goes before
+    """
 
     def alike(one, other):
         if one["data"]["test_fingerprint"] != other["data"]["test_fingerprint"]:
@@ -38,83 +54,159 @@ def one_teacher(runs):
         a, b = (correct_of(results, method_of(results).teacher) for results in (one, other))
         return bool(a.keys() & b.keys()) and all(np.array_equal(a[seed], b[seed]) for seed in a.keys() & b.keys())
 
-    groups = []
+    def scripts(group):
+        return len({results["script"] for results in group.values()})
+
+    groups, by_data = [], {}
     for name, results in runs.items():
         group = next((group for group in groups if alike(next(iter(group.values())), results)), None)
         if group is None:
             groups.append(group := {})
-        group.setdefault(name, results)
-    chosen = [{results["script"]: name for name, results in reversed(group.items())} for group in groups]
-    return {name: runs[name] for name in runs if name in max(chosen, key=len).values()}
+        group[name] = results
+    for group in sorted(groups, key=lambda group: (not group.keys().isdisjoint(tried), -scripts(group))):
+        if scripts(group) > 1:
+            by_data.setdefault(next(iter(group.values()))["data"]["test_fingerprint"], group)
+    return [*by_data.values()]
+
+
+def ground_title(group):
+    """What the data of a group's runs is called: "clinc150, 24 tokens"."""
+    results = next(iter(group.values()))
+    tokens = results["settings"].get("maxlen")
+    return Path(results["data"]["name"]).name + (f", {tokens} tokens" if tokens else "")
 
 
 def comparison_rows(group):
-    """`Row`s of a group's models over the seeds that all its runs have, the teacher first; none if there is no such seed.
+    """`Row`s of a group's models over the seeds that all its scripts have, the teacher first; none if there is no such seed.
 
-    A model that stops early is at the speeds at which it comes nearest to the shallow students' speedup, for one text and in
-    batches; the clock alone chooses.
+    Runs that lack one of these seeds are left out. A model that stops early is at the speeds at which it comes nearest to the
+    student trained alone, for one text and in batches; the clock alone chooses.
     """
-    seeds = set.intersection(*({record["seed"] for record in results["models"]} for results in group.values()))
-    if not seeds:
-        return []
-    rows, stopping = [], []
+    of_script = {}
     for results in group.values():
+        seeds = {record["seed"] for record in results["models"]}
+        of_script[results["script"]] = of_script.get(results["script"], set()) | seeds
+    seeds = set.intersection(*of_script.values())
+    rows, stopping = [], []
+    for results in group.values() if seeds else ():
         method = method_of(results)
         results = results | {"models": [record for record in results["models"] if record["seed"] in seeds]}
         models = dict(by_name(results["models"]))
         teacher = models[method.teacher]
+        if len(teacher) < len(seeds):
+            continue
         if not rows:
-            rows.append(_row("teacher", results, teacher, dict.fromkeys(SIZES, 1.0)))
+            rows.append(_row("teacher", results, teacher, teacher))
         for name, title in method.compared.items():
             if name in models and "exits" in models[name][0]:
                 stopping.append((title, results, models[name]))
             elif name in models:
-                speedup = {size: teacher[0]["latency_ms"][size] / models[name][0]["latency_ms"][size] for size in SIZES}
-                row = _row(title, results, models[name], speedup)
-                # trained alike in two scripts, it is right and wrong about the same examples, and stands once
-                if not any(all(np.array_equal(row.correct[s], other.correct[s]) for s in seeds) for other in rows):
-                    rows.append(row)
-    shallow = {size: np.mean([row.speedup[size] for row in rows[1:] if row.layers] or [1.0]) for size in SIZES}
+                _join(rows, _row(title, results, models[name], teacher))
+    alone = next((row.speedup for row in rows if row.alone), dict.fromkeys(SIZES, 1.0))
     for title, results, records in stopping:
         speedups = exit_speedups(records)
-        for place in sorted({int(np.abs(np.log(speedups[size] / shallow[size])).argmin()) for size in SIZES}):
-            speed = records[0]["exits"][place]["speed"]
-            speedup = {size: speedups[size][place] for size in SIZES}
-            rows.append(_row(f"{title}, speed {speed:g}", results, records, speedup, speed))
+        for place in sorted({int(np.abs(np.log(speedups[size] / alone[size])).argmin()) for size in SIZES}):
+            rows.append(_row(title, results, records, None, place))
     return rows
 
 
-def _row(title, results, records, speedup, speed=None):
+def _join(rows, row):
+    """Add a Row to others, unless it is there: trained alike in another run, or by the same method in as many layers.
+
+    Of one method in another number of layers the name says how many these are.
+    """
+    same = [other for other in rows if other.method == row.method]
+    if same and row.layers != same[0].layers:
+        return _join(rows, replace(row, method=f"{row.method}{LAYERS}{row.layers:g}"))
+    if not same and not any(all(np.array_equal(row.correct[s], other.correct[s]) for s in row.correct) for other in rows):
+        rows.append(row)
+    return None
+
+
+def _row(title, results, records, teachers, place=None):
+    """The Row of some records.
+
+    teachers: records of the teacher that was timed beside them
+    place: of one of the speeds of those that stop early, which have times as fast as the teacher themselves
+    """
     method, name, data = method_of(results), records[0]["name"], results["data"]
+    if place is None:
+        speed, forms = None, [timed_beside(records[0], teachers[0], key) for key in ("latency_ms", "int8_latency_ms")]
+    else:
+        speed = records[0]["exits"][place]["speed"]
+        forms = [{size: at[place] for size, at in exit_speedups(records, key).items()} for key in EXIT_FORMS]
     layers = [record["layers"] if speed is None else exit_at(record, speed)["mean_layers"] for record in records]
     texts = data["train"] + (name in method.unlabelled) * data["unlabelled"]
     passes = records[0]["epochs"] * -(-texts // results["settings"]["batch_size"])  # of a run that did not count its steps
     return Row(
-        title, name == method.alone, speed, correct_of(results, name, speed), speedup, np.mean(layers),
-        records[0]["parameters"], records[0].get("steps", passes), min(record["train_seconds"] for record in records),
+        title, name == method.alone, speed, correct_of(results, name, speed), forms[0], np.mean(layers),
+        records[0]["parameters"], records[0].get("steps", passes), min(record["train_seconds"] for record in records), forms[1],
     )
 
 
-def exit_speedups(records):
-    """{"1", "32": (speeds,)}: times as fast as the teacher by the clock, the mean over a stopping model's seeds."""
-    return {
-        size: np.mean([[point["wall_speedup"][size] for point in record["exits"]] for record in records], axis=0)
-        for size in SIZES
-    }
+def timed_beside(record, teacher, key):
+    """{"1", "32"}: times as fast as the teacher in float32; {} if it was not timed. key: of its milliseconds"""
+    if key not in record:
+        return {}
+    return {size: teacher["latency_ms"][size] / record[key][size] for size in SIZES}
+
+
+def exit_speedups(records, key="wall_speedup"):
+    """{"1", "32": (speeds,)}: times as fast as the teacher by the clock, the mean over a stopping model's seeds.
+
+    key: one of EXIT_FORMS; {} for one that was not timed
+    """
+    if key not in records[0]["exits"][0]:
+        return {}
+    return {size: np.mean([[point[key][size] for point in record["exits"]] for record in records], axis=0) for size in SIZES}
 
 
 def methods_table(rows):
     """Rows of strings, header first: what each method reaches and costs, and its gain over the student trained alone."""
     alone = next(row for row in rows if row.alone)
-    table = [["method", "accuracy %", "x @1", "x @32", "layers", "params", "steps", "train s", "over alone",
-              "95 % interval", "p"]]
+    table = [["method", "accuracy %", "x @1", "x @32", "int8 @1", "int8 @32", "layers", "params", "steps", "train s",
+              "over alone", "95 % interval", "p"]]
     for row in rows:
         accuracy = mean_and_deviation([correct.mean() for correct in row.correct.values()], 100)
-        cells = [f"{row.speedup[size]:.2f}" for size in SIZES]
+        cells = [times(speedup, size) for speedup in (row.speedup, row.int8_speedup) for size in SIZES]
         cells += [f"{row.layers:.3g}", count(row.parameters), f"{row.steps:,}" if row.steps else "", f"{row.seconds:.0f}"]
         comparison = None if row is alone else compared(row.correct, alone.correct)
         table.append([row.title, accuracy, *cells, *difference_cells(comparison)])
     return table
+
+
+def times(speedup, size):
+    """A speed-up as a cell; empty if it was not timed."""
+    return f"{speedup[size]:.2f}" if speedup else ""
+
+
+def overview_table(compared_groups):
+    """Rows of strings, header first: a method each, and of each ground its accuracy, its gain over alone, how fast it is.
+
+    A model that stops early stands at the slower of its speeds on a ground, which is for one text.
+
+    compared_groups: [(group, its `comparison_rows`)]
+    """
+    header, grounds = ["method"], []
+    for group, rows in compared_groups:
+        header += [f"{ground_title(group)}: %", "over alone", "x @1", "int8 @1"]
+        by_method = {}
+        for row in rows:
+            by_method.setdefault(row.method, row)
+        alone = next(row for row in rows if row.alone)
+        grounds.append({name: _overview_cells(row, alone) for name, row in by_method.items()})
+    order = [title for method in METHODS.values() for title in method.compared.values()]
+    names = {name: name.split(LAYERS)[0] for ground in grounds for name in ground}
+    names = sorted(names, key=lambda name: order.index(names[name]) if names[name] in order else -1)  # the teacher first
+    return [header, *([name, *(cell for ground in grounds for cell in ground.get(name, [""] * 4))] for name in names)]
+
+
+def _overview_cells(row, alone):
+    """What `overview_table` says of a Row on one ground. alone: that of the student trained alone"""
+    difference, interval, _ = difference_cells(None if row is alone else compared(row.correct, alone.correct))
+    gain = f"{difference} ({interval})" if difference else ""
+    accuracy = mean_and_deviation([correct.mean() for correct in row.correct.values()], 100)
+    return [accuracy, gain, times(row.speedup, "1"), times(row.int8_speedup, "1")]
 
 
 def pairs_table(rows):
@@ -125,42 +217,55 @@ def pairs_table(rows):
     ]
 
 
-def plot_comparison(path, group, rows):
-    """Accuracy against the speed-up by the clock, each method with the 95 % interval of its accuracy.
+def plot_comparison(path, compared_groups):
+    """Accuracy against the speed-up by the clock, each method with the 95 % interval of its accuracy; a ground a row.
 
     path: of the PNG
-    group: {name: results} of the runs
-    rows: its `comparison_rows`
+    compared_groups: [(group, its `comparison_rows`)]
     """
-    titled = [
-        (title, [record for record in results["models"] if record["name"] == name])
-        for results in group.values() for name, title in method_of(results).compared.items()
-    ]
-    shallow = sum(row.speed is None and row.layers > 0 for row in rows[1:])  # about as fast as each other: drawn side by side
-    with figure(path, 10, 4.4) as drawn:
-        panels = drawn.subplots(1, 2, sharex=True, sharey=True)
-        for panel, size in zip(panels, SIZES, strict=True):
-            for title, records in titled:
-                if records and "exits" in records[0]:
-                    accuracy = np.mean([[point["accuracy"] for point in record["exits"]] for record in records], axis=0)
-                    panel.plot(exit_speedups(records)[size], 100 * accuracy, color="black", lw=1, label=f"{title}, all speeds")
-            for number, (row, marker) in enumerate(zip(rows, cycle(MARKERS), strict=False)):
-                accuracy = 100 * np.mean([correct.mean() for correct in row.correct.values()])
-                if not row.layers:  # many times as fast as all others: a line, since only its accuracy is in question
-                    panel.axhline(accuracy, color="gray", linestyle=":", label=row.title)
-                    continue
-                x = row.speedup[size] * (1 + 0.025 * (number - (shallow + 1) / 2) * (0 < number <= shallow))
-                color = "black" if row.speed is not None else f"C{number}"
-                margin = half_width(row.correct)
-                panel.errorbar(x, accuracy, margin, fmt=marker, color=color, capsize=3, label=row.title)
-            panel.set(xlabel=f"times as fast as the teacher, {'one text' if size == '1' else '32 together'}", xscale="log")
-            panel.set_xticks([1, 1.5, 2, 3, 4, 5], ["1", "1.5", "2", "3", "4", "5"])
-            panel.minorticks_off()
-        panels[0].set(ylabel="test accuracy, % (bars: 95 % interval)")
+    styles = dict.fromkeys(row.method for _, rows in compared_groups for row in rows)  # a method looks alike on all grounds
+    styles = {method: (MARKERS[number % len(MARKERS)], f"C{number}") for number, method in enumerate(styles)}
+    drawn_methods = {}
+    with figure(path, 10, 0.8 + 3.6 * len(compared_groups)) as drawn:
+        for (group, rows), panels in zip(compared_groups, drawn.subplots(len(compared_groups), 2, squeeze=False), strict=True):
+            for panel, size in zip(panels, SIZES, strict=True):
+                drawn_methods |= _plot_ground(panel, group, rows, size, styles)
+                panel.set(xlabel=f"times as fast as the teacher, {'one text' if size == '1' else '32 together'}")
+                panel.sharey(panels[0])
+            panels[0].set(ylabel=f"{ground_title(group)}: test accuracy, %")
         drawn.legend(
-            *panels[1].get_legend_handles_labels(), loc="outside right upper", title_fontsize=8,
-            title="shallow models are equally fast:\nthey are drawn side by side",
+            drawn_methods.values(), drawn_methods, loc="outside right upper", title_fontsize=8,
+            title="bars: 95 % interval\nmodels of one size are equally\nfast: they are drawn side by side",
         )
+
+
+def _plot_ground(panel, group, rows, size, styles):
+    """Draw one ground for one size of batches. Returns {what is in the legend: what was drawn}.
+
+    styles: {method: (marker, color)}
+    """
+    labelled = {}
+    for results in group.values():
+        for name, title in method_of(results).compared.items():
+            records = [record for record in results["models"] if record["name"] == name]
+            if records and "exits" in records[0]:
+                accuracy = np.mean([[point["accuracy"] for point in record["exits"]] for record in records], axis=0)
+                labelled[f"{title}, all speeds"], = panel.plot(
+                    exit_speedups(records)[size], 100 * accuracy, color=styles[title][1], lw=1)
+    for row in rows:
+        accuracy, (marker, color) = 100 * np.mean([correct.mean() for correct in row.correct.values()]), styles[row.method]
+        if not row.layers:  # many times as fast as all others: a line, since only its accuracy is in question
+            labelled[row.method] = panel.axhline(accuracy, color=color, linestyle=":")
+            continue
+        alike = [other for other in rows if (other.layers, other.parameters) == (row.layers, row.parameters)]
+        x = row.speedup[size] * (1 + 0.04 * (alike.index(row) - (len(alike) - 1) / 2))
+        labelled[row.method] = panel.errorbar(x, accuracy, half_width(row.correct), fmt=marker, color=color, capsize=3)
+    panel.set(xscale="log")
+    lowest, highest = panel.get_xlim()
+    ticks = [tick for tick in TICKS if lowest <= tick <= highest]
+    panel.set_xticks(ticks, map(str, ticks))
+    panel.minorticks_off()
+    return labelled
 
 
 def half_width(correct):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import ChainMap
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from report.exits import branches_table, speeds_note, speeds_table
 from report.tables import by_name, comparisons_table, difference_cells, markdown, models_table
 from report.temperatures import recognition_table
 from results.claims import claims_table
-from results.comparison import comparison_rows, methods_table, one_teacher, pairs_table, plot_comparison
+from results.comparison import (
+    comparison_rows,
+    ground_title,
+    methods_table,
+    one_teacher,
+    overview_table,
+    pairs_table,
+    plot_comparison,
+)
 from results.grounds import MARGIN, grounds_table, tried_only
 from results.kept import all_students, best_table, students_of
 from results.methods import METHODS, method_of
@@ -49,15 +58,18 @@ training and validation examples; the test examples are the same for all."""
 COMPARISON = f"""The teachers of the runs that are compared are one: in each of the seeds they answer every test text alike,
 because they were trained alike to the last bit. So is what is trained alone in two scripts; it stands in the table once.
 
-"x @1", "x @32": times as fast as this teacher by the clock, for one text and for 32 together, each timed beside it. The shallow
-models of different scripts are alike in shape: where their speeds differ, so much do two timings of the same. A FastBERT stands
-at the speeds at which it comes nearest to the shallow models' x @1 and x @32, which the clock alone decides.
+"x @1", "x @32": times as fast as this teacher by the clock, for one text and for 32 together, each timed beside it; "int8 @1",
+"int8 @32": the same of the model in int8, beside the teacher in float32. The shallow models of different scripts are alike in
+shape: where their speeds differ, so much do two timings of the same. A FastBERT stands at the speeds at which it comes nearest
+to the x @1 and x @32 of the student trained alone, which the clock alone decides.
 
 "steps": batches that a model was trained with (a FastBERT's are its branches', which are all that it trains beside the
 teacher). "train s" is the least of the seeds', since other work held up some; a FastBERT's includes its teacher, which it
 keeps, the others' teacher comes on top. {SECONDS}
 
 "over alone": points of accuracy above the student trained alone."""
+OVERVIEW = """On each data set all models have one and the same teacher. "over alone": points above the student trained alone,
+and their 95 % interval; "x @1": times as fast as the teacher for one text, both in float32; "int8 @1": in int8, beside it."""
 GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector machine, on the same texts. A claim is tested
 where the teacher is at least {MARGIN} points above it. Elsewhere, marked † below, the BERT has not learned enough or the task
 needs none: figures say that the programs run, not which method is better."""
@@ -86,15 +98,20 @@ def build(store, path):
         raise InputError(f"{store}: no results there yet; name the folders of finished runs")
     varied = {other: name for name, other, _ in variants(runs)}  # what their one setting is worth is all that is said of them
     every, runs = runs, {name: results for name, results in runs.items() if name not in varied}
-    blocks, group = [HEAD], one_teacher(runs)
-    rows = comparison_rows(group) if len(group) > 1 else []  # one by itself need not have a teacher
-    if any(row.alone for row in rows):
-        page = store / "comparison.md"
-        blocks += ["## One teacher, all methods", *comparison_blocks(group, rows, _link(path, page))]
-        blocks += [f"![accuracy against speed]({_link(path, store / 'comparison.png')})"]
-        plot_comparison(store / "comparison.png", group, rows)
+    blocks = [HEAD]
+    groups = [(group, comparison_rows(group)) for group in one_teacher(runs, tried_only(runs))]
+    if groups := [(group, rows) for group, rows in groups if any(row.alone for row in rows)]:
+        page, plot = store / "comparison.md", store / "comparison.png"
+        plot_comparison(plot, groups)
+        blocks += ["## One teacher, all methods", f"{OVERVIEW}\n[More columns, and every method against every other]("
+                   f"{_link(path, page)})", *map(compared_runs, groups),
+                   *remarks(dict(ChainMap(*(group for group, _ in groups)))),
+                   markdown(overview_table(groups)), f"![accuracy against speed]({_link(path, plot)})"]
         more = f"More on the table in [RESULTS.md]({_link(page, path)})."
-        _write(page, ["# Every method against every other", more, COMPARISON, markdown(pairs_table(rows))])
+        _write(page, ["# One teacher, all methods", more, COMPARISON, *(
+            block for group, rows in groups
+            for block in (f"## {ground_title(group)}", markdown(methods_table(rows)), markdown(pairs_table(rows)))
+        )])
     blocks += _titled(grounds_table(runs), "## Is the ground worth standing on?", GROUNDS)
     if grounds := all_students(runs):
         page = store / "students.md"
@@ -125,14 +142,20 @@ def build(store, path):
             page = index.parent / name / "README.md"
             _write(page, run_page(name, every[name], page.parent, _link(page, path)))
     _write(index, ["# Runs", f"What [RESULTS.md]({_link(index, path)}) is built from.", *of_scripts])
-    blocks += benchmark_blocks(path, sorted(store.glob("benchmarks/*.txt")))
-    _write(path, blocks)
+    ratios, others = benchmark_blocks(path, sorted(store.glob("benchmarks/*.txt")))
+    if ratios:
+        page = store / "benchmarks" / "README.md"
+        others = [f"[How many times faster than the plain way this code works]({_link(path, page)})", *others]
+        _write(page, ["# Benchmarks", f"Beside [RESULTS.md]({_link(page, path)}).", *ratios])
+    _write(path, [*blocks, *(["## Benchmarks"] if others else []), *others])
 
 
 def benchmark_blocks(path, files):
-    """What benchmarks printed: ratios as one table, each linked to all that its command printed; else the first table as it is.
+    """What benchmarks printed: (blocks of the ratios, one table on the page beside them; blocks of the others).
 
-    path: of the page
+    Of the others the first table is shown as it is, with a link to the rest.
+
+    path: of the page of the others
     files: Paths, of which each has its command in the first line, and then tables
     """
     rows, others = [["benchmark", "the plain way, s", "this way, s", "times as fast", "all of it"]], []
@@ -141,16 +164,15 @@ def benchmark_blocks(path, files):
         first, *more = printed.strip().split("\n\n")
         header, *lines = first.splitlines()
         if re.split("  +", header) == rows[0][:-1]:
-            link = f"[{file.stem}]({_link(path, file)})"
+            link = f"[{file.stem}]({file.name})"
             rows += [[*re.split("  +", line.strip()), link] for line in lines[1:]]
             continue
         more = f" ([{len(more)} more]({_link(path, file)}))" if more else ""
         others += [f"`{command.removeprefix('$ ')}`{more}", f"```\n{first}\n```"]
-    blocks = ["## Benchmarks"] if files else []
-    if len(rows) > 1:
-        blocks += ["`python -m tests.benchmarks [NAME …]`, medians of one run on a quiet machine, which the linked files name.",
-                   markdown(rows, str)]
-    return blocks + others
+    if len(rows) == 1:
+        return [], others
+    command = "`python -m tests.benchmarks [NAME …]`, medians of one run on a quiet machine, which the linked files name."
+    return [command, markdown(rows, str)], others
 
 
 def _link(page, target):
@@ -166,23 +188,12 @@ def _titled(table, *title):
     return [*title, markdown(table)] if len(table) > 1 else []
 
 
-def comparison_blocks(group, rows, page):
-    """What was compared, in short, and the table.
-
-    group: {name: results} of the runs
-    rows: its `comparison_rows`
-    page: that says more, as it is linked to
-    """
+def compared_runs(compared_group):
+    """What was compared on one ground, in a line. compared_group: (group, its `comparison_rows`)"""
+    group, rows = compared_group
     data, seeds = next(iter(group.values()))["data"], ", ".join(map(str, rows[0].correct))
-    return [
-        f"{data['name']}, {data['train']:,} labelled training texts, {data['test']:,} test texts, seeds {seeds}; the runs "
-        f"{', '.join(f'`{name}`' for name in group)}, whose teacher is the same. \"x @1\", \"x @32\": times as fast as it by "
-        "the clock, for one text and for 32 together; what stops early stands at the speeds nearest to the shallow models'. "
-        "\"over alone\": points above the student trained alone. "
-        f"[More on the columns, and every method against every other]({page})",
-        *remarks(group),
-        markdown(methods_table(rows)),
-    ]
+    return (f"{ground_title(group)}: {data['train']:,} labelled training texts, {data['test']:,} test texts, seeds {seeds}; "
+            f"{', '.join(f'`{name}`' for name in group)}.")
 
 
 def remarks(runs):

@@ -17,7 +17,7 @@ def medians(*runs, rounds=5):
     return [median(taken) for taken in seconds]
 
 
-def peak_memory(process="self"):
-    """The most memory that a process has held until now, in MB. Not `ru_maxrss`, which starts at its parent's."""
-    status = Path(f"/proc/{process}/status").read_text()
+def peak_memory():
+    """The most memory that this process has held until now, in MB. Not `ru_maxrss`, which starts at its parent's."""
+    status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6

@@ -1,9 +1,5 @@
-"""Training and inference against the original's way; where a step's time goes; narrow precisions; the demos' memory."""
+"""Training and inference against the original's way; where a step's time goes; narrow precisions."""
 
-import contextlib
-import subprocess
-import sys
-import tempfile
 import time
 from statistics import median
 
@@ -21,8 +17,7 @@ from common.training import adam
 from data import berts, fetching, texts
 from data.parts import split
 from tests import tiny
-from tests.benchmarks.timing import medians, peak_memory
-from tests.starting import ROOT
+from tests.benchmarks.timing import medians
 
 TITLE = "distilling 512 posts, an epoch, all differences"
 EXAMPLES, TOKENS, BATCH, TEMPERATURE = 512, 64, 32, 6.0
@@ -113,7 +108,6 @@ def detail():
     yield throughput()
     yield step_table()
     yield precision_table()
-    yield memory_table()
 
 
 def throughput():
@@ -208,31 +202,4 @@ def precision_table(epochs=6):
     for precision, share in accuracy.items():
         times = [f"{seconds[title]['float32'] / seconds[title][precision]:.2f}" for title in WORK]
         rows.append([precision, *times, f"{share:.1%} ± {(share * (1 - share) / len(test)) ** 0.5:.1%}"])
-    return rows
-
-
-DEMOS = {  # with an epoch of each stage, which need as much memory as many
-    "knowledge_distillation_from_scratch": ["--teacher-epochs", "1", "--student-epochs", "1", "--seeds", "0"],
-    "knowledge_distillation_bert": ["--teacher-epochs", "1", "--student-epochs", "1", "--unlabelled-steps", "40"],
-    "knowledge_distillation_bert_of_theseus": [
-        "--predecessor-epochs", "1", "--mixed-epochs", "1", "--successor-epochs", "1", "--direct-epochs", "1",
-    ],
-    "knowledge_distillation_fastbert": ["--teacher-epochs", "1", "--branch-epochs", "1", "--student-epochs", "1"],
-}
-
-
-def memory_table():
-    """The peak of each demo's memory: models, data, training, report and the student that is written."""
-    rows = [["demo", "peak memory MB"]]
-    for script, flags in DEMOS.items():
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
-            words = [sys.executable, str(ROOT / f"{script}.py"), *flags, "--output", f"{folder}/run"]
-            process, peak = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT), 0
-            while process.poll() is None:
-                with contextlib.suppress(IndexError):  # when it has just ended
-                    peak = peak_memory(process.pid)
-                time.sleep(0.05)
-            output.seek(0)
-            assert process.returncode == 0, output.read().decode()
-        rows.append([script, f"{peak:,.0f}"])
     return rows

@@ -90,7 +90,7 @@ def test_another_model_in_the_files_is_noticed(spelled, tmp_path):
             other.bert if bert is model.bert else bert))
         write_files(tmp_path, run, Deployed(trained, right.bert, right.graphs, 8, ""))
     with pytest.raises(RuntimeError, match="model.onnx, probabilities differs"):
-        graphs = {FLOAT32: other.onnx_graph(other.bert)}
+        graphs = {FLOAT32: other.onnx_graph(other.bert).SerializeToString()}
         write_files(tmp_path, run, Deployed(model, model.bert, graphs, 8, ""))
 
 

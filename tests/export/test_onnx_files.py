@@ -28,7 +28,7 @@ def test_onnx(taken, tmp_path):
     token_ids, segment_ids = examples.inputs(np.arange(4))
     inputs = {"token_ids": token_ids, "segment_ids": segment_ids}
     expected = {"probabilities": taken.probabilities(LINES[:4])}
-    onnx_files.write_onnx(tmp_path, lambda: model.onnx_graph(model.bert), inputs, expected)
+    onnx_files.write_onnx(tmp_path, lambda: model.onnx_graph(model.bert).SerializeToString(), inputs, expected)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     couples = [(a, b) for a in LINES[:2] for b in LINES[2:5]]
     token_ids, segment_ids = tiny.tokenized(couples, taken.bert).inputs(np.arange(6))
@@ -48,7 +48,8 @@ def test_a_model_of_images_is_converted(tmp_path):
     signature = (tf.TensorSpec((None, 8, 8, 1), tf.float32, name="images"),)
     graph = tf.function(lambda images: {"probabilities": tf.nn.softmax(model(images, training=False))})
     expected = {"probabilities": softmax(model.predict_on_batch(pixels[:4]), axis=-1)}
-    onnx_files.write_onnx(tmp_path, lambda: onnx_files.convert(graph, signature), {"images": pixels[:4]}, expected)
+    content = onnx_files.convert(graph, signature).SerializeToString()
+    onnx_files.write_onnx(tmp_path, lambda: content, {"images": pixels[:4]}, expected)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     found = session.run(["probabilities"], {"images": pixels})[0]
     np.testing.assert_allclose(found, softmax(model.predict_on_batch(pixels), axis=-1), atol=1e-5)
@@ -77,7 +78,7 @@ def test_int8_that_onnxruntime_does_not_have_is_left_out_and_said(monkeypatch, t
 
     monkeypatch.setattr(onnx_files, "quantized", elsewhere)
     decide = partial(onnx_files.decisions, examples=tiny.tokenized(LINES, taken.bert), pad_id=0)
-    graph = onnx_graph.text_graph(taken.classifier.bert)
+    graph = onnx_graph.text_graph(taken.classifier.bert).SerializeToString()
     int8, bits, words = onnx_files.choose_int8(graph, decide, np.zeros(len(LINES), int), 5.0, "texts")
     assert int8 is None and bits == 8 and "not a graph that onnxruntime" in words
 
@@ -136,7 +137,7 @@ def test_weights_have_7_bits_where_8_measurably_answer_worse(wrong, bits):
 class Padded:
     """A classifier that pads with 4, which no text has, as a graph; texts; the logits that numpy gives them."""
 
-    graph: onnx.ModelProto
+    graph: bytes
     texts: TokenizedTexts
     logits: np.ndarray
 
@@ -151,7 +152,7 @@ def padded(tmp_path_factory):
         logits.append(pooled @ bert.weights[berts.OUTPUT[0]].T)
     bias = -np.mean(logits, axis=0)  # so that all classes occur
     bert = replace(bert, weights=bert.weights | {berts.OUTPUT[1]: bias.astype(np.float32)}, pad_id=4)
-    return Padded(onnx_graph.text_graph(bert), tiny.tokenized(texts, bert), logits + bias)
+    return Padded(onnx_graph.text_graph(bert).SerializeToString(), tiny.tokenized(texts, bert), logits + bias)
 
 
 def test_decisions_are_those_of_numpy_text_by_text(padded):
@@ -164,7 +165,7 @@ def test_what_is_said_of_int8_is_what_the_graph_answers(padded, monkeypatch):
     monkeypatch.setattr(onnx_files, "MAX_LOSS", 100)
     decide, labels = partial(onnx_files.decisions, examples=padded.texts, pad_id=4), np.arange(70) % 4
     int8, bits, words = onnx_files.choose_int8(padded.graph, decide, labels, 100.0, "texts")
-    assert int8.ByteSize() * 2 < padded.graph.ByteSize() and bits in (7, 8)
+    assert len(int8) * 2 < len(padded.graph) and bits in (7, 8)
     expected, found = decide(padded.graph), decide(int8)
     assert (expected == found).mean() > 0.5
     same, gained = 100 * (expected == found).mean(), 100 * ((found == labels).mean() - (expected == labels).mean())
@@ -186,5 +187,5 @@ def test_of_how_many_bits_and_whether_the_answers_say(padded, others, line):
     found = onnx_files.choose_int8(padded.graph, lambda _: (np.arange(70) < next(wrong)).astype(int), labels, 5.0, "pairs")
     assert found[1:] == (7, line) and (found[0] is None) == (others > 0)
     if found[0]:
-        arrays = map(onnx.numpy_helper.to_array, found[0].graph.initializer)
+        arrays = map(onnx.numpy_helper.to_array, onnx.load_from_string(found[0]).graph.initializer)
         assert max(np.abs(array.astype(int)).max() for array in arrays if array.dtype == np.int8 and array.ndim == 2) == 64
