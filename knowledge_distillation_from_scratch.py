@@ -320,7 +320,7 @@ def measure(run, record, costs):
     """A record with what its model costs, how far its probabilities can be taken at their word, and how many units live."""
     name, labels = record["name"], run.corpus.labels[run.parts.test]
     record = record | costs["teacher" if name == "teacher" else "student"]
-    record |= calibration(labels, read_file(run.stage(name) / "test_logits.npy"))
+    record |= calibration(labels, run.logits(name, "test"))
     return record if name == "teacher" else record | {"live_units": live_units(run, name)}
 
 

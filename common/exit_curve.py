@@ -10,7 +10,6 @@ from common import InputError
 from common.backend import tf
 from common.cost import exit_flops
 from common.evaluation import pack_bits, scores
-from common.files import read_file, write_array
 from common.promise import GRID, before_first_failure, fastest_kept, needed
 from data.students import PROMISE, promise_in_words
 
@@ -67,7 +66,7 @@ def load_logits(run, name, part):
     name: of the model
     part: "validation" or "test"
     """
-    return read_file(run.stage(f"{name}-branches") / f"{part}_logits.npy")
+    return run.logits(f"{name}-branches", part)
 
 
 def exits_of(logits, uncertainty, top_k):
@@ -302,8 +301,7 @@ def exit_records(run, depths, exits, uncertainty, costs, times, chosen):
         records.append(run.record(name) | cost | {"timed_tokens": times["tokens"]})
     for name, of_parts in exits.items():
         record, logits = exit_record(of_parts, labels, settings, flops, times[name], records[0], chosen[name])
-        for part, of_part in logits.items():
-            write_array(run.stage(name) / f"{part}_logits.npy", of_part)
+        run.write_logits(name, **logits)
         record["median_entropy"] = np.median(exits_of(of_parts["test"][0], uncertainty, 0)[1], axis=0).tolist()
         stage = run.record(f"{name}-branches")
         del stage["measured"]  # of the branches' mean

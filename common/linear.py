@@ -17,7 +17,7 @@ from common import InputError
 from common.cost import wall_clock
 from common.devices import is_chief
 from common.evaluation import scores
-from common.files import atomic_folder, write_array, write_json
+from common.files import atomic_folder, write_json
 from data import linear_models
 from data.texts import is_chinese
 
@@ -98,8 +98,7 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
         fitted = inverse_temperature(validation_logits, labels[parts.validation])
         with atomic_folder(run.stage(name) / MODEL) as folder:
             linear_models.save(folder, replace(model, inverse_temperature=fitted))
-        write_array(run.stage(name) / "validation_logits.npy", validation_logits)
-        write_array(run.stage(name) / "test_logits.npy", logits)
+        run.write_logits(name, validation_logits, logits)
         write_json(run.stage(name) / "record.json", record)
     return record
 

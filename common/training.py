@@ -44,6 +44,15 @@ class Run:
         """The folder of the stage `name`."""
         return self.folder / f"seed-{self.seed}" / name
 
+    def logits(self, name, part):
+        """What the model of the finished stage `name` answers to a part, "validation" or "test": (examples, …) float32."""
+        return read_file(self.stage(name) / f"{part}_logits.npy")
+
+    def write_logits(self, name, validation, test):
+        """Leave them for `logits`."""
+        for part, logits in (("validation", validation), ("test", test)):
+            write_array(self.stage(name) / f"{part}_logits.npy", logits)
+
     def steps(self, indices):
         """Steps of an epoch over these examples."""
         return -(-len(indices) // self.settings.batch_size)
@@ -192,8 +201,7 @@ def leave_stage(run, name, model, validation_logits, test_logits, record):
     folder = run.stage(name)
     if is_chief():
         save_weights(model, folder / "weights.npz")
-        write_array(folder / "validation_logits.npy", validation_logits)
-        write_array(folder / "test_logits.npy", test_logits)
+        run.write_logits(name, validation_logits, test_logits)
         write_json(folder / "record.json", record)
     barrier()
     if not is_chief():

@@ -15,7 +15,7 @@ from common.backend import forget_models, in_float32, tf
 from common.bert import classifier_graph, read_encoder, swap_pad_id
 from common.evaluation import plainest
 from common.exit_curve import right_exits
-from common.files import atomic_folder, delete_advice, read_file, write_bytes, write_json, write_text
+from common.files import atomic_folder, delete_advice, write_bytes, write_json, write_text
 from common.linear import LINEAR, MODEL
 from data import berts, bilstms, linear_models, teachers, vocabulary
 from data.students import FLOAT32, INT8
@@ -111,7 +111,7 @@ def write_linear(runs, records):
     stage = run.stage(name)
     with atomic_folder(target) as folder:
         try:
-            stored, logits = linear_models.load(stage / MODEL), read_file(stage / "test_logits.npy")[:32]
+            stored, logits = linear_models.load(stage / MODEL), run.logits(name, "test")[:32]
         except InputError:
             raise InputError(f"{stage / MODEL} is damaged; {delete_advice(stage)}") from None
         linear_models.save(folder, stored)

@@ -14,7 +14,7 @@ import numpy as np
 from common import visible
 from common.command import as_dict, command_line
 from common.evaluation import compare, pack_bits
-from common.files import fingerprint, read_file, write_json, write_text
+from common.files import fingerprint, write_json, write_text
 from common.linear import LINEAR
 from common.training import ADVICE
 from report.plots import plot_curves, plot_tradeoff
@@ -76,7 +76,7 @@ def environment():
 
 def correct_answers(run, name, part="test"):
     """Which examples of a part the stage `name` of this run's seed got right: (examples,) bool."""
-    return read_file(run.stage(name) / f"{part}_logits.npy").argmax(-1) == run.corpus.labels[getattr(run.parts, part)]
+    return run.logits(name, part).argmax(-1) == run.corpus.labels[getattr(run.parts, part)]
 
 
 def comparisons(run, records, pairs, correct=correct_answers):

@@ -4,7 +4,6 @@ import numpy as np
 
 from common.distillation import soften
 from common.evaluation import predict
-from common.files import read_file
 from report.document import Section
 from report.plots import figure
 from report.tables import by_name, mean_and_deviation
@@ -115,7 +114,7 @@ def recognitions(run, experiments, trained, bias_for):
             logits = predict(trained(run, name), run.examples, validation)
             biases = {name: 0.0, f"{name}, bias raised": bias_for(logits, run.corpus.labels[validation], omitted)}
         for title, bias in biases.items():
-            logits = raised(read_file(run.stage(name) / "test_logits.npy"), omitted, bias)
+            logits = raised(run.logits(name, "test"), omitted, bias)
             right = logits.argmax(axis=-1) == tested
             yield {
                 "name": title, "seed": run.seed, "bias": bias, "accuracy": float(right.mean()),

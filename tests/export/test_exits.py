@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from common.batches import TokenizedTexts
+from common.training import Run
 from export import exits
 from export.exits import calibration_logits, expected_speedup, time_exits, with_own_speed
 from export.onnx_files import asking
@@ -127,15 +128,12 @@ def choices(folder, monkeypatch, labels, logits, **changed):
 
     logits: {part: (texts, layers, classes)}, all of these labels
     """
-    stage = folder / "fastbert-branches"
-    stage.mkdir()
-    for part in ("validation", "test"):
-        np.save(stage / f"{part}_logits.npy", logits[part])
     settings = {"speeds": (0.0, 0.5), "accuracy_drop": 1.0, "latency_budget": 0.0, "max_disagreement": None, "confidence": 90.0,
                 "uncertainty_top_k": 0}
     parts = SimpleNamespace(validation=np.arange(len(labels)), test=np.arange(len(labels), 2 * len(labels)))
-    run = SimpleNamespace(settings=SimpleNamespace(**settings | changed), corpus=SimpleNamespace(labels=np.tile(labels, 2)),
-                          parts=parts, stage=lambda name: folder / name)
+    run = Run(SimpleNamespace(**settings | changed), 0, SimpleNamespace(labels=np.tile(labels, 2)), None, parts, folder)
+    run.stage("fastbert-branches").mkdir(parents=True)
+    run.write_logits("fastbert-branches", logits["validation"], logits["test"])
     timed = []
 
     def exit_times(run, plain, asked, student, flops):
