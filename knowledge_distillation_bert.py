@@ -42,8 +42,8 @@ from common.distillation import (
 )
 from common.layer_distillation import beside_layers, check_layers, layer_loss, windows, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_record, linear_records
-from common.runs import open_text_runs
-from common.soft_labels import check_teachers, stage_logits, teacher_logits
+from common.runs import EXTENSIBLE, check_depths, check_unlabelled, open_text_runs, read_inputs, run_folder
+from common.soft_labels import OF_ALL_SEEDS, check_answers, check_teachers, stage_logits, teacher_logits
 from common.starting import build_student, check_names, check_start, is_fine_tuned, part_of, remarks
 from common.training import adam, fine_tune, measure_given, train_stage, trained
 from data import bilstms
@@ -329,12 +329,24 @@ def main(preset, settings):
     compared = [name for name in wanted if EXPERIMENTS[name].layers and settings.attention_weight]
     inits = dict.fromkeys(init_of(settings, name) for name in wanted if EXPERIMENTS[name].model == SHALLOW)
     augments = any("augmented" in EXPERIMENTS[name].further for name in wanted)
+    inputs, folder = read_inputs(settings), run_folder(SCRIPT, preset, settings)
+    check_depths(settings, inputs.bert, "student_layers", "layer_mapping")
+    starts = check_start(settings, inits, next(iter(compared), None), inputs.bert, inputs.fingerprints, folder)
+    check_first = as_logits if any(learns_logits(settings, name) for name in wanted) else check_complete
+
+    def check_parts(seed, parts):
+        if augments:
+            check_augmentable(settings.augmentations, inputs.corpus, inputs.bert, seed, parts)
+        check_answers(settings, inputs, parts, check_first)
+        if not all(each.optional for each in further):
+            check_unlabelled(inputs.corpus, parts)
+
+    unlabelled, extensible = settings.unlabelled_examples if further else None, EXTENSIBLE
+    if settings.ensemble:
+        inputs.corpus.notes.append(OF_ALL_SEEDS)
+        extensible = [name for name in EXTENSIBLE if name != "seeds"]  # with one more it would be another
     runs = open_text_runs(
-        SCRIPT, preset, settings, settings.unlabelled_examples if further else None, not all(each.optional for each in further),
-        depths=("student_layers", "layer_mapping"),
-        further_inputs=partial(check_start, settings, inits, next(iter(compared), None)),
-        check_answers=as_logits if any(learns_logits(settings, name) for name in wanted) else check_complete,
-        **({"check_drawn": partial(check_augmentable, settings.augmentations)} if augments else {}),
+        SCRIPT, preset, settings, inputs, unlabelled, check=check_parts, further_fingerprints=starts, extensible=extensible,
     )
     if augments:
         runs = [augmented(run) for run in runs]

@@ -29,7 +29,7 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
 from common.early_exit import ExitModel, all_exits, branches_alone
 from common.linear import LINEAR, linear_records
-from common.runs import EXTENSIBLE, open_text_runs
+from common.runs import EXTENSIBLE, check_depths, open_text_runs, read_inputs
 from data import shuffling
 from data.berts import keep_layers
 from data.grounds import on_grounds
@@ -328,10 +328,13 @@ def main(preset, settings):
         settings = replace(settings, vocabulary=0)  # fewer tokens change answers, too
     fixed = {"calibration_examples"} if settings.unlabelled_examples == 0 else set()  # which takes what calibration leaves
     shuffles = any(replace(settings, **EXPERIMENTS[name]).shuffle_sentences for name in wanted if name != JOINT)
-    runs = open_text_runs(
-        SCRIPT, preset, settings, settings.unlabelled_examples, unlabelled_needed=False,
-        depths=("teacher_layers", "student_layers"), min_layers=2, extensible=MAY_DIFFER - fixed,
-        **exit_curve.needs_of(settings), **({"check_corpus": shuffling.check_shufflable} if shuffles else {}),
+    inputs = read_inputs(settings)
+    check_depths(settings, inputs.bert, "teacher_layers", "student_layers", least=2)
+    if shuffles:
+        shuffling.check_shufflable(inputs.corpus)
+    runs = open_text_runs(  # calibration texts are held back in any case: a promise may be asked for later
+        SCRIPT, preset, settings, inputs, settings.unlabelled_examples, settings.calibration_examples,
+        check=lambda seed, parts: exit_curve.check_calibration(settings, parts), extensible=MAY_DIFFER - fixed,
     )
     linear = show_stages(linear_records(runs))
     for run in runs:

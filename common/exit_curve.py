@@ -33,19 +33,11 @@ def check(settings):
                          "each chooses the speed; give one of them")
 
 
-def needs_of(settings):
-    """What `runs.open_text_runs` is to draw and to refuse by STOPPING settings: arguments of it."""
-    return {
-        "check_drawn": lambda corpus, bert, seed, parts: check_texts(settings, len(parts.calibration)),
-        "calibration": settings.calibration_examples,  # held back in any case: a promise may be asked for later
-    }
-
-
-def check_texts(settings, texts):
-    """Raise InputError if the calibration part has too few texts for what the settings promise. texts: how many"""
+def check_calibration(settings, parts):
+    """Raise InputError if the calibration part has too few texts for what the settings promise. parts: `data.parts.Parts`"""
     if settings.max_disagreement is None:
         return
-    least = needed(settings.max_disagreement, settings.confidence)
+    texts, least = len(parts.calibration), needed(settings.max_disagreement, settings.confidence)
     if texts < least:
         wanted = settings.calibration_examples
         raised = "raise --calibration-examples, " if wanted is None or 0 < wanted < least else ""
@@ -205,7 +197,7 @@ def maybe_otherwise(wrong, u, speed):
 def promised_speed(exits, expected, settings):
     """{"speed": the highest that keeps what the settings promise, "chosen", "promise"}.
 
-    exits: on the calibration part, of as many texts as `check_texts` demands, read with the tokens that the student keeps
+    exits: on the calibration part, of as many texts as `check_calibration` demands, read with the tokens that the student keeps
     expected: (texts,) int, what all layers answer to them, read with all tokens
     settings: with speeds, max_disagreement and confidence
 

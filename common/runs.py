@@ -1,9 +1,8 @@
 """From settings to runs: data and BERT read and held against the settings, the parts drawn, the run's folder opened."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from common import InputError, visible
 from common.backend import precision_remarks, set_precision
@@ -19,8 +18,6 @@ from data.tokenizing import check_pairs
 
 GIVEN = ("given teacher: if it was fine-tuned on validation, test or calibration texts, the figures and promises that rest on "
          "them are too good")
-OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
-                "validation texts of the other seeds")
 EXTENSIBLE = (  # settings of a finished run that may differ in a later start; export is one of older versions
     "experiments", "seeds", "linear", "vocabulary", "int8_disagreement", "export",
 )
@@ -68,93 +65,107 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
         barrier()
 
 
-def open_text_runs(
-    script, preset, settings, unlabelled=None, unlabelled_needed=True, depths=("student_layers",), min_layers=1,
-    extensible=EXTENSIBLE, check_corpus=lambda corpus: None,
-    check_answers=soft_labels.check_complete, further_inputs=lambda bert, inputs, folder: {}, calibration=None,
-    check_drawn=lambda corpus, bert, seed, parts: None,
-):
-    """Read BERT and data, tokenize, refuse what does not fit, make the run's folder, say what there is: a Run for each seed.
+@dataclass(frozen=True)
+class Inputs:
+    """What the settings of a script on texts name."""
 
-    What the settings name as `teacher` takes the place of the BERT. Some scripts have `soft_labels` and `ensemble` besides.
+    corpus: texts.Corpus
+    bert: berts.Bert  # that models start from; of several teachers that are given the first
+    other_teachers: tuple  # the others
+    answers: tuple  # of --soft-labels: logits (texts, classes) each, NaN where there is none
+    fingerprints: dict  # {what: fingerprint} of all of them
 
-    script: its name, of which the default folder is made
-    preset: the same
-    settings: the script's
-    unlabelled: texts without labels wanted beside the training texts; 0: all there are, None: none
-    unlabelled_needed: refuse if none is left for them
-    depths: names of the settings that say how many layers of the BERT a model is to have
-    min_layers: how many the BERT must have
-    extensible: see `open_folder`
-    check_corpus: corpus -> None, which raises InputError for one that the script cannot use
-    check_answers: like `soft_labels.check_complete`, which raises it for those of the first of several --soft-labels
-    further_inputs: (bert, {what: fingerprint} of what was read, the run's folder) -> the same of what else the runs start from;
-        raises InputError for a BERT that the script cannot use
-    calibration: texts wanted besides, whose labels are not looked at; 0: all that are left, None: none
-    check_drawn: (corpus, bert, seed, its Parts) -> None, which raises InputError for what the script cannot use of them
 
-    Raises InputError before anything is written.
+def read_inputs(settings):
+    """Read what the settings name and refuse what does not go together: an `Inputs`.
+
+    What they name as `teacher` takes the place of the BERT. Some scripts have `soft_labels` besides.
+
+    Raises InputError.
     """
     given = [settings.teacher] if isinstance(settings.teacher, str) else settings.teacher
     given, answered = [*filter(None, given)], getattr(settings, "soft_labels", ())
-    notes = [GIVEN] if given else []
-    if getattr(settings, "ensemble", False):  # of all seeds: with one more it would be another
-        notes, extensible = [OF_ALL_SEEDS], [name for name in extensible if name != "seeds"]
     needed = [] if given and all(map(teachers.is_whole, given)) else [("--bert", "bert", settings.bert)]
     fetching.ensure_available([*needed, ("--data", "texts", settings.data)], settings.download)
     all_berts = [] if given else [berts.load(settings.bert, settings.maxlen)]
     corpus = texts.load(settings.data)
     all_berts += [teachers.load(path, corpus, settings.bert, settings.maxlen) for path in given]
-    check_corpus(corpus)
     for bert in all_berts if corpus.pairs else ():
         check_pairs(bert, settings.maxlen)
     bert, *others = all_berts
     vocabulary.check_trimmable(bert, settings.vocabulary)
-    if bert.layers < min_layers:
-        flag = "--teacher" if given else "--bert"
-        raise InputError(f"{flag} {bert.source}: layers: {bert.layers}; at least {min_layers} are needed")
-    for name in depths:
+    answers = tuple(soft_labels.load(path, corpus) for path in answered)
+    corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
+    corpus.notes.extend([GIVEN] if given else [])
+    fingerprints = {
+        "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
+        "bert": fingerprint_of(bert),
+    }
+    fingerprints |= {"other teachers": fingerprint(*map(fingerprint_of, others))} if others else {}
+    fingerprints |= {"soft_labels": fingerprint(*answers)} if answers else {}
+    return Inputs(corpus, bert, tuple(others), answers, fingerprints)
+
+
+def check_depths(settings, bert, *names, least=1):
+    """Raise InputError if a BERT has too few layers.
+
+    settings: the script's
+    bert: the `berts.Bert`
+    names: of the settings that say how many of its layers a model is to have, each a number or several
+    least: how many it must have in any case
+    """
+    if bert.layers < least:
+        flag = "--teacher" if settings.teacher else "--bert"
+        raise InputError(f"{flag} {bert.source}: layers: {bert.layers}; at least {least} are needed")
+    for name in names:
         wanted = getattr(settings, name)
         for depth in wanted if isinstance(wanted, tuple) else (wanted,):
             if depth > bert.layers:
                 flag = f"--{name.replace('_', '-')} {depth}"
                 raise InputError(f"{flag}: {bert.source} has {bert.layers} layers, so 1 to {bert.layers} can be taken")
 
-    answers = tuple(soft_labels.load(path, corpus) for path in answered)
-    corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
-    corpus.notes.extend(notes)
 
-    def check(seed, parts):
-        check_drawn(corpus, bert, seed, parts)
-        for number, (path, logits) in enumerate(zip(answered, answers, strict=True)):
-            check_one = soft_labels.check_complete if number else check_answers
-            check_one(path, logits, corpus.texts, np.append(parts.train, parts.unlabelled))
-        if unlabelled is not None and unlabelled_needed and not len(parts.unlabelled):
-            raise InputError(
-                f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
-                "--train-examples, add a file of unlabelled texts, or leave their experiment out of --experiments"
-            )
+def check_unlabelled(corpus, parts):
+    """Raise InputError if no text is left for the unlabelled part."""
+    if not len(parts.unlabelled):
+        raise InputError(
+            f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
+            "--train-examples, add a file of unlabelled texts, or leave their experiment out of --experiments"
+        )
 
-    inputs = {
-        "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
-        "bert": fingerprint_of(bert),
-    }
-    inputs |= {"other teachers": fingerprint(*map(fingerprint_of, others))} if others else {}
-    inputs |= {"soft_labels": fingerprint(*answers)} if answers else {}
-    inputs |= further_inputs(bert, inputs, run_folder(script, preset, settings))
+
+def open_text_runs(
+    script, preset, settings, inputs, unlabelled=None, calibration=None, check=lambda seed, parts: None,
+    further_fingerprints=None, extensible=EXTENSIBLE,
+):
+    """Draw the parts, tokenize, make the run's folder, say what there is: a Run for each seed.
+
+    script: its name, of which the default folder is made
+    preset: the same
+    settings: the script's
+    inputs: of `read_inputs`
+    unlabelled: texts without labels wanted beside the training texts; 0: all there are, None: none
+    calibration: texts wanted besides, whose labels are not looked at; 0: all that are left, None: none
+    check: (seed, its Parts) -> None, which raises InputError for what the script cannot use of them
+    further_fingerprints: {what: fingerprint} of what else the runs start from
+    extensible: see `open_folder`
+
+    Raises InputError before anything is written.
+    """
+    corpus, bert = inputs.corpus, inputs.bert
     kind = f"{'pairs' if corpus.pairs else 'texts'} of up to {settings.maxlen} tokens\n{bert.source}: {bert.layers} layers"
     kind += ", fine-tuned" if bert.is_classifier else ""
-    spare = unlabelled, calibration
     examples = TokenizedTexts.of(corpus.texts, bert, settings.maxlen)
 
     def read(index):
         return examples.example(index).tobytes()
 
-    all_parts, folder = _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible, read)
+    spare, fingerprints = (unlabelled, calibration), inputs.fingerprints | (further_fingerprints or {})
+    all_parts, folder = _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read)
     for note in notes_on_twins(all_parts.values(), read, settings.maxlen):
         print(note)
         corpus.notes.append(note)
-    more = folder, bert, tuple(others), answers
+    more = folder, bert, inputs.other_teachers, inputs.answers
     return [Run(settings, seed, corpus, examples, parts, *more) for seed, parts in all_parts.items()]
 
 
@@ -180,16 +191,16 @@ def open_image_runs(script, preset, settings, check, extensible):
     Raises InputError before anything is written.
     """
     corpus = images.load(settings.data, settings.download)
-    inputs = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
+    fingerprints = {"data": fingerprint(corpus.pixels, corpus.labels, corpus.classes, corpus.pool, corpus.test)}
     def check_one(seed, parts):
         check(settings, corpus, parts)
 
     kind = f"images of {corpus.size}"
-    all_parts, folder = _open(script, preset, settings, corpus, (None, None), check_one, inputs, kind, extensible)
+    all_parts, folder = _open(script, preset, settings, corpus, (None, None), check_one, fingerprints, kind, extensible)
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 
-def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensible, read=None):
+def _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read=None):
     """({seed: Parts}, the run's folder), both checked and what there is said.
 
     spare: how many unlabelled and how many calibration examples are wanted
@@ -205,7 +216,7 @@ def _open(script, preset, settings, corpus, spare, check, inputs, kind, extensib
     folder = run_folder(script, preset, settings)
     identity = as_dict(settings) | {"output": ""}  # not where the run lies or is computed, nor what may be fetched
     del identity["download"], identity["strategy"]
-    open_folder(folder, identity, inputs, extensible)
+    open_folder(folder, identity, fingerprints, extensible)
     set_precision(settings.precision)
     parts = next(iter(all_parts.values()))
     more = {"unlabelled": parts.unlabelled, "calibration": parts.calibration}

@@ -12,6 +12,10 @@ from common.devices import is_chief
 from common.evaluation import predict
 from common.files import fingerprint, read_file, write_atomic
 from common.training import trained
+from data.soft_labels import check_complete
+
+OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
+                "validation texts of the other seeds")
 
 
 def check_teachers(settings, deep, from_teacher):
@@ -43,6 +47,20 @@ def check_teachers(settings, deep, from_teacher):
         if not (others or several):
             raise InputError("--experiments teacher: with --soft-labels there is no teacher to train; name a student")
     return several
+
+
+def check_answers(settings, inputs, parts, check_first):
+    """Raise InputError unless --soft-labels answer every text that is learned.
+
+    settings: the script's
+    inputs: `runs.Inputs`
+    parts: of a seed
+    check_first: `data.soft_labels.check_complete` or, if a student learns logits, `as_logits`; of further files, whose soft
+        labels are averaged, the former is asked
+    """
+    learned = np.append(parts.train, parts.unlabelled)
+    for number, (path, logits) in enumerate(zip(settings.soft_labels, inputs.answers, strict=True)):
+        (check_complete if number else check_first)(path, logits, inputs.corpus.texts, learned)
 
 
 def stage_logits(run, name, classifier, indices):

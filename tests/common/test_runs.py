@@ -14,7 +14,7 @@ import knowledge_distillation_bert as script
 from common import InputError, files
 from common.files import write_atomic, write_text
 from common.locking import unlocking_folders
-from common.runs import open_folder, open_text_runs
+from common.runs import open_folder, open_text_runs, read_inputs
 from tests import tiny
 from tests.starting import ROOT
 
@@ -24,6 +24,11 @@ def given_free():
     """Each test is a process of its own, as far as folders go."""
     with unlocking_folders():
         yield
+
+
+def opened(settings, **wanted):
+    """The runs of a script on texts. wanted: further arguments of `open_text_runs`"""
+    return open_text_runs("script", "demo", settings, read_inputs(settings), **wanted)
 
 
 def test_the_same_settings_resume_and_others_are_refused(tmp_path):
@@ -118,7 +123,7 @@ def test_texts_that_a_model_reads_alike_are_told_and_drawn_as_before(bert_folder
     tiny.write_jsonl(tmp_path / "test.jsonl", others)
     settings = replace(script.PRESETS["demo"], data=str(tmp_path), bert=str(bert_folder), maxlen=8, validation_examples=12,
                        train_examples=0, student_layers=1, layer_mapping=(), output=str(tmp_path / "run"))
-    run, = open_text_runs("script", "demo", settings)
+    run, = opened(settings)
     assert len(run.parts.train) == 52 and len(run.parts.test) == 8  # nothing was dropped
     token_ids, segment_ids = (ids.tolist() for ids in run.examples.inputs(np.append(run.parts.train, run.parts.test)))
     read = list(zip(map(tuple, token_ids), map(tuple, segment_ids), strict=True))
@@ -133,11 +138,11 @@ def test_an_unlabelled_text_that_stands_in_the_test_part_is_told(bert_folder, tm
     settings = replace(script.PRESETS["demo"], data=str(tmp_path), bert=str(bert_folder), validation_examples=12,
                        maxlen=16, train_examples=32, student_layers=1, layer_mapping=())
     tiny.write_jsonl(tmp_path / "test.jsonl", tiny.texts(6, seed=9))
-    run, = open_text_runs("script", "demo", replace(settings, output=str(tmp_path / "run")), unlabelled=20)
+    run, = opened(replace(settings, output=str(tmp_path / "run")), unlabelled=20)
     assert not run.corpus.notes
     twin = run.corpus.texts[run.parts.unlabelled[0]].upper()
     tiny.write_jsonl(tmp_path / "test.jsonl", [*tiny.texts(6, seed=9), (twin, made[0][1])])
-    again, = open_text_runs("script", "demo", replace(settings, output=str(tmp_path / "again")), unlabelled=20)
+    again, = opened(replace(settings, output=str(tmp_path / "again")), unlabelled=20)
     np.testing.assert_array_equal(run.parts.unlabelled, again.parts.unlabelled)
     assert again.corpus.notes == ["as a model reads them, in 16 tokens, texts stand in two parts: 1 test text in training"]
 
@@ -149,7 +154,7 @@ def test_a_name_of_others_sends_nothing_to_the_terminal(bert_folder, tmp_path, c
     tiny.write_jsonl(folder / "test.jsonl", tiny.texts(8, seed=9))
     settings = replace(script.PRESETS["demo"], data=str(folder), bert=str(bert_folder), validation_examples=12,
                        maxlen=16, train_examples=32, student_layers=1, layer_mapping=(), output=str(tmp_path / "run"))
-    open_text_runs("script", "demo", settings)
+    opened(settings)
     said = capsys.readouterr().out
     assert "my \\u001b[2J data: " in said and "\x1b" not in said
 
@@ -162,8 +167,7 @@ def test_a_promise_is_not_tested_on_texts_that_other_parts_have(bert_folder, tmp
     settings = replace(script.PRESETS["demo"], data=str(tmp_path), bert=str(bert_folder), maxlen=8, validation_examples=12,
                        train_examples=32, student_layers=1, layer_mapping=(), output=str(tmp_path / "run"))
     drawn = []
-    run, = open_text_runs("script", "demo", settings, unlabelled=20, calibration=0,
-                          check_drawn=lambda corpus, bert, seed, parts: drawn.append(len(parts.calibration)))
+    run, = opened(settings, unlabelled=20, calibration=0, check=lambda seed, parts: drawn.append(len(parts.calibration)))
     others = np.concatenate([run.parts.train, run.parts.unlabelled, run.parts.validation])
     known = {run.examples.example(index).tobytes() for index in others}
     calibration = [run.examples.example(index).tobytes() for index in run.parts.calibration]
