@@ -120,7 +120,7 @@ def choose_int8(content, decide, labels, disagreement, texts):
 
 
 def in_int8(content, bits):
-    """`onnx_int8.quantized` of a graph, bytes of bytes: a session is made of these, and a ModelProto need not lie beside them.
+    """The bytes of `onnx_int8.quantized` of a graph. A session is made of bytes: no ModelProto need lie beside them in memory.
 
     content: bytes of the graph in float32
     bits: of its weights in integers, 8 or 7

@@ -1,5 +1,6 @@
 """One teacher, all methods: rows, tables and plot of the runs of each data set whose teachers are the same model."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -13,12 +14,13 @@ from results.methods import METHODS, method_of
 from results.stored import compared, correct_of, exit_at
 
 SIZES = ("1", "32")  # texts together, by which speed is timed
-LAYERS = ", layers: "  # behind the name of a method whose other row has another depth
+SIZE = "; "  # behind the name of a method whose other row has another size
+ASIDE = 0.08  # of its speed-up: how far apart models of one size are drawn
 TICKS = 1, 1.5, 2, 3, 5, 10, 20, 50  # times as fast
 EXIT_FORMS = "wall_speedup", "int8_wall_speedup"  # of a model that stops early at a speed, in float32 and in int8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """A model beside the others."""
 
@@ -39,13 +41,29 @@ class Row:
         return self.method if self.speed is None else f"{self.method}, speed {self.speed:g}"
 
 
-def one_teacher(runs, tried=()):
-    """The groups of runs whose teachers answer every test example alike in every common seed: [{name: results}].
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of one teacher, by two scripts at least."""
 
-    Of two scripts at least; of each data set the group of most scripts.
+    runs: dict  # {name: results}, of the seeds that all of them have
+    rows: list  # of `comparison_rows`, the student trained alone among them
+    tried: bool  # whether their data is no ground for claims
+
+    @property
+    def title(self):
+        """What its data is called: "clinc150, 24 tokens", with † if it was for trying only."""
+        results = next(iter(self.runs.values()))
+        tokens = results["settings"].get("maxlen")
+        return Path(results["data"]["name"]).name + (f", {tokens} tokens" if tokens else "") + (" †" if self.tried else "")
+
+
+def one_teacher(runs, tried=()):
+    """A `Comparison` of the runs of each data set whose teachers answer every test example alike in every common seed.
+
+    Where a data set has several such teachers, that of the most scripts.
 
     runs: {name: results}
-    tried: names of those on data that is no ground for claims; a group of others goes before
+    tried: names of those on data that is no ground for claims; one of others goes before
     """
 
     def alike(one, other):
@@ -54,71 +72,78 @@ def one_teacher(runs, tried=()):
         a, b = (correct_of(results, method_of(results).teacher) for results in (one, other))
         return bool(a.keys() & b.keys()) and all(np.array_equal(a[seed], b[seed]) for seed in a.keys() & b.keys())
 
-    def scripts(group):
-        return len({results["script"] for results in group.values()})
-
-    groups, by_data = [], {}
+    groups, found, by_data = [], [], {}
     for name, results in runs.items():
         group = next((group for group in groups if alike(next(iter(group.values())), results)), None)
         if group is None:
             groups.append(group := {})
         group[name] = results
-    for group in sorted(groups, key=lambda group: (not group.keys().isdisjoint(tried), -scripts(group))):
-        if scripts(group) > 1:
-            by_data.setdefault(next(iter(group.values()))["data"]["test_fingerprint"], group)
+    for group in map(of_common_seeds, groups):
+        rows = comparison_rows(group) if _scripts(group) > 1 else []
+        if any(row.alone for row in rows):
+            found.append(Comparison(group, rows, not group.keys().isdisjoint(tried)))
+    for comparison in sorted(found, key=lambda comparison: (comparison.tried, -_scripts(comparison.runs))):
+        by_data.setdefault(next(iter(comparison.runs.values()))["data"]["test_fingerprint"], comparison)
     return [*by_data.values()]
 
 
-def ground_title(group):
-    """What the data of a group's runs is called: "clinc150, 24 tokens"."""
-    results = next(iter(group.values()))
-    tokens = results["settings"].get("maxlen")
-    return Path(results["data"]["name"]).name + (f", {tokens} tokens" if tokens else "")
+def _scripts(group):
+    return len({results["script"] for results in group.values()})
+
+
+def of_common_seeds(group):
+    """A group's runs with the seeds that all its scripts have, {name: results}; none if there is no such seed.
+
+    A script has those of its run with the most. A run that lacks one of the common seeds is left out.
+    """
+    of_runs, of_scripts = {name: {record["seed"] for record in results["models"]} for name, results in group.items()}, {}
+    for name, results in group.items():
+        of_scripts[results["script"]] = max(of_scripts.get(results["script"], set()), of_runs[name], key=len)
+    seeds = set.intersection(*of_scripts.values())
+    return {
+        name: results | {"models": [record for record in results["models"] if record["seed"] in seeds]}
+        for name, results in group.items() if seeds and seeds <= of_runs[name]
+    }
 
 
 def comparison_rows(group):
-    """`Row`s of a group's models over the seeds that all its scripts have, the teacher first; none if there is no such seed.
+    """`Row`s of the models of runs that have one teacher and the same seeds; the teacher first.
 
-    Runs that lack one of these seeds are left out. A model that stops early is at the speeds at which it comes nearest to the
-    student trained alone, for one text and in batches; the clock alone chooses.
+    Of the students trained alone that one counts which is as deep as most models. A model that stops early is at the speeds at
+    which it comes nearest to it, for one text and for 32 together, in this order; the clock alone chooses.
     """
-    of_script = {}
+    rows, stopping = [], {}
     for results in group.values():
-        seeds = {record["seed"] for record in results["models"]}
-        of_script[results["script"]] = of_script.get(results["script"], set()) | seeds
-    seeds = set.intersection(*of_script.values())
-    rows, stopping = [], []
-    for results in group.values() if seeds else ():
-        method = method_of(results)
-        results = results | {"models": [record for record in results["models"] if record["seed"] in seeds]}
-        models = dict(by_name(results["models"]))
+        method, models = method_of(results), dict(by_name(results["models"]))
         teacher = models[method.teacher]
-        if len(teacher) < len(seeds):
-            continue
         if not rows:
             rows.append(_row("teacher", results, teacher, teacher))
         for name, title in method.compared.items():
             if name in models and "exits" in models[name][0]:
-                stopping.append((title, results, models[name]))
+                stopping.setdefault(title, (results, models[name]))
             elif name in models:
                 _join(rows, _row(title, results, models[name], teacher))
-    alone = next((row.speedup for row in rows if row.alone), dict.fromkeys(SIZES, 1.0))
-    for title, results, records in stopping:
+    depths = Counter(row.layers for row in rows[1:])
+    alone = max((row for row in rows if row.alone), key=lambda row: depths[row.layers], default=rows[0])
+    rows = [replace(row, alone=row is alone and row is not rows[0]) for row in rows]
+    for title, (results, records) in stopping.items():
         speedups = exit_speedups(records)
-        for place in sorted({int(np.abs(np.log(speedups[size] / alone[size])).argmin()) for size in SIZES}):
+        for place in dict.fromkeys(int(np.abs(np.log(speedups[size] / alone.speedup[size])).argmin()) for size in SIZES):
             rows.append(_row(title, results, records, None, place))
     return rows
 
 
 def _join(rows, row):
-    """Add a Row to others, unless it is there: trained alike in another run, or by the same method in as many layers.
+    """Add a Row to others, unless it is there: trained alike in another run, or by the same method in the same size.
 
-    Of one method in another number of layers the name says how many these are.
+    Of one method in another size the name says which size that is.
     """
-    same = [other for other in rows if other.method == row.method]
-    if same and row.layers != same[0].layers:
-        return _join(rows, replace(row, method=f"{row.method}{LAYERS}{row.layers:g}"))
-    if not same and not any(all(np.array_equal(row.correct[s], other.correct[s]) for s in row.correct) for other in rows):
+    sizes = {other.method: (other.layers, other.parameters) for other in rows}
+    if sizes.get(row.method, (row.layers, row.parameters)) != (row.layers, row.parameters):
+        size = f"layers: {row.layers:g}" if row.layers != sizes[row.method][0] else f"parameters: {count(row.parameters)}"
+        return _join(rows, replace(row, method=f"{row.method}{SIZE}{size}"))
+    trained_alike = any(all(np.array_equal(row.correct[s], other.correct[s]) for s in row.correct) for other in rows)
+    if row.method not in sizes and not trained_alike:
         rows.append(row)
     return None
 
@@ -180,23 +205,20 @@ def times(speedup, size):
     return f"{speedup[size]:.2f}" if speedup else ""
 
 
-def overview_table(compared_groups):
-    """Rows of strings, header first: a method each, and of each ground its accuracy, its gain over alone, how fast it is.
+def overview_table(comparisons):
+    """Rows of strings, header first: a method each, and of each `Comparison` its accuracy, its gain over alone, how fast it is.
 
-    A model that stops early stands at the slower of its speeds on a ground, which is for one text.
-
-    compared_groups: [(group, its `comparison_rows`)]
+    A model that stops early stands at the speed at which it comes nearest to the student trained alone for one text.
     """
     header, grounds = ["method"], []
-    for group, rows in compared_groups:
-        header += [f"{ground_title(group)}: %", "over alone", "x @1", "int8 @1"]
-        by_method = {}
-        for row in rows:
+    for comparison in comparisons:
+        header += [f"{comparison.title}: %", "over alone", "x @1", "int8 @1"]
+        by_method, alone = {}, next(row for row in comparison.rows if row.alone)
+        for row in comparison.rows:
             by_method.setdefault(row.method, row)
-        alone = next(row for row in rows if row.alone)
         grounds.append({name: _overview_cells(row, alone) for name, row in by_method.items()})
     order = [title for method in METHODS.values() for title in method.compared.values()]
-    names = {name: name.split(LAYERS)[0] for ground in grounds for name in ground}
+    names = {name: name.split(SIZE)[0] for ground in grounds for name in ground}
     names = sorted(names, key=lambda name: order.index(names[name]) if names[name] in order else -1)  # the teacher first
     return [header, *([name, *(cell for ground in grounds for cell in ground.get(name, [""] * 4))] for name in names)]
 
@@ -217,48 +239,48 @@ def pairs_table(rows):
     ]
 
 
-def plot_comparison(path, compared_groups):
-    """Accuracy against the speed-up by the clock, each method with the 95 % interval of its accuracy; a ground a row.
+def plot_comparison(path, comparisons):
+    """Accuracy against the speed-up by the clock, each method with the 95 % interval of its accuracy; a `Comparison` a row.
 
     path: of the PNG
-    compared_groups: [(group, its `comparison_rows`)]
     """
-    styles = dict.fromkeys(row.method for _, rows in compared_groups for row in rows)  # a method looks alike on all grounds
+    styles = dict.fromkeys(row.method for comparison in comparisons for row in comparison.rows)  # alike on all grounds
     styles = {method: (MARKERS[number % len(MARKERS)], f"C{number}") for number, method in enumerate(styles)}
-    drawn_methods = {}
-    with figure(path, 10, 0.8 + 3.6 * len(compared_groups)) as drawn:
-        for (group, rows), panels in zip(compared_groups, drawn.subplots(len(compared_groups), 2, squeeze=False), strict=True):
+    labelled = {}
+    with figure(path, 10, 0.8 + 3.6 * len(comparisons)) as drawn:
+        grid = drawn.subplots(len(comparisons), 2, squeeze=False)
+        for comparison, panels in zip(comparisons, grid, strict=True):
             for panel, size in zip(panels, SIZES, strict=True):
-                drawn_methods |= _plot_ground(panel, group, rows, size, styles)
+                labelled |= _plot_ground(panel, comparison, size, styles)
                 panel.set(xlabel=f"times as fast as the teacher, {'one text' if size == '1' else '32 together'}")
                 panel.sharey(panels[0])
-            panels[0].set(ylabel=f"{ground_title(group)}: test accuracy, %")
+            panels[0].set(ylabel=f"{comparison.title}: test accuracy, %")
         drawn.legend(
-            drawn_methods.values(), drawn_methods, loc="outside right upper", title_fontsize=8,
+            labelled.values(), labelled, loc="outside right upper", title_fontsize=8,
             title="bars: 95 % interval\nmodels of one size are equally\nfast: they are drawn side by side",
         )
 
 
-def _plot_ground(panel, group, rows, size, styles):
-    """Draw one ground for one size of batches. Returns {what is in the legend: what was drawn}.
+def _plot_ground(panel, comparison, size, styles):
+    """Draw one `Comparison` for one size of batches. Returns {what is in the legend: what was drawn}.
 
     styles: {method: (marker, color)}
     """
     labelled = {}
-    for results in group.values():
+    for results in comparison.runs.values():
         for name, title in method_of(results).compared.items():
             records = [record for record in results["models"] if record["name"] == name]
-            if records and "exits" in records[0]:
+            if records and "exits" in records[0] and f"{title}, all speeds" not in labelled:
                 accuracy = np.mean([[point["accuracy"] for point in record["exits"]] for record in records], axis=0)
                 labelled[f"{title}, all speeds"], = panel.plot(
                     exit_speedups(records)[size], 100 * accuracy, color=styles[title][1], lw=1)
-    for row in rows:
+    for row in comparison.rows:
         accuracy, (marker, color) = 100 * np.mean([correct.mean() for correct in row.correct.values()]), styles[row.method]
-        if not row.layers:  # many times as fast as all others: a line, since only its accuracy is in question
+        if not row.layers:  # of a linear model the accuracy alone is in question: a line
             labelled[row.method] = panel.axhline(accuracy, color=color, linestyle=":")
             continue
-        alike = [other for other in rows if (other.layers, other.parameters) == (row.layers, row.parameters)]
-        x = row.speedup[size] * (1 + 0.04 * (alike.index(row) - (len(alike) - 1) / 2))
+        alike = [other for other in comparison.rows if (other.layers, other.parameters) == (row.layers, row.parameters)]
+        x = row.speedup[size] * (1 + ASIDE * (alike.index(row) / max(1, len(alike) - 1) - 0.5) * (len(alike) > 1))
         labelled[row.method] = panel.errorbar(x, accuracy, half_width(row.correct), fmt=marker, color=color, capsize=3)
     panel.set(xscale="log")
     lowest, highest = panel.get_xlim()

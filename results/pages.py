@@ -1,8 +1,7 @@
-"""RESULTS.md, and the pages that it links to: `comparison.md` and each run's README.md. See `build`."""
+"""RESULTS.md, and the pages that it links to: among them `comparison.md` and each run's README.md. See `build`."""
 
 import os
 import re
-from collections import ChainMap
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,7 @@ from report.exits import branches_table, speeds_note, speeds_table
 from report.tables import by_name, comparisons_table, difference_cells, markdown, models_table
 from report.temperatures import recognition_table
 from results.claims import claims_table
-from results.comparison import (
-    comparison_rows,
-    ground_title,
-    methods_table,
-    one_teacher,
-    overview_table,
-    pairs_table,
-    plot_comparison,
-)
+from results.comparison import methods_table, one_teacher, overview_table, pairs_table, plot_comparison
 from results.grounds import MARGIN, grounds_table, tried_only
 from results.kept import all_students, best_table, students_of
 from results.methods import METHODS, method_of
@@ -67,9 +58,11 @@ to the x @1 and x @32 of the student trained alone, which the clock alone decide
 teacher). "train s" is the least of the seeds', since other work held up some; a FastBERT's includes its teacher, which it
 keeps, the others' teacher comes on top. {SECONDS}
 
-"over alone": points of accuracy above the student trained alone."""
+"over alone": points of accuracy above the student trained alone. Of two runs with one method and size
+the first by name counts."""
 OVERVIEW = """On each data set all models have one and the same teacher. "over alone": points above the student trained alone,
-and their 95 % interval; "x @1": times as fast as the teacher for one text, both in float32; "int8 @1": in int8, beside it."""
+and their 95 % interval; "x @1": times as fast as the teacher for one text, both in float32; "int8 @1": in int8, beside it. What
+stops early is at the speed at which it is as fast as that student, as nearly as may be. †: see below."""
 GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector machine, on the same texts. A claim is tested
 where the teacher is at least {MARGIN} points above it. Elsewhere, marked † below, the BERT has not learned enough or the task
 needs none: figures say that the programs run, not which method is better."""
@@ -85,7 +78,7 @@ mean accuracy of their branches."""
 
 
 def build(store, path):
-    """Write `path` (RESULTS.md), and into `store` the comparison of all methods, its plot, and a README.md for each run.
+    """Write `path` (RESULTS.md), and into `store` the pages that it links to, the plot, and a README.md for each run.
 
     store: a folder of runs/NAME/ (as `take_in` fills them, and notes.md: what was tried) and benchmarks/NAME.txt (what one
         printed; its first line is its command)
@@ -99,19 +92,19 @@ def build(store, path):
     varied = {other: name for name, other, _ in variants(runs)}  # what their one setting is worth is all that is said of them
     every, runs = runs, {name: results for name, results in runs.items() if name not in varied}
     blocks = [HEAD]
-    groups = [(group, comparison_rows(group)) for group in one_teacher(runs, tried_only(runs))]
-    if groups := [(group, rows) for group, rows in groups if any(row.alone for row in rows)]:
+    if comparisons := one_teacher(runs, tried_only(runs)):
         page, plot = store / "comparison.md", store / "comparison.png"
-        plot_comparison(plot, groups)
-        blocks += ["## One teacher, all methods", f"{OVERVIEW}\n[More columns, and every method against every other]("
-                   f"{_link(path, page)})", *map(compared_runs, groups),
-                   *remarks(dict(ChainMap(*(group for group, _ in groups)))),
-                   markdown(overview_table(groups)), f"![accuracy against speed]({_link(path, plot)})"]
+        plot_comparison(plot, comparisons)
+        blocks += [
+            "## One teacher, all methods",
+            f"{OVERVIEW}\n[More columns, and every method against every other]({_link(path, page)})",
+            *map(compared_runs, comparisons), *(line for comparison in comparisons for line in remarks(comparison.runs)),
+            markdown(overview_table(comparisons)), f"![accuracy against speed]({_link(path, plot)})",
+        ]
         more = f"More on the table in [RESULTS.md]({_link(page, path)})."
-        _write(page, ["# One teacher, all methods", more, COMPARISON, *(
-            block for group, rows in groups
-            for block in (f"## {ground_title(group)}", markdown(methods_table(rows)), markdown(pairs_table(rows)))
-        )])
+        _write(page, ["# One teacher, all methods", more, COMPARISON, *(block for comparison in comparisons for block in (
+            f"## {comparison.title}", markdown(methods_table(comparison.rows)), markdown(pairs_table(comparison.rows)),
+        ))])
     blocks += _titled(grounds_table(runs), "## Is the ground worth standing on?", GROUNDS)
     if grounds := all_students(runs):
         page = store / "students.md"
@@ -188,12 +181,12 @@ def _titled(table, *title):
     return [*title, markdown(table)] if len(table) > 1 else []
 
 
-def compared_runs(compared_group):
-    """What was compared on one ground, in a line. compared_group: (group, its `comparison_rows`)"""
-    group, rows = compared_group
-    data, seeds = next(iter(group.values()))["data"], ", ".join(map(str, rows[0].correct))
-    return (f"{ground_title(group)}: {data['train']:,} labelled training texts, {data['test']:,} test texts, seeds {seeds}; "
-            f"{', '.join(f'`{name}`' for name in group)}.")
+def compared_runs(comparison):
+    """What a `Comparison` is of, in a line."""
+    teacher, alone = comparison.rows[0], next(row for row in comparison.rows if row.alone)
+    data, seeds = next(iter(comparison.runs.values()))["data"], ", ".join(map(str, teacher.correct))
+    return (f"{comparison.title}: {teacher.layers:g} layers, {alone.layers:g} alone; {data['train']:,} labelled texts, "
+            f"{data['test']:,} test texts, seeds {seeds}; {', '.join(f'`{name}`' for name in comparison.runs)}.")
 
 
 def remarks(runs):

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from common.evaluation import compare, pack_bits
-from results.comparison import comparison_rows, methods_table, one_teacher, overview_table, pairs_table, plot_comparison
+from results.comparison import (
+    Comparison,
+    comparison_rows,
+    methods_table,
+    one_teacher,
+    overview_table,
+    pairs_table,
+    plot_comparison,
+)
 from results.methods import METHODS
 from results.stored import read_all, take_in
 from tests.results.made import model, right, right_of, run, section, table_rows
@@ -16,6 +24,11 @@ BERT, THESEUS = "knowledge_distillation_bert", "knowledge_distillation_bert_of_t
 def stored(pages):
     """The runs of one teacher, {name: results}, anew for each test."""
     return {name: results for name, results in read_all(pages / "store").items() if name.startswith("posts")}
+
+
+def names(comparisons):
+    """Of the runs of each."""
+    return [[*comparison.runs] for comparison in comparisons]
 
 
 def comparison_page(pages):
@@ -31,7 +44,7 @@ def test_only_runs_of_one_teacher_stand_in_the_comparison(page, stored):
     for record in stored["posts-theseus"]["models"]:
         if record["name"] == "predecessor":
             record["correct"] = pack_bits(~right(record["seed"], 0.9))
-    assert [[*group] for group in one_teacher(stored)] == [["posts-bert", "posts-fastbert"]]
+    assert names(one_teacher(stored)) == [["posts-bert", "posts-fastbert"]]
 
 
 def test_runs_of_one_script_are_no_comparison_of_methods(stored):
@@ -43,23 +56,34 @@ def test_each_data_set_has_one_comparison_of_most_scripts_and_a_ground_goes_befo
     deep, replaced = {"teacher": (0.9, 6, 20.0), "alone": (0.5, 3, 10.0)}, {"predecessor": (0.9, 6, 20.0)}
     other = {"deep": run(BERT, deep, fingerprint="other"), "replaced": run(THESEUS, replaced, fingerprint="other")}
     second = {"deep-again": run(BERT, deep), "replaced-again": run(THESEUS, replaced)}
-    for record in [record for results in second.values() for record in results["models"]]:
-        record["correct"] = pack_bits(right(record["seed"], 0.3))
+    for record in [record for results in second.values() for record in results["models"] if record["name"] != "alone"]:
+        record["correct"] = pack_bits(right(record["seed"], 0.3))  # of another teacher
 
-    def names(*tried):
-        return [[*group] for group in one_teacher(second | other | stored, tried)]
+    runs = second | other | stored
+    assert names(one_teacher(runs)) == [["posts-bert", "posts-theseus", "posts-fastbert"], ["deep", "replaced"]]
+    assert names(one_teacher(runs, {"posts-theseus"})) == [["deep-again", "replaced-again"], ["deep", "replaced"]]
+    assert [comparison.tried for comparison in one_teacher(runs, {"replaced"})] == [False, True]  # it has no other
 
-    assert names() == [["posts-bert", "posts-theseus", "posts-fastbert"], ["deep", "replaced"]]
-    assert names("posts-theseus") == [["deep-again", "replaced-again"], ["deep", "replaced"]]
+
+def test_a_group_without_a_student_trained_alone_is_no_comparison(stored):
+    """Another of the same data goes in its place, though of fewer scripts."""
+    for results in stored.values():
+        results["models"] = [record for record in results["models"] if record["name"] not in ("alone", "successor")]
+    deep, replaced = {"teacher": (0.9, 6, 20.0), "alone": (0.5, 3, 10.0)}, {"predecessor": (0.9, 6, 20.0)}
+    second = {"deep-again": run(BERT, deep), "replaced-again": run(THESEUS, replaced)}
+    for record in [record for results in second.values() for record in results["models"] if record["name"] != "alone"]:
+        record["correct"] = pack_bits(right(record["seed"], 0.3))  # of another teacher
+    assert names(one_teacher(stored | second)) == [["deep-again", "replaced-again"]]
 
 
 def test_what_two_scripts_train_alike_stands_once(stored):
-    assert [row.alone for row in comparison_rows(stored)].count(True) == 2  # alone, and the successor, trained otherwise
+    both = {"trained alone", "trained alone, as a successor"}
+    assert both <= {row.title for row in comparison_rows(stored)}  # they are trained otherwise
     alone = {record["seed"]: record for record in stored["posts-bert"]["models"] if record["name"] == "alone"}
     for record in stored["posts-theseus"]["models"]:
         if record["name"] == "successor":
             record["correct"] = alone[record["seed"]]["correct"]
-    assert [row.title for row in comparison_rows(stored) if row.alone] == ["trained alone"]
+    assert both & {row.title for row in comparison_rows(stored)} == {"trained alone"}
 
 
 def test_a_second_run_of_a_script_adds_what_the_first_does_not_have(stored):
@@ -68,23 +92,47 @@ def test_a_second_run_of_a_script_adds_what_the_first_does_not_have(stored):
              "distilled-layers": (0.8, 3, 10.0)}
     rows = {row.title: row for row in comparison_rows(stored | {"posts-more": run(BERT, again)})}
     added = rows.keys() - {row.title for row in comparison_rows(stored)}
-    assert added == {"soft labels, layers: 1", "the same, after the layers"}
-    one, unlabelled = rows["soft labels, layers: 1"], rows["soft labels, unlabelled texts too"]
+    assert added == {"soft labels; layers: 1", "the same, after the layers"}
+    one, unlabelled = rows["soft labels; layers: 1"], rows["soft labels, unlabelled texts too"]
     np.testing.assert_array_equal(one.correct[0], right_of("distilled", 0.6)[0])
     assert one.speedup == {"1": 5.0, "32": 5.0}
     np.testing.assert_array_equal(unlabelled.correct[1], right_of("distilled-unlabelled", 0.7)[1])
 
 
+def test_of_one_depth_another_size_has_a_name_of_its_own(stored):
+    narrow = run(BERT, {"teacher": (0.9, 6, 20.0), "distilled": (0.6, 3, 4.0)})
+    for record in narrow["models"]:
+        record["parameters"] = 1_500
+    titles = [row.title for row in comparison_rows(stored | {"posts-narrow": narrow})]
+    assert titles.count("soft labels") == 1 and "soft labels; parameters: 1.50 k" in titles
+
+
+def test_the_student_trained_alone_is_as_deep_as_most(stored):
+    """Another depth's is a method like others, though its run comes first."""
+    shallow = run(BERT, {"teacher": (0.9, 6, 20.0), "alone": (0.3, 1, 4.0)})
+    rows = comparison_rows({"a": shallow} | stored)
+    assert [row.title for row in rows if row.alone] == ["trained alone; layers: 3"]
+    assert "trained alone" in [row.title for row in rows]
+
+
 def test_all_rows_are_of_the_seeds_that_all_scripts_have(stored):
-    """A run that has fewer than its script's other one is left out, not its seeds taken from the others."""
-    few = run(BERT, {"teacher": (0.9, 6, 20.0), "distilled-layers": (0.8, 3, 10.0)}, seeds=(0,))
-    rows = comparison_rows(stored | {"few": few})
-    assert {tuple(row.correct) for row in rows} == {(0, 1)} and "the same, after the layers" not in {row.title for row in rows}
-    for record in [*stored["posts-fastbert"]["models"]]:
-        if record["seed"] == 1:
-            stored["posts-fastbert"]["models"].remove(record)
-    rows = comparison_rows(stored | {"few": few})
-    assert {tuple(row.correct) for row in rows} == {(0,)} and "the same, after the layers" in {row.title for row in rows}
+    """A script has those of its run with the most; another run that lacks one of the common seeds is left out everywhere."""
+    models = {"teacher": (0.9, 6, 20.0), "distilled-layers": (0.8, 3, 10.0)}
+    few, others = (run(BERT, models, seeds=seeds) for seeds in ((0,), (2, 3)))
+    comparison, = one_teacher(stored | {"few": few, "others": others})
+    assert [*comparison.runs] == [*stored]
+    assert {tuple(row.correct) for row in comparison.rows} == {(0, 1)}
+    stored["posts-fastbert"]["models"] = [record for record in stored["posts-fastbert"]["models"] if record["seed"] == 0]
+    comparison, = one_teacher(stored | {"few": few, "others": others})
+    assert [*comparison.runs] == [*stored, "few"] and "the same, after the layers" in {row.title for row in comparison.rows}
+    assert {tuple(row.correct) for row in comparison.rows} == {(0,)}
+
+
+def test_runs_without_a_common_seed_are_no_comparison(stored):
+    for record in stored["posts-bert"]["models"]:
+        record["seed"] += 2
+    assert names(one_teacher(stored)) in ([["posts-theseus", "posts-fastbert"]], [])
+    assert names(one_teacher({name: stored[name] for name in ("posts-bert", "posts-theseus")})) == []
 
 
 # What is said of them
@@ -141,6 +189,23 @@ def test_other_models_are_no_measure_of_the_speed_that_a_fastbert_is_held_at(fol
     assert len(after) == len(before) + 2
 
 
+def test_in_the_overview_a_fastbert_is_at_the_speed_for_one_text(stored):
+    """Which may be the faster of the two."""
+    for record in stored["posts-fastbert"]["models"]:
+        for point in record.get("exits", ()):
+            point["wall_speedup"] = {"1": {0.1: 1.1, 0.5: 2.1}[point["speed"]], "32": {0.1: 1.9, 0.5: 2.9}[point["speed"]]}
+    rows = comparison_rows(stored)
+    assert [row.speed for row in rows if row.speed is not None] == [0.5, 0.1]
+    figures = {row[0]: row for row in overview_table([Comparison(stored, rows, tried=False)])}
+    assert figures["fastbert"][3] == "2.10"
+
+
+def test_a_second_run_of_a_fastbert_stands_once(stored, tmp_path):
+    runs = stored | {"quick": stored["posts-fastbert"]}
+    assert [row.title for row in comparison_rows(runs)] == [row.title for row in comparison_rows(stored)]
+    plot_comparison(tmp_path / "plot.png", one_teacher(runs))
+
+
 def test_int8_stands_beside_the_teacher_in_float32(stored):
     for name in ("posts-bert", "posts-fastbert"):
         for record in stored[name]["models"]:
@@ -153,14 +218,14 @@ def test_int8_stands_beside_the_teacher_in_float32(stored):
 
 
 def test_the_overview_has_a_ground_beside_the_other(stored, tmp_path):
-    """A method that one ground lacks has no figures there; what stops early stands at the slower of its speeds."""
+    """A method that one ground lacks has no figures there."""
     other = {"deep": run(BERT, {"teacher": (0.9, 6, 20.0), "alone": (0.5, 3, 5.0), "bilstm-alone": (0.2, 1, 2.0)}),
              "replaced": run(THESEUS, {"predecessor": (0.9, 6, 20.0), "theseus": (0.7, 3, 5.0)})}
     for results in other.values():
         results["data"]["name"], results["settings"]["maxlen"] = "../letters", 24
-    groups = [(group, comparison_rows(group)) for group in (stored, other)]
-    header, *rows = overview_table(groups)
-    assert header[0] == "method" and header[1::4] == ["posts: %", "letters, 24 tokens: %"]
+    comparisons = [Comparison(runs, comparison_rows(runs), tried) for runs, tried in ((stored, False), (other, True))]
+    header, *rows = overview_table(comparisons)
+    assert header[0] == "method" and header[1::4] == ["posts: %", "letters, 24 tokens †: %"]
     assert [row[0] for row in rows] == [
         "teacher", "trained alone", "soft labels", "soft labels, unlabelled texts too", "BiLSTM",
         "trained alone, as a successor", "theseus", "theseus, additive", "fastbert",
@@ -170,10 +235,10 @@ def test_the_overview_has_a_ground_beside_the_other(stored, tmp_path):
     gain = compare(right_of("theseus", 0.7), right_of("alone", 0.5))
     assert rows["theseus"][5].startswith(f"{100 * gain['difference']:+.2f} (") and rows["theseus"][6] == "4.00"
     assert rows["fastbert"][2] == "1.90" and rows["trained alone"][1] == rows["trained alone"][5] == ""
-    plot_comparison(tmp_path / "plot.png", groups)
+    plot_comparison(tmp_path / "plot.png", comparisons)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_teacher_and_student_alone_are_not_held_against_methods(stored):
-    titles = " ".join(row[0] for row in pairs_table(comparison_rows(stored))[1:])
-    assert "soft labels" in titles and "teacher" not in titles and "alone" not in titles
+    held = {title for row in pairs_table(comparison_rows(stored))[1:] for title in row[0].split(" - ")}
+    assert held == {row.title for row in comparison_rows(stored)} - {"teacher", "trained alone"}

@@ -367,4 +367,3 @@ def test_of_a_claim_a_variant_says_only_what_the_run_beside_it_cannot():
     plain, more = (run("knowledge_distillation_bert", of_run) for of_run in (models, layers))
     found = claims_table({"demo": plain, "demo-more": more}, variant_of={"demo-more": "demo"})
     assert [row[2] + row[4] for row in found[1:]] == ["demo" + "distilled - alone", "demo-more" + "distilled-layers - alone"]
-
