@@ -23,12 +23,12 @@ EXTENSIBLE = (  # settings of a finished run that may differ in a later start; e
 )
 
 
-def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
+def open_folder(folder, settings, fingerprints, extensible=EXTENSIBLE):
     """Make the run's folder, or resume in one with the same settings.
 
     folder: Path
     settings: as JSON
-    inputs: {what: fingerprint} of the data and the model, so that changed files are noticed too
+    fingerprints: {what: fingerprint} of the data and the model, so that changed files are noticed too
     extensible: settings that may differ, because they only say which stages there are: more seeds or experiments join those
         that are finished
 
@@ -38,7 +38,7 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
     if not is_chief():
         barrier()  # the chief has made it
         wait_for(path)
-    wanted = {"settings": settings, "inputs": inputs}
+    wanted = {"settings": settings, "inputs": fingerprints}
     started = folder.is_dir() and {file.name[:15] for file in folder.iterdir()} <= {LOCK, ".settings.json."}
     if folder.exists() and not (path.exists() or started):
         raise InputError(f"{folder} is there already and is not a run; give another folder with --output")
@@ -49,8 +49,9 @@ def open_folder(folder, settings, inputs, extensible=EXTENSIBLE):
             stored = json.loads(path.read_text(encoding="utf-8"))
             old, read = stored["settings"], stored["inputs"]
             changed = [key for key in sorted(old.keys() | settings.keys()) if old.get(key) != settings.get(key)]
-            changed += [key for key in sorted(read.keys() & inputs.keys()) if read[key] != inputs[key]]  # settings say which
-            wanted["inputs"] = read | inputs  # some are of one seed, and there may be others now
+            known = sorted(read.keys() & fingerprints.keys())  # settings say which there are
+            changed += [key for key in known if read[key] != fingerprints[key]]
+            wanted["inputs"] = read | fingerprints  # some are of one seed, and there may be others now
         except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{path}: not the settings of a run; give another --output, or delete this folder") from None
         changed = [key for key in changed if key not in extensible or not is_chief()]  # whose settings these are, just written

@@ -64,14 +64,14 @@ def check_names(settings):
         raise InputError("--narrowing least-squares needs --student-hidden: a student as wide as the BERT is not narrowed")
 
 
-def check_start(settings, inits, attention, bert, inputs, run_folder):
+def check_start(settings, inits, attention, bert, fingerprints, run_folder):
     """Refuse students that cannot be made of a run's BERT.
 
     settings: the script's
     inits: what its students start from, each once
     attention: name of an experiment that compares attention scores, or None
     bert: the `data.berts.Bert`
-    inputs: {what: fingerprint} of what the run has read
+    fingerprints: {what: fingerprint} of what the run has read
     run_folder: its folder, which may be there already
 
     Returns the same of what students start from beside it. Raises InputError.
@@ -84,7 +84,7 @@ def check_start(settings, inits, attention, bert, inputs, run_folder):
                              f"cannot be compared; give --student-heads {whole} or --attention-weight 0")
     read = {}
     for folder in filter(None, map(folder_of, inits)):
-        read |= check_successors(folder, settings, inputs, run_folder)
+        read |= check_successors(folder, settings, fingerprints, run_folder)
     return read
 
 

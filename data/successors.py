@@ -49,12 +49,12 @@ def stage_of(folder, seed, run_folder):
     return _started_from(run_folder)[_key(folder, seed)].split()[0]
 
 
-def check_successors(folder, settings, inputs, run_folder):
+def check_successors(folder, settings, fingerprints, run_folder):
     """Refuse a run of Theseus from whose successors a run cannot go on, or whose texts are others.
 
     folder: of the run of Theseus, a Path
     settings: of the run that is to go on from it
-    inputs: {what: fingerprint} of the data and the BERT that it has read
+    fingerprints: {what: fingerprint} of the data and the BERT that it has read
     run_folder: its folder, a Path; if it is there already it goes on from the stages that it started from
 
     Returns {what: name and fingerprint} of the stages it starts from, one a seed. Raises InputError.
@@ -71,7 +71,7 @@ def check_successors(folder, settings, inputs, run_folder):
     if not known:
         raise InputError(f"{flag}: not the folder of a run of knowledge_distillation_bert_of_theseus.py")
     for name, what in SAME_INPUTS.items():
-        if read[name] != inputs[name]:
+        if read[name] != fingerprints[name]:
             raise InputError(f"{flag}: it has another {what}; its successors can go on with their own alone")
     for name in SAME_SETTINGS:
         if theirs[name] != getattr(settings, name):
