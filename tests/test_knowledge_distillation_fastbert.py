@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.special import log_softmax
 
 import knowledge_distillation_bert as bert
 import knowledge_distillation_fastbert as script
-from common import training
+from common import InputError, training
 from common.backend import keras, set_seed, tf
 from common.cost import exit_flops
 from common.early_exit import ExitModel, all_exits, early_exit_graph
@@ -115,6 +116,15 @@ def test_no_gradient_reaches_the_teacher(direction):
 
 
 SENTENCES = st.lists(st.text("ab 一二", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_pairs_have_no_sentences_to_shuffle(pairs):
+    corpus = SimpleNamespace(pairs=pairs, name="answers")
+    if not pairs:
+        return shuffling.check_shufflable(corpus)
+    with pytest.raises(InputError, match="^answers has pairs of texts, whose sentences are not shuffled: --no-shuffle-sent"):
+        shuffling.check_shufflable(corpus)
 
 
 @given(SENTENCES, st.sampled_from("。！.?\n"))

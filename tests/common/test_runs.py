@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import knowledge_distillation_bert as script
 from common import InputError, files
 from common.files import write_atomic, write_text
 from common.locking import unlocking_folders
-from common.runs import open_folder, open_text_runs, read_inputs
+from common.runs import check_depths, open_folder, open_text_runs, read_inputs
 from tests import tiny
 from tests.starting import ROOT
 
@@ -29,6 +30,24 @@ def given_free():
 def opened(settings, **wanted):
     """The runs of a script on texts. wanted: further arguments of `open_text_runs`"""
     return open_text_runs("script", "demo", settings, read_inputs(settings), **wanted)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "least", "line"),
+    [
+        ("", 3, 2, None), ("", (1, 3), 1, None), ("", 0, 3, None),
+        ("", 4, 1, "--student-layers 4: small has 3 layers, so 1 to 3 can be taken"),
+        ("", (2, 5), 1, "--student-layers 5: small has 3 layers, so 1 to 3 can be taken"),
+        ("", 0, 4, "--bert small: layers: 3; at least 4 are needed"),
+        ("teacher", 0, 4, "--teacher small: layers: 3; at least 4 are needed"),
+    ],
+)
+def test_a_bert_with_too_few_layers_is_refused(given, wanted, least, line):
+    settings, bert = SimpleNamespace(teacher=given, student_layers=wanted), SimpleNamespace(layers=3, source="small")
+    if line is None:
+        return check_depths(settings, bert, "student_layers", least=least)
+    with pytest.raises(InputError, match=f"^{line}$"):
+        check_depths(settings, bert, "student_layers", least=least)
 
 
 def test_the_same_settings_resume_and_others_are_refused(tmp_path):
