@@ -325,6 +325,22 @@ def logits_of(run, indices):
 def main(preset, settings):
     """Read settings and data, run every experiment for every seed, report."""
     wanted = check(settings)
+    runs = open_runs(preset, settings, wanted)
+    linear = show_stages(linear_records(runs))
+    for run in runs if settings.ensemble else ():
+        train(run, "teacher")  # all of them, before the first student learns from all
+    records = show_stages(train(run, name) for run in runs for name in wanted)
+    exit_unless_chief()
+    linear += [record for record in records if EXPERIMENTS[record["name"]].model == LINEAR]
+    records = [record for record in records if EXPERIMENTS[record["name"]].model != LINEAR]
+    shapes = {name: shape_of(runs[0], name) for name in dict.fromkeys(record["name"] for record in records)}
+    report_texts(
+        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "teacher", STUDENTS, build, __doc__,
+    )
+
+
+def open_runs(preset, settings, wanted):
+    """Read what the settings name, and refuse what the experiments `wanted` cannot use. Returns a run for each seed."""
     further = [EXPERIMENTS[name] for name in wanted if "unlabelled" in EXPERIMENTS[name].further]
     compared = [name for name in wanted if EXPERIMENTS[name].layers and settings.attention_weight]
     inits = dict.fromkeys(init_of(settings, name) for name in wanted if EXPERIMENTS[name].model == SHALLOW)
@@ -356,17 +372,7 @@ def main(preset, settings):
     for remark in said:
         print(remark)
         runs[0].corpus.notes.append(remark)
-    linear = show_stages(linear_records(runs))
-    for run in runs if settings.ensemble else ():
-        train(run, "teacher")  # all of them, before the first student learns from all
-    records = show_stages(train(run, name) for run in runs for name in wanted)
-    exit_unless_chief()
-    linear += [record for record in records if EXPERIMENTS[record["name"]].model == LINEAR]
-    records = [record for record in records if EXPERIMENTS[record["name"]].model != LINEAR]
-    shapes = {name: shape_of(runs[0], name) for name in dict.fromkeys(record["name"] for record in records)}
-    report_texts(
-        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "teacher", STUDENTS, build, __doc__,
-    )
+    return runs
 
 
 def augmented(run):
