@@ -125,7 +125,7 @@ def comparison_rows(group):
                 _join(rows, _row(title, results, models[name], teacher))
     depths = Counter(row.layers for row in rows[1:])
     alone = max((row for row in rows if row.alone), key=lambda row: depths[row.layers], default=rows[0])
-    rows = [replace(row, alone=row is alone and row is not rows[0]) for row in rows]
+    rows = [replace(row, alone=row.alone and row is alone) for row in rows]
     for title, (results, records) in stopping.items():
         speedups = exit_speedups(records)
         for place in dict.fromkeys(int(np.abs(np.log(speedups[size] / alone.speedup[size])).argmin()) for size in SIZES):
@@ -139,13 +139,12 @@ def _join(rows, row):
     Of one method in another size the name says which size that is.
     """
     sizes = {other.method: (other.layers, other.parameters) for other in rows}
+    trained_alike = any(all(np.array_equal(row.correct[s], other.correct[s]) for s in row.correct) for other in rows)
     if sizes.get(row.method, (row.layers, row.parameters)) != (row.layers, row.parameters):
         size = f"layers: {row.layers:g}" if row.layers != sizes[row.method][0] else f"parameters: {count(row.parameters)}"
-        return _join(rows, replace(row, method=f"{row.method}{SIZE}{size}"))
-    trained_alike = any(all(np.array_equal(row.correct[s], other.correct[s]) for s in row.correct) for other in rows)
-    if row.method not in sizes and not trained_alike:
+        _join(rows, replace(row, method=f"{row.method}{SIZE}{size}"))
+    elif row.method not in sizes and not trained_alike:
         rows.append(row)
-    return None
 
 
 def _row(title, results, records, teachers, place=None):
@@ -280,7 +279,8 @@ def _plot_ground(panel, comparison, size, styles):
             labelled[row.method] = panel.axhline(accuracy, color=color, linestyle=":")
             continue
         alike = [other for other in comparison.rows if (other.layers, other.parameters) == (row.layers, row.parameters)]
-        x = row.speedup[size] * (1 + ASIDE * (alike.index(row) / max(1, len(alike) - 1) - 0.5) * (len(alike) > 1))
+        places = np.linspace(-0.5, 0.5, len(alike)) if len(alike) > 1 else [0]
+        x = row.speedup[size] * (1 + ASIDE * places[alike.index(row)])
         labelled[row.method] = panel.errorbar(x, accuracy, half_width(row.correct), fmt=marker, color=color, capsize=3)
     panel.set(xscale="log")
     lowest, highest = panel.get_xlim()
