@@ -50,6 +50,11 @@ class Comparison:
     tried: bool  # whether their data is no ground for claims
 
     @property
+    def alone(self):
+        """The `Row` of the student trained alone."""
+        return next(row for row in self.rows if row.alone)
+
+    @property
     def title(self):
         """What its data is called: "clinc150, 24 tokens", with † if it was for trying only."""
         results = next(iter(self.runs.values()))
@@ -212,10 +217,10 @@ def overview_table(comparisons):
     header, grounds = ["method"], []
     for comparison in comparisons:
         header += [f"{comparison.title}: %", "over alone", "x @1", "int8 @1"]
-        by_method, alone = {}, next(row for row in comparison.rows if row.alone)
+        by_method = {}
         for row in comparison.rows:
             by_method.setdefault(row.method, row)
-        grounds.append({name: _overview_cells(row, alone) for name, row in by_method.items()})
+        grounds.append({name: _overview_cells(row, comparison.alone) for name, row in by_method.items()})
     order = [title for method in METHODS.values() for title in method.compared.values()]
     names = {name: name.split(SIZE)[0] for ground in grounds for name in ground}
     names = sorted(names, key=lambda name: order.index(names[name]) if names[name] in order else -1)  # the teacher first

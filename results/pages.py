@@ -183,7 +183,7 @@ def _titled(table, *title):
 
 def compared_runs(comparison):
     """What a `Comparison` is of, in a line."""
-    teacher, alone = comparison.rows[0], next(row for row in comparison.rows if row.alone)
+    teacher, alone = comparison.rows[0], comparison.alone
     data, seeds = next(iter(comparison.runs.values()))["data"], ", ".join(map(str, teacher.correct))
     return (f"{comparison.title}: {teacher.layers:g} layers, {alone.layers:g} alone; {data['train']:,} labelled texts, "
             f"{data['test']:,} test texts, seeds {seeds}; {', '.join(f'`{name}`' for name in comparison.runs)}.")
