@@ -42,7 +42,7 @@ from common.distillation import (
 )
 from common.layer_distillation import beside_layers, check_layers, layer_loss, windows, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_record, linear_records
-from common.runs import EXTENSIBLE, check_depths, check_unlabelled, open_text_runs, read_inputs, run_folder
+from common.runs import EXTENSIBLE, check_depths, check_unlabelled, open_text_runs, read_inputs, run_folder, steps_remarks
 from common.soft_labels import OF_ALL_SEEDS, check_answers, check_teachers, stage_logits, teacher_logits
 from common.starting import build_student, check_names, check_start, is_fine_tuned, part_of, remarks
 from common.training import adam, fine_tune, measure_given, train_stage, trained
@@ -161,6 +161,10 @@ class Experiment:
     further: tuple[str, ...] = ()  # texts beside the labelled ones: "unlabelled", "augmented"
     optional: bool = False  # whether it does without these where there are none
     layers: bool = False  # whether it learns its teacher's hidden states and attention, too
+
+    @property
+    def needs_unlabelled(self):
+        return "unlabelled" in self.further and not self.optional
 
 
 EXPERIMENTS = {
@@ -354,8 +358,8 @@ def open_runs(preset, settings, wanted):
         if augments:
             check_augmentable(settings.augmentations, inputs.corpus, inputs.bert, seed, parts)
         check_answers(settings, inputs, parts, check_first)
-        if not all(each.optional for each in further):
-            check_unlabelled(inputs.corpus, parts)
+        if any(each.needs_unlabelled for each in further):
+            check_unlabelled(inputs.corpus, parts, [name for name in wanted if not EXPERIMENTS[name].needs_unlabelled])
 
     unlabelled, extensible = settings.unlabelled_examples if further else None, EXTENSIBLE
     if settings.ensemble:
@@ -366,7 +370,8 @@ def open_runs(preset, settings, wanted):
     )
     if augments:
         runs = [augmented(run) for run in runs]
-    said = remarks(runs, inits)
+    counted = any(each.model != LINEAR for each in further)
+    said = remarks(runs, inits) + (steps_remarks(runs[0]) if counted else [])
     if "linear-distilled" in wanted and settings.hard_weight and not any(len(run.parts.unlabelled) for run in runs):
         said.append("there are no texts without labels: linear-distilled is fitted to the labels, as linear is")
     for remark in said:
@@ -387,11 +392,13 @@ def check(settings):
     """Refuse settings that cannot be together. Returns the experiments to run, dependencies included."""
     command.check_loss_weights(settings)
     if settings.soft_labels and settings.experiments == DEFAULT:
-        settings = replace(settings, experiments=OF_ANSWERS)
+        left_out = "distilled-unlabelled" if settings.unlabelled_examples is None else ""
+        settings = replace(settings, experiments=tuple(name for name in OF_ANSWERS if name != left_out))
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
+    if settings.soft_labels and {EXPERIMENTS[name].model for name in settings.experiments} == {LINEAR}:
+        raise InputError("--soft-labels: no student among --experiments to take away; add one, such as alone")
     for name in settings.experiments:
-        wants = "unlabelled" in EXPERIMENTS[name].further and not EXPERIMENTS[name].optional
-        if wants and settings.unlabelled_examples is None:
+        if EXPERIMENTS[name].needs_unlabelled and settings.unlabelled_examples is None:
             raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
         if "augmented" in EXPERIMENTS[name].further and settings.soft_labels:
             raise InputError(f"--experiments {name}: with --soft-labels there is no teacher to label the texts that are made")

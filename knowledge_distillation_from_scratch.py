@@ -303,7 +303,8 @@ def check_data(settings, corpus, parts):
         check_omitted(corpus, parts, settings.omit_class)
     for count in settings.train_examples_sweep:
         if count >= (most := len(parts.train)):
-            raise InputError(f"--train-examples-sweep {count}: must be below the {most:,} training images, or left out")
+            raise InputError(f"--train-examples-sweep {count}: must be below the {most:,} training images; "
+                             "--train-examples-sweep without a number leaves the sweep out")
     if settings.image >= len(parts.validation):
         raise InputError(f"--image {settings.image}: there are {len(parts.validation)} validation images, counted from 0")
 

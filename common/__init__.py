@@ -41,6 +41,14 @@ def visible(text):
     return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
+def utf8_output():
+    """Let this process write any text: a file or a pipe gets UTF-8, as what is read; a terminal may lack a sign."""
+    if sys.stdout and sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")
+    elif sys.stdout:
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
 @contextlib.contextmanager
 def errors_in_one_line(stopped):
     """A block whose errors end the process: status 2 and one line on standard error if the input cannot be used, 130 on Ctrl-C.

@@ -4,6 +4,7 @@ What a batch is for (labels, soft labels) the caller says; models and training a
 """
 
 import itertools
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ class TokenizedTexts:
     ids: np.ndarray
     offsets: np.ndarray
     first_segments: np.ndarray | None = None  # of pairs: (texts,) int32, tokens of segment 0, before those of segment 1
+    positions: int = sys.maxsize  # that the model has: no text may be padded to more tokens
 
     spec = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32))
     predict_batch_size = 64
@@ -31,7 +33,8 @@ class TokenizedTexts:
     @classmethod
     def of(cls, texts, bert, maxlen):
         """Texts, or pairs of texts, as the tokenizer of a `berts.Bert` cuts them to `maxlen` tokens."""
-        return cls(*tokenize(texts, bert.tokenizer, maxlen, bert.pad_id))
+        positions = bert.config.get("max_position_embeddings", sys.maxsize)  # a BiLSTM has none
+        return cls(*tokenize(texts, bert.tokenizer, maxlen, bert.pad_id), positions)
 
     def example(self, index):
         """What a model is told of one text: its token ids (tokens,) int32; of a pair its segment ids too, (2, tokens)."""
@@ -49,14 +52,14 @@ class TokenizedTexts:
         offsets, first_segments = np.append(self.offsets, self.offsets[-1] + others.offsets[1:]), None
         if self.first_segments is not None:
             first_segments = np.concatenate([self.first_segments, others.first_segments])
-        return TokenizedTexts(np.concatenate([self.ids, others.ids]), offsets, first_segments)
+        return TokenizedTexts(np.concatenate([self.ids, others.ids]), offsets, first_segments, self.positions)
 
     def inputs(self, indices):
         """(token ids, segment ids) of these texts as a model takes them, both int32 (texts, tokens).
 
-        Padded with 0; tokens is a multiple of 8, for few graph shapes. Segment ids of single texts are all 0.
+        Padded with 0; tokens is a multiple of 8, for few graph shapes, or `positions`. Segment ids of single texts are all 0.
         """
-        return padded(self.ids, self.offsets, self.first_segments, indices, multiple=8)
+        return padded(self.ids, self.offsets, self.first_segments, indices, multiple=8, positions=self.positions)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from common.devices import is_chief
 from common.evaluation import scores
 from common.files import atomic_folder, write_json
 from data import linear_models
-from data.texts import is_chinese
+from data.texts import has_no_spaces
 
 LINEAR = "linear"  # the row's name
 MODEL = "model"  # in the folder of its stage: what `data.linear_models` writes
@@ -59,7 +59,7 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
     classes = labels[indices] if classes is None else classes
     taught, validation, test = ([texts[i] for i in of_part] for of_part in (indices, parts.validation, parts.test))
     joined = linear_models.as_one(taught, run.corpus.pairs)
-    terms = linear_models.vectorizer(is_chinese(joined), max_features=MOST_TERMS)
+    terms = linear_models.vectorizer(has_no_spaces(joined), max_features=MOST_TERMS)
     try:
         counted = terms.fit_transform(joined)
     except ValueError:  # of scikit-learn, about an empty vocabulary

@@ -28,7 +28,8 @@ OUTPUT = ("output_weights", "output_bias")  # of a classifier: (classes, hidden)
 POOLER = ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
 CLASSIFIER = dict(zip(("classifier.weight", "classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias"),
                       (*OUTPUT, *POOLER), strict=True))  # what Hugging Face calls them
-OURS = ("maxlen", "speed", "pairs")  # entries of a student's config.json: not of one that is made from it in turn
+# Entries of a student's config.json: not of one that is made from it in turn.
+OURS = ("maxlen", "speed", "pairs", "uncertainty_top_k", "promise")
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 CONFIG_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",

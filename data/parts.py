@@ -1,5 +1,6 @@
 """Drawing the parts of a data set, texts or images, that a run uses: training, unlabelled, validation, test, calibration."""
 
+import re
 from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
 
@@ -9,6 +10,7 @@ from common import InputError
 
 UNLABELLED = -1  # the label of a text that has none
 HELD_OUT = 400  # training examples that are held out for validation, unless said otherwise
+NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")  # a label that is one, and that a float can tell from others
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,6 @@ def check_parts(corpus, parts, batch_size):
 
 
 def sort_labels(labels):
-    """Class labels in the order of their numbers: by value if all are numbers, else by name."""
-    numbers = all(isinstance(label, int) or (label.isdecimal() and len(label) < 10) for label in labels)
-    return sorted(sorted(labels), key=int if numbers else None)
+    """Class labels in the order of their numbers: by value if all are numbers such as 7, -2 or 1.5, else by name."""
+    numbers = all(isinstance(label, int) or NUMBER.fullmatch(label) for label in labels)
+    return sorted(sorted(labels), key=float if numbers else None)

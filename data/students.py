@@ -23,7 +23,8 @@ from data.tokenizing import check_pairs, padded, tokenize
 
 FLOAT32, INT8 = "model.onnx", "model.int8.onnx"
 MISSING = {  # what is to be said where one of them is
-    FLOAT32: ": older versions wrote a SavedModel alone; start the script of its run again, which writes student/ anew",
+    FLOAT32: ": older versions wrote a SavedModel alone; start the script of its run again, which writes student/ anew; where "
+             f"{INT8} is there, ask with --int8",
     INT8: ": validation did not allow it, or it is a teacher's folder; ask without --int8",
 }
 INPUTS = dict.fromkeys(("token_ids", "segment_ids"), ("tensor(int32)", 2))  # type and how many axes

@@ -5,6 +5,7 @@ It is a `data.berts.Bert` whose weights have, beside the encoder's, those of the
 a classifier too.
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def read(path, bert="", maxlen=0):
         classes = _classes_of(start.config, start.weights["output_bias"].size, folder)
     elif folder.is_file() or Path(f"{folder}.index").is_file():
         start = berts.load(bert, maxlen)
-        start = replace(start, weights=_read_bert4keras(folder, start.config), source=str(path))
+        depth, weights = _read_bert4keras(folder, start.config)
+        start = replace(start, config=start.config | {"num_hidden_layers": depth}, weights=weights, source=str(path))
         classes = [f"LABEL_{number}" for number in range(start.weights["output_bias"].size)]
     else:
         raise InputError(f"--teacher {path}: there is no such folder or file; {READ}")
@@ -138,47 +140,65 @@ def _some(names):
 
 
 def _read_bert4keras(path, config):
-    """{Google variable name: float32 array} of BERT + [CLS] + Dense as bert4keras saved it, in HDF5 or TensorFlow's format."""
-    wanted = dict(BERT4KERAS)
-    for i in range(config["num_hidden_layers"]):
-        wanted |= {f"Transformer-{i}-{layer}": [f"encoder/layer_{i}/{variable}" for variable in variables]
-                   for layer, variables in BERT4KERAS_BLOCK.items()}
+    """BERT + [CLS] + Dense as bert4keras saved it, in HDF5 or TensorFlow's format, perhaps of the first layers of a BERT alone.
+
+    Returns (how many layers it has, {Google variable name: float32 array}).
+    """
     try:
-        layers = _hdf5_layers(path) if path.is_file() else _tensorflow_layers(path, wanted)
+        layers = _hdf5_layers(path) if path.is_file() else _tensorflow_layers(path)
+        depth = min(sum("MultiHeadSelfAttention-Norm" in layer for layer in layers) or sys.maxsize, config["num_hidden_layers"])
+        wanted = _bert4keras_layers(depth)
     except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not a weights file that bert4keras saved ({reason(error)})") from None
     others = [layer for layer in layers if layer not in wanted]
     uneven = [layer for layer in wanted if len(layers.get(layer, ())) != len(wanted[layer])]
     if uneven or len(others) != 1 or len(layers[others[0]]) != 2:
         found = f"no whole {uneven[0]}" if uneven else f"{', '.join(others) or 'nothing'} beside the BERT"
-        raise InputError(f"{path}: {found}; expected a BERT of {config['num_hidden_layers']} layers and one Dense on [CLS]")
+        most = config["num_hidden_layers"]
+        raise InputError(f"{path}: {found}; expected a BERT of {most} layers or fewer and one Dense on [CLS]")
     kernel, bias = layers[others[0]]
     weights = {f"bert/{variable}": value for layer, variables in wanted.items()
                for variable, value in zip(variables, layers[layer], strict=True)}
     weights |= dict(zip(OUTPUT, (kernel.T, bias), strict=True))
     head = dict(zip(OUTPUT, ((bias.size, config["hidden_size"]), (bias.size,)), strict=True))
-    berts.check_shapes(weights, berts.expected_shapes(config) | head, path)
-    return {name: np.asarray(value, np.float32) for name, value in weights.items()}
+    berts.check_shapes(weights, berts.expected_shapes(config | {"num_hidden_layers": depth}) | head, path)
+    return depth, {name: np.asarray(value, np.float32) for name, value in weights.items()}
+
+
+def _bert4keras_layers(depth):
+    """{layer of bert4keras: Google's names of its weights, without "bert/"} of a BERT of so many layers, in their order."""
+    layers = dict(BERT4KERAS)
+    for i in range(depth):
+        layers |= {f"Transformer-{i}-{layer}": [f"encoder/layer_{i}/{variable}" for variable in variables]
+                   for layer, variables in BERT4KERAS_BLOCK.items()}
+    return layers
 
 
 def _hdf5_layers(path):
-    """{layer: its arrays} of an HDF5 file that Keras saved, layers without weights left out."""
+    """{layer: its arrays} of an HDF5 file that Keras saved, without layers that have none and without bert4keras's prefix.
+
+    The original programs call their layers Teacher-Embedding-Token, Predecessor-Embedding-Token and so on.
+    """
     with h5py.File(path) as file:
         root = file.get("model_weights", file)  # of a file that holds the model too
         groups = {name: root[name] for name in map(_decoded, root.attrs["layer_names"])}
-        return {name: [group[_decoded(weight)][()] for weight in group.attrs["weight_names"]]
+        first = next((name for name in groups if name.endswith("Embedding-Token")), "")
+        prefix = first.removesuffix("Embedding-Token")
+        return {name.removeprefix(prefix): [group[_decoded(weight)][()] for weight in group.attrs["weight_names"]]
                 for name, group in groups.items() if len(group.attrs["weight_names"])}
 
 
-def _tensorflow_layers(path, wanted):
-    """The same of TensorFlow's format, which has numbers for names: those of `wanted`, in order, and one more."""
+def _tensorflow_layers(path):
+    """The same of TensorFlow's format, which has numbers for names: those of a BERT's layers, in order, and one more."""
     from common.backend import tf  # see `berts`
 
-    layers, names = {}, iter([*wanted, "Dense"])
+    layers = {}
     try:
         reader = tf.train.load_checkpoint(str(path))
         stored = reader.get_variable_to_shape_map()
-        for number in range(len({name.split("/")[0] for name in stored if name.startswith("layer_with_weights-")})):
+        count = len({name.split("/")[0] for name in stored if name.startswith("layer_with_weights-")})
+        names = iter([*_bert4keras_layers((count - len(BERT4KERAS) - 1) // len(BERT4KERAS_BLOCK)), "Dense"])
+        for number in range(count):
             paths = [f"layer_with_weights-{number}/{attribute}/.ATTRIBUTES/VARIABLE_VALUE" for attribute in ATTRIBUTES]
             layers[next(names, f"layer {number}")] = [reader.get_tensor(path) for path in paths if path in stored]
     except tf.errors.OpError as error:

@@ -27,10 +27,12 @@ HALVES = {"sentence1": "sentence2", "sentence2": "sentence1", "text_pair": "text
 DESCRIPTION_COLUMNS = ("label_des", "label_desc")  # what the class means; IFLYTEK has the first, TNEWS the second
 COLUMNS = {"label", *DESCRIPTION_COLUMNS, *itertools.chain(*TEXT_COLUMNS)}  # all that is read of a table
 DELIMITERS = {".tsv": "\t", ".csv": ","}
-SUFFIXES = (".jsonl", ".json", *DELIMITERS)
+SUFFIXES = (".jsonl", ".json", ".ndjson", *DELIMITERS)
 UNPACKED = 100  # times its own size that a .gz may unpack to
 MEMORY = 50  # bytes that reading takes at most for each byte of the unpacked files; tests/data/test_texts.py tries to exceed it
 CHINESE = "\u3400-\u9fff"  # characters, as a regular expression has them within brackets
+WITHOUT_SPACES = CHINESE + "\u3040-\u30ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # and kana, Thai, Lao, Burmese, Khmer
+NAMES = {"dev": ("dev", "validation", "val"), "unlabelled": ("unlabelled", "unlabeled")}  # of the files of a part
 SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON can escape, but UTF-8 cannot hold
 
 
@@ -90,21 +92,24 @@ class _Part:
 def load(name_or_path):
     """Read a data set by name (see data/) or path: a file, which is split, or a folder with `train.*` and `dev.*`/`test.*`.
 
-    A folder may also hold `unlabelled.*`. With both dev and a labelled test, dev is the validation part; with dev alone it
-    is the test part. Takes at most MEMORY bytes for each byte of the files. Raises InputError with file and line for whatever
-    cannot be read.
+    A folder may also hold `unlabelled.*`, whose labels, if it has any, are not used. With both dev and a labelled test, dev is
+    the validation part; with dev alone it is the test part. Takes at most MEMORY bytes for each byte of the files. Raises
+    InputError with file and line for whatever cannot be read.
     """
     notes = []
     if name_or_path in SOURCES and SOURCES[name_or_path].kind == "texts":
         files = fetching.locate(name_or_path, "--data")
     else:
-        files = _files_of(Path(name_or_path))
+        files = _files_of(Path(name_or_path), notes)
     if "train" not in files:
         return _corpus(str(name_or_path), {"train": _one_file_a_class(files, notes)}, notes)
     parts = {part: _read(path, notes, labelled=part != "unlabelled") for part, path in files.items()}
     if "test" in parts and "dev" in parts and not parts["test"].labelled():
         notes.append(f"{files['test']} has no labels: {files['dev'].name} is the test part")
         del parts["test"]
+    if "unlabelled" in parts and parts["unlabelled"].labelled():
+        notes.append(f"the labels of {files['unlabelled'].name} are not used")
+        parts["unlabelled"].labels = [None] * len(parts["unlabelled"].labels)
     for name, part in parts.items():
         if name != "unlabelled" and None in part.labels:
             line = part.lines[part.labels.index(None)]
@@ -112,7 +117,8 @@ def load(name_or_path):
     return _corpus(str(name_or_path), parts, notes)
 
 
-def _files_of(path):
+def _files_of(path, notes):
+    """{part: path of its file}; of what else stands beside them, and could be read, a note is made."""
     expected = f"ending in one of {' '.join(SUFFIXES)} (or that and .gz)"
     if path.is_file():
         if suffix_of(path) not in SUFFIXES:
@@ -123,27 +129,39 @@ def _files_of(path):
         raise InputError(f"--data {path}: neither a file, nor a folder, nor one of {names}")
     files = {}
     for part in ("train", "dev", "test", "unlabelled"):
-        candidates = (path / f"{part}{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz"))
-        found = [file for file in candidates if file.is_file()]
+        stems = NAMES.get(part, (part,))
+        names = (f"{stem}{suffix}{packed}" for stem in stems for suffix in SUFFIXES for packed in ("", ".gz"))
+        found = [path / name for name in names if (path / name).is_file()]
         if len(found) > 1:
             raise InputError(f"{path}: both {found[0].name} and {found[1].name}; keep one of them")
         if found:
             files[part] = found[0]
     if "train" not in files or not {"dev", "test"} & set(files):
         raise InputError(f"{path}: expected train.* and dev.* or test.* in it, {expected}")
+    others = sorted(file.name for file in {*path.iterdir()} - {*files.values()} if suffix_of(file) in SUFFIXES)
+    notes.extend(f"{path / name} is not used" for name in others)
     return files
 
 
 def suffix_of(path):
-    """What a file's name says of its content, packed or not."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+    """What a file's name says of its content, packed or not, in small letters."""
+    return (path.with_suffix("") if _is_packed(path) else path).suffix.lower()
+
+
+def _is_packed(path):
+    return path.suffix.lower() == ".gz"
+
+
+def rows_of(path):
+    """(number of the line, {field: value}) of a file, in the format that its name tells; JSON lines unless it tells another."""
+    readers = {".tab": _orange_rows} | dict.fromkeys(DELIMITERS, _table_rows)
+    return readers.get(suffix_of(path), json_rows)(path)
 
 
 def _read(path, notes, labelled):
     """The _Part that a file holds. labelled: refuse a file without any label, unless it is called test."""
-    readers = {".tab": _orange_rows} | dict.fromkeys(DELIMITERS, _table_rows)
-    part, known, empty = _Part(path), {}, 0
-    for line, row in readers.get(suffix_of(path), json_rows)(path):
+    part, known, empty, broken = _Part(path), {}, 0, []
+    for line, row in rows_of(path):
         where = f"{path}, line {line}"
         texts, label = [text.strip() for text in texts_of(row, where)], row.get("label")
         if type(label) not in (str, int, type(None)):  # True would be an int
@@ -159,6 +177,11 @@ def _read(path, notes, labelled):
         part.add(line, as_text(texts), label)
         if label and meaning:
             part.descriptions.setdefault(label, meaning)
+        if suffix_of(path) == ".tsv" and any("\t" in text and "\n" in text for text in texts):
+            broken.append(line)
+    if broken:  # what unquoted rows are from one stray quote to the next
+        notes.append(f"tabs and line breaks stand within quotes in {len(broken):,} text{'s' * (len(broken) > 1)} of "
+                     f"{path.name}, the first from line {broken[0]}: if these are rows, double their quotes")
     if empty:
         notes.append(f"{empty} empty text{'s' * (empty > 1)} in {path.name} dropped")
     if not part.texts:
@@ -204,7 +227,7 @@ def lines_of(path):
 
     A file whose name ends in .gz is unpacked on the way, up to UNPACKED times its size.
     """
-    packed = path.suffix == ".gz"
+    packed = _is_packed(path)
     try:
         with (gzip.open if packed else open)(path, "rb") as file:
             yield from decoded(file, path, UNPACKED * path.stat().st_size if packed else sys.maxsize - 1)
@@ -240,7 +263,7 @@ def _conversion(path, line, start):
     command = f"iconv -f {encoding} -t UTF-8"
     if path.is_file():
         name = shlex.quote(str(path))
-        command = f"gunzip -c {name} | {command}" if path.suffix == ".gz" else f"{command} {name}"
+        command = f"gunzip -c {name} | {command}" if _is_packed(path) else f"{command} {name}"
         command += f" > utf8{suffix_of(path)}"
     return f"it looks like {encoding}; save it as UTF-8, or: {command}"
 
@@ -368,7 +391,12 @@ def in_one_line(text, width=60):
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def is_chinese(texts):
-    """Whether at least half of the letters of these strings are Chinese characters."""
+def is_chinese(texts, characters=CHINESE):
+    """Whether at least half of the letters of these strings are Chinese characters, or of `characters`."""
     joined = "".join(texts)
-    return len(re.findall(f"[{CHINESE}]", joined)) >= 0.5 * sum(map(str.isalpha, joined)) > 0
+    return len(re.findall(f"[{characters}]", joined)) >= 0.5 * sum(map(str.isalpha, joined)) > 0
+
+
+def has_no_spaces(texts):
+    """Whether these strings are of a script that puts no spaces between words, such as that of Chinese, Japanese or Thai."""
+    return is_chinese(texts, WITHOUT_SPACES)

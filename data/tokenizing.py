@@ -1,6 +1,7 @@
 """Texts as token ids: tokenized once for a whole run, pairs of texts joined and cut as BERT has them."""
 
 import contextlib
+import sys
 from array import array
 
 import numpy as np
@@ -111,7 +112,7 @@ def slices(texts, count=10_000, characters=SLICE):
         yield some
 
 
-def padded(ids, offsets, first_segments, indices, pad_id=0, multiple=1):
+def padded(ids, offsets, first_segments, indices, pad_id=0, multiple=1, positions=sys.maxsize):
     """(token ids, segment ids) of some of the texts that `tokenize` returned, padded: both (texts, tokens) int32.
 
     The segment is 1 where the first of a pair has ended and the pair has not, else 0.
@@ -120,9 +121,11 @@ def padded(ids, offsets, first_segments, indices, pad_id=0, multiple=1):
     indices: (texts,) int, which of them
     pad_id: what to pad with
     multiple: tokens are padded to a multiple of it
+    positions: but to no more than these, which the model has
     """
     lengths = offsets[indices + 1] - offsets[indices]
-    token_ids = np.full((len(indices), -(-int(lengths.max()) // multiple) * multiple), pad_id, np.int32)
+    width = min(-(-int(lengths.max()) // multiple) * multiple, positions)
+    token_ids = np.full((len(indices), width), pad_id, np.int32)
     for row, index, length in zip(token_ids, indices, lengths, strict=True):
         row[:length] = ids[offsets[index] :][:length]
     if first_segments is None:

@@ -13,14 +13,14 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from common import InputError, errors_in_one_line
+from common import InputError, errors_in_one_line, utf8_output
 from common.files import atomic_folder, write_bytes, write_json, write_text
 from common.parsing import deferred, parse
 from common.promise import fastest_kept, needed
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
 from data.students import FLOAT32, PROMISE, ask, load, promise_in_words
-from data.texts import json_rows, suffix_of
-from export.predict import is_teacher, opened, read, read_teacher, texts_in
+from data.texts import SUFFIXES, rows_of, suffix_of
+from export.predict import is_teacher, opened, read, read_teacher
 from export.timing import turns
 from report.tables import WORTHWHILE, aligned
 
@@ -48,7 +48,7 @@ def build(
         student: what `python -m common.predict` takes, a linear model, too; no FastBERT, which stops early by itself
         teacher: the same, but no linear model; a FastBERT with all its layers; of a run it is the folder teacher/ in it
         file: texts that neither has learned from, like those that will be asked; formats as of common.predict. Labels are not
-            needed; if every line of a .jsonl or .json has one, accuracies are told, too
+            needed; if every line of a .jsonl, .csv or .tsv has one, accuracies are told, too
         max_disagreement: per cent of such texts that may be answered otherwise than by the teacher
         confidence: per cent, with which this is promised
         criterion: what the student's uncertainty is of: the highest probability, or the entropy of all
@@ -67,7 +67,7 @@ def build(
     if models[1][0].tokenizer is None:
         raise InputError(f"{teacher}: a linear model; as the teacher of a cascade a model with a graph")
     both, *_ = (cascade_of(models[0][0], whole, config) for whole, _ in models[1:])  # if they go together
-    texts, labels = [*texts_in(read(file), both.pairs, f"{file}, line")], labels_in(file, both.classes)
+    texts, labels = [*read(file, both.pairs)], labels_in(file, both.classes)
     if labels is None:
         texts = [text for text in texts if both.pairs or text.strip()]  # a blank line is none
     least = needed(max_disagreement, confidence)
@@ -128,10 +128,10 @@ def ready(model, graph):
 
 
 def labels_in(file, classes):
-    """The labels of a file of JSON lines as numbers of classes, (texts,) int; None if it is another or a line has none."""
-    if suffix_of(Path(file)) not in (".json", ".jsonl"):
+    """The labels of a file of data as numbers of classes, (texts,) int; None if it is another or a line has none."""
+    if suffix_of(Path(file)) not in SUFFIXES:
         return None
-    rows = [(line, row.get("label")) for line, row in json_rows(Path(file))]
+    rows = [(line, row.get("label")) for line, row in rows_of(Path(file))]
     if any(label in (None, "") for _, label in rows):
         return None
     numbers = {name: number for number, name in enumerate(classes)}
@@ -260,5 +260,6 @@ def write(folder, models, config):
 
 def start():
     """Run the command: `build` with what stands on the command line."""
+    utf8_output()
     with errors_in_one_line("stopped"):
         parse(tyro.cli, deferred(build), prog="python -m common.cascade")()

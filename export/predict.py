@@ -12,11 +12,11 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from common import InputError, errors_in_one_line, visible
+from common import InputError, errors_in_one_line, utf8_output, visible
 from common.parsing import deferred, parse
 from data.model_folders import TERMS, check_tokenizer
-from data.students import FLOAT32, Student, ask, ask_by, load, promise_in_words, session_of
-from data.texts import SURROGATE, as_text, decoded, in_one_line, json_rows, lines_of, suffix_of, texts_of
+from data.students import FLOAT32, INT8, Student, ask, ask_by, load, promise_in_words, session_of
+from data.texts import SUFFIXES, SURROGATE, as_text, decoded, in_one_line, lines_of, rows_of, suffix_of, texts_of
 from data.tokenizing import check_pairs, slices
 
 CHUNK_SIZE = 4096, 10_000_000  # texts that are sorted by length together, or characters of them
@@ -42,8 +42,8 @@ def predict(
         folder: a run's folder, its student/ or linear/, a classifier that --teacher of the scripts takes, or a cascade of
             common.cascade
         texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
-            a tab between
-        file: a file of texts, UTF-8, plain or .gz; of one that ends in .jsonl or .json the fields that hold the texts of data
+            a tab between; answers come when the input ends, or after 4,096 lines
+        file: a file of texts, UTF-8, plain or .gz; of one that ends as data does, in .jsonl, .csv or .tsv, the fields of texts
         top: how many labels to tell, the most probable first
         all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
         speed: of a FastBERT, from 0 (all layers) to 1; without it that which was chosen after training
@@ -77,16 +77,17 @@ def predict(
         raise InputError(f"--speed {speed:g}: must be from 0 to 1")
     top, told = len(student.classes) if all else top, []
     column = "layers_used" if student.stops_early else "answered_by" if student.teacher else None  # that the last line sums up
-    with tqdm(desc="texts", unit="", disable=None if file else True, leave=False) as bar:
-        source = "text" if texts else f"{file or 'standard input'}, line"
-        remaining = texts_in(texts or read(file), student.pairs, source)
+    width = max(len(visible(name)) for name in student.classes)
+    hidden = not file or (sys.stdout and sys.stdout.isatty()) or None  # it would stand among the answers; None: as stderr is
+    with tqdm(desc="texts", unit="", disable=hidden, leave=False) as bar:
+        remaining = of_lines(enumerate(texts, 1), student.pairs, "text") if texts else read(file, student.pairs)
         for some in slices(remaining, *CHUNK_SIZE):
             for text, answer in zip(some, answers(student, some, top, speed, batch_size), strict=True):
                 if all:
                     labels = answer.pop("labels")
                     answer = {"probabilities": {label["label"]: label["probability"] for label in labels}} | answer
                 said = dict(zip(("text", "text_pair"), text if student.pairs else (text,), strict=False)) | answer
-                print(visible(dumps(said, ensure_ascii=False)) if json else as_columns(student, text, answer))
+                print(visible(dumps(said, ensure_ascii=False)) if json else as_columns(student, text, answer, width))
                 told += [answer[column]] if column else []
             bar.update(len(some))
     if told:  # apart from the answers, of which each has a line
@@ -97,7 +98,7 @@ def predict(
 def is_teacher(folder):
     """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor one with a graph to ask."""
     files = {file.name for file in Path(folder).iterdir()} if Path(folder).is_dir() else set()
-    return not files.isdisjoint({"config.json", "bert_config.json"}) and files.isdisjoint({FLOAT32, "saved_model", TERMS})
+    return not files.isdisjoint({"config.json", "bert_config.json"}) and files.isdisjoint({FLOAT32, INT8, "saved_model", TERMS})
 
 
 def load_teacher(folder, pairs=False, maxlen=0):
@@ -124,35 +125,44 @@ def read_teacher(folder, pairs=False, maxlen=0):
     config.pop("speed", None)  # it has no exits, whatever its config says
     if config["pairs"]:
         check_pairs(bert, maxlen)
-    return Student(None, bert.tokenizer, teachers.numbered(classes), config, folder), text_graph(bert).SerializeToString()
+    classes = classes if "maxlen" in bert.config else teachers.numbered(classes)  # ours have the names of the data
+    return Student(None, bert.tokenizer, classes, config, folder), text_graph(bert).SerializeToString()
 
 
-def read(file):
-    """The lines of a file, or of standard input; of JSON lines what they hold, a pair of texts as a tuple.
+def read(file, pairs):
+    """The texts of a file, or of standard input: a string each, or a pair of them as a tuple.
+
+    file: a path; of JSON lines and of tables the fields that hold texts, of any other each line; "": standard input, as lines
+    pairs: whether pairs are wanted
 
     Raises InputError for a line that is not UTF-8, or not what a data set has.
     """
     if not file and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("no text: give texts, --file FILE, or lines on standard input")
-    if file and suffix_of(Path(file)) == ".csv":
-        raise InputError(f"--file {file}: of a table header and labels would be read, too; expected a text a line, or .jsonl")
     if file and (not Path(file).exists() or Path(file).is_dir()):
         raise InputError(f"--file {file}: there is no such file")
-    if file and suffix_of(Path(file)) in (".json", ".jsonl"):
-        return (as_text(texts_of(row, f"{file}, line {line}")) for line, row in json_rows(Path(file)))
+    if file and suffix_of(Path(file)) in SUFFIXES:
+        return of_rows(rows_of(Path(file)), pairs, file)
     lines = lines_of(Path(file)) if file else decoded(sys.stdin.buffer, Path("standard input"))
-    return (text.rstrip("\r\n") for _, text in lines)
+    return of_lines(((number, text.rstrip("\r\n")) for number, text in lines), pairs, f"{file or 'standard input'}, line")
 
 
-def texts_in(lines, pairs, source):
-    """The text of each line, or its pair of texts: a JSON object with the fields of a data set's, or two with a tab between.
+def of_rows(rows, pairs, file):
+    """The text of each row (number, {field: value}), or its pair of texts."""
+    for number, row in rows:
+        text = as_text(texts_of(row, f"{file}, line {number}"))
+        if isinstance(text, tuple) != pairs:
+            raise InputError(f"{file}, line {number}: {'one text; two are' if pairs else 'two texts; one is'} expected")
+        yield text
 
-    lines: strings, or tuples, which are pairs already
-    pairs: whether pairs are wanted
+
+def of_lines(lines, pairs, source):
+    """The text of each line (number, string), or its pair of texts: JSON with the fields of data, or two with a tab between.
+
     source: what a line's number is to follow in errors
     """
-    for number, text in enumerate(lines, 1):
-        if pairs and isinstance(text, str):
+    for number, text in lines:
+        if pairs:
             try:
                 row = loads(text)
             except (ValueError, RecursionError):
@@ -160,30 +170,25 @@ def texts_in(lines, pairs, source):
             text = tuple(texts_of(row, f"{source} {number}") if isinstance(row, dict) else text.split("\t"))
             if len(text) != 2 or not all(map(str.strip, text)):
                 raise InputError(f"{source} {number}: expected two texts, {{'text': …, 'text_pair': …}} or with a tab between")
-        if isinstance(text, tuple) != pairs:
-            raise InputError(f"{source} {number}: two texts; one is expected")
         yield text
 
 
 def answers(student, texts, top, speed, batch_size):
-    """What the student says of each text: {"labels": [{"label", "probability"}]}, and what else `ask` gives of it.
+    """What the student says of each text, one by one: {"labels": [{"label", "probability"}]}, and what else `ask` gives of it.
 
     For the parameters see `predict`.
     """
     outputs = ask(student, texts, speed, batch_size)
     probabilities = outputs.pop("probabilities")
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    return [
-        {"labels": [{"label": student.classes[label], "probability": float(p[label])} for label in labels]}
-        | {name: values[place].item() for name, values in outputs.items()}
-        for place, (p, labels) in enumerate(zip(probabilities, best, strict=True))
-    ]
+    for place, (p, labels) in enumerate(zip(probabilities, best, strict=True)):
+        told = [{"label": student.classes[label], "probability": float(p[label])} for label in labels]
+        yield {"labels": told} | {name: values[place].item() for name, values in outputs.items()}
 
 
-def as_columns(student, text, answer):
+def as_columns(student, text, answer, width):
     """An answer as aligned columns: labels and probabilities; of a FastBERT the layer, of a cascade the model that answered, of
-    either the uncertainty; the text's beginning."""
-    width = max(len(visible(name)) for name in student.classes)
+    either the uncertainty; the text's beginning. width: of the column of labels"""
     cells = [f"{visible(label['label']):<{width}} {label['probability']:6.1%}" for label in answer["labels"]]
     if "layers_used" in answer:
         cells.append(f"layer {answer['layers_used']:>2} of {student.config['num_hidden_layers']}")
@@ -224,9 +229,6 @@ def cascade_summary(student, answered_by):
 
 def start():
     """Run the command: `predict` with what stands on the command line."""
-    if sys.stdout and sys.stdout.isatty():
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a sign
-    elif sys.stdout:
-        sys.stdout.reconfigure(encoding="utf-8")  # for a file or a pipe, as what is read
+    utf8_output()
     with errors_in_one_line("stopped"):
         parse(tyro.cli, deferred(predict), prog="python -m common.predict")()

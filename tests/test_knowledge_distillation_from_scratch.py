@@ -256,7 +256,7 @@ def test_a_class_of_any_name_can_be_omitted(run, tmp_path, name):
         (["--temperature", "-1"], "temperature -1.0: must be from 0.01 to 1000"),
         (["--temperature-sweep", "1", "0"], "temperature 0.0: must be from 0.01 to 1000"),
         (["--train-examples-sweep", "0"], "--train-examples-sweep 0: must be 1 or more"),
-        (["--train-examples-sweep", "200"], "--train-examples-sweep 200: must be below the 200 training images, or left out"),
+        (["--train-examples-sweep", "200"], "must be below the 200 training images; --train-examples-sweep without a"),
         (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learnt; one must be above 0"),
         (["--omit-class", "row", "--validation-examples", "0"], "--omit-class needs --validation-examples above 0"),
         (["--omit-class", "row", "--validation-examples", "1"], "1 validation images are of this class; there must be some"),

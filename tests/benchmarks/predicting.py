@@ -35,7 +35,7 @@ def measure():
         student = students.load(folder)
     return medians(
         lambda: [students.ask(student, [line]) for line in lines],
-        lambda: predict.answers(student, lines, top=1, speed=None, batch_size=32),
+        lambda: list(predict.answers(student, lines, top=1, speed=None, batch_size=32)),
         rounds=3,
     )
 

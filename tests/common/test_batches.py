@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from common.batches import Pixels, TokenizedTexts, training_batches
+from common.bert import build_classifier
 from data import berts
 from tests import tiny
 
@@ -43,6 +44,17 @@ def test_batches_carry_their_own_targets_in_an_order_of_seed_and_epoch(bert):
 def test_nobody_waits_for_a_tuner_when_a_training_ends(bert):
     examples = tiny.tokenized(["a text"] * 4, bert, maxlen=8)
     assert not training_batches(examples, np.arange(4), np.zeros(4), 2, 0).options().autotune.enabled
+
+
+def test_no_text_is_padded_to_more_tokens_than_the_model_has_positions(tmp_path):
+    """Here 37, no round number; what the longest text makes of a batch is asked of a model, too."""
+    bert = berts.load(str(tiny.write_bert(tmp_path, config=tiny.CONFIG | {"max_position_embeddings": 37})))
+    examples = tiny.tokenized(["w1 " * 50, "w2", "w3 " * 20], bert, maxlen=37)
+    examples = examples.joined(tiny.tokenized(["w4"], bert, maxlen=37))
+    shapes = [examples.inputs(np.array(indices))[0].shape[1] for indices in ([0, 1, 3], [1, 3], [2])]
+    assert shapes == [37, 8, 24]
+    logits = build_classifier(bert, 3, dropout=0.0).model.predict(examples.inputs(np.arange(4)), verbose=0)
+    assert logits.shape == (4, 3) and np.isfinite(logits).all()
 
 
 def test_texts_can_be_joined(bert):

@@ -14,7 +14,7 @@ from common.linear import STRENGTHS, fit_linear, inverse_temperature, linear_rec
 from common.training import Run
 from data import linear_models
 from data.parts import UNLABELLED, Parts
-from data.texts import Corpus, is_chinese
+from data.texts import Corpus, has_no_spaces
 from tests import tiny
 
 
@@ -158,11 +158,14 @@ def test_a_student_learns_the_classes_it_is_told_of_further_texts(tmp_path):
         (["今天天气很好", "这本书不错"], "char"),
         (["今天天气很好 app", "我喜欢 iphone"], "char"),  # half of the letters
         (["a book called 书"], "word"),
+        (["この商品はとても良かった", "サイズが合わない"], "char"),
+        (["สินค้าดีมาก ส่งเร็ว"], "char"),
+        (["이 제품은 정말 좋아요", "очень хорошо"], "word"),
         (["12 %", "!"], "word"),
     ],
 )
-def test_chinese_is_told_from_the_texts(texts, analyzer):
-    terms = linear_models.vectorizer(is_chinese(texts))
+def test_scripts_without_spaces_are_told_from_the_texts(texts, analyzer):
+    terms = linear_models.vectorizer(has_no_spaces(texts))
     assert terms.analyzer == analyzer
     assert terms.ngram_range == ((1, 3) if analyzer == "char" else (1, 2))
 

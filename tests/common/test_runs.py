@@ -15,7 +15,7 @@ import knowledge_distillation_bert as script
 from common import InputError, files
 from common.files import write_atomic, write_text
 from common.locking import unlocking_folders
-from common.runs import check_depths, open_folder, open_text_runs, read_inputs
+from common.runs import check_depths, open_folder, open_text_runs, rate_remarks, read_inputs, steps_remarks
 from tests import tiny
 from tests.starting import ROOT
 
@@ -48,6 +48,37 @@ def test_a_bert_with_too_few_layers_is_refused(given, wanted, least, line):
         return check_depths(settings, bert, "student_layers", least=least)
     with pytest.raises(InputError, match=f"^{line}$"):
         check_depths(settings, bert, "student_layers", least=least)
+
+
+@pytest.mark.parametrize(
+    ("width", "settings", "flags"),
+    [
+        (384, {"teacher": "", "teacher_learning_rate": 2e-4}, []),
+        (768, {"teacher": "", "teacher_learning_rate": 1e-4, "student_learning_rate": 2e-5}, []),
+        (768, {"teacher": "", "teacher_learning_rate": 2e-4, "student_learning_rate": 5e-4, "bilstm_learning_rate": 2e-3},
+         ["--teacher-learning-rate 0.0002", "--student-learning-rate 0.0005"]),
+        (1024, {"teacher": "x", "predecessor_learning_rate": 1.0, "successor_learning_rate": 5e-4},
+         ["--successor-learning-rate 0.0005"]),
+        (768, {"teacher": (), "soft_labels": ("x",), "teacher_learning_rate": 1.0}, []),
+    ],
+)
+def test_a_rate_for_narrow_berts_is_told_of_a_wide_one(width, settings, flags):
+    """But none of a teacher that is given and so not trained."""
+    told = rate_remarks(SimpleNamespace(**settings), SimpleNamespace(config={"hidden_size": width}))
+    assert told == [f"{flag}: for a BERT that is {width} wide 2e-5 to 5e-5 is usual" for flag in flags]
+
+
+@pytest.mark.parametrize(
+    ("train", "unlabelled", "line"),
+    [
+        (200, 1800, None), (5119, 1, None), (9000, 0, None),
+        (20000, 121, "--unlabelled-steps 160 reads 2,560 of 20,121 texts, with labels and without: 1,258 steps read each once"),
+    ],
+)
+def test_too_few_steps_for_the_texts_are_told(train, unlabelled, line):
+    parts = SimpleNamespace(train=np.arange(train), unlabelled=np.arange(unlabelled))
+    run = SimpleNamespace(settings=SimpleNamespace(unlabelled_steps=160, batch_size=16), parts=parts)
+    assert steps_remarks(run) == ([line] if line else [])
 
 
 def test_the_same_settings_resume_and_others_are_refused(tmp_path):

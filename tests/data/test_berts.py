@@ -270,10 +270,11 @@ def test_a_vocabulary_with_capitals_is_cased(google_folder, tmp_path):
 
 def test_a_student_made_from_a_student_says_nothing_of_the_first(bert_folder, tmp_path):
     bert = berts.keep_layers(berts.load(str(bert_folder)), [0])
-    berts.save(tmp_path / "first", bert, ["a", "b"], maxlen=16, speed=0.5, pairs=True)
+    stopping = {"speed": 0.5, "uncertainty_top_k": 3, "promise": {"texts": 1000}}
+    berts.save(tmp_path / "first", bert, ["a", "b"], maxlen=16, pairs=True, **stopping)
     berts.save(tmp_path / "second", berts.load(str(tmp_path / "first")), ["a", "b"], maxlen=8)
     first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second"))
-    assert second == {key: value for key, value in first.items() if key not in ("speed", "pairs")} | {"maxlen": 8}
+    assert second == {key: value for key, value in first.items() if key not in {"pairs", *stopping}} | {"maxlen": 8}
 
 
 def test_several_checkpoints(google_folder, tmp_path):

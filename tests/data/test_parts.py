@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import texts
-from data.parts import HELD_OUT, UNLABELLED, Parts, notes_on_twins, split
+from data.parts import HELD_OUT, UNLABELLED, Parts, notes_on_twins, sort_labels, split
 from tests import tiny
 
 
@@ -105,6 +105,18 @@ def test_texts_that_a_model_reads_alike_are_counted_between_all_parts():
         "as a model reads them, in 2 tokens, texts stand in two parts: 1 calibration text in training, "
         "1 validation text in training, 2 test texts in training, 1 test text in calibration, 2 test texts in validation"
     ]
+
+
+@given(st.lists(st.one_of(st.integers(-(10**15) + 1, 10**15 - 1).map(str), st.floats(-1e6, 1e6).map("{:.3f}".format))))
+def test_labels_that_are_numbers_stand_by_value(labels):
+    """As the lists of soft labels have them: also below 0 and with decimals."""
+    values = [float(label) for label in sort_labels(labels)]
+    assert values == sorted(values) and {*sort_labels(labels)} == {*labels}
+
+
+def test_other_labels_stand_by_name():
+    assert sort_labels(["10", "9", "-2", "1.5"]) == ["-2", "1.5", "9", "10"] and sort_labels([3, -1]) == [-1, 3]
+    assert sort_labels(["10", "9", "b"]) == ["10", "9", "b"] and sort_labels(["1e3", "2"]) == ["1e3", "2"]
 
 
 def test_of_several_seeds_the_most_twins_are_told_and_a_part_is_no_twin_of_itself():

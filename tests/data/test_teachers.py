@@ -79,6 +79,25 @@ def test_a_weights_file_of_bert4keras(bert_folder, dense, tmp_path, file):
         np.testing.assert_array_equal(bert.weights[name], value, err_msg=name)
 
 
+@pytest.mark.parametrize("prefix", ["", "Teacher-", "Predecessor-"])
+@pytest.mark.parametrize("file", ["best.h5", "best.weights"])
+def test_a_weights_file_of_the_original_programs(bert_folder, tmp_path, prefix, file):
+    """Their layers have a prefix, and FastBERT's teacher is the first layers of a BERT."""
+    first = build_classifier(berts.keep_layers(berts.load(str(bert_folder)), [0, 1]), 4, dropout=0.0)
+    first.model.save_weights(str(tmp_path / file))
+    if file.endswith(".h5"):
+        with h5py.File(tmp_path / file, "r+") as stored:
+            names = [name for name in map(teachers._decoded, stored.attrs["layer_names"]) if "-" in name]
+            for name in names if prefix else ():
+                stored.move(name, prefix + name)
+            others = [name for name in map(teachers._decoded, stored.attrs["layer_names"]) if "-" not in name]
+            stored.attrs["layer_names"] = [prefix + name for name in names] + others
+    bert = teachers.load(str(tmp_path / file), corpus("0123"), str(bert_folder))
+    assert bert.layers == 2 and bert.weights.keys() == first.bert.weights.keys() | {*berts.OUTPUT}
+    for name, value in first.bert.weights.items():
+        np.testing.assert_array_equal(bert.weights[name], value, err_msg=name)
+
+
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_a_whole_model_of_bert4keras(bert_folder, dense, tmp_path):
     dense.model.save(str(tmp_path / "model.h5"))
@@ -201,11 +220,13 @@ def test_weights_files_that_do_not_fit(bert_folder, dense, tmp_path):
     refuse(tmp_path / "text.h5", "text.h5: not a weights file that bert4keras saved")
     shallow = build_classifier(berts.keep_layers(berts.load(str(bert_folder)), [0, 1]), 4, dropout=0.0)
     shallow.model.save_weights(str(tmp_path / "shallow.h5"))
-    refuse(tmp_path / "shallow.h5", "no whole Transformer-2-MultiHeadSelfAttention; expected a BERT of 4 layers and one Dense")
+    with h5py.File(tmp_path / "shallow.h5", "r+") as file:
+        file["Transformer-1-FeedForward"].attrs["weight_names"] = []
+    refuse(tmp_path / "shallow.h5", "no whole Transformer-1-FeedForward; expected a BERT of 4 layers or fewer and one Dense")
     two = tiny.write_bert(tmp_path / "two", config=tiny.CONFIG | {"num_hidden_layers": 2})
     for name in ("deep.h5", "deep.weights"):
         dense.model.save_weights(str(tmp_path / name))
-        refuse(tmp_path / name, "beside the BERT; expected a BERT of 2 layers and one Dense", two)
+        refuse(tmp_path / name, "beside the BERT; expected a BERT of 2 layers or fewer and one Dense", two)
     dense.encoder.model.save_weights(str(tmp_path / "encoder.h5"))
     refuse(tmp_path / "encoder.h5", "nothing beside the BERT")
     narrow = tiny.write_bert(tmp_path / "narrow", config=tiny.CONFIG | {"intermediate_size": 48})

@@ -244,6 +244,43 @@ def test_tables_with_quotes_and_line_breaks(tmp_path, encoding, ends, suffix):
     assert corpus.notes == [f"1 empty text in train{suffix} dropped"]
 
 
+@pytest.mark.parametrize("name", ["unlabelled.jsonl", "unlabeled.csv"])
+def test_labels_of_unlabelled_texts_are_not_used(folder, name):
+    """Though they are those of classes: no text of that file is ever drawn as one with a label."""
+    rows = [f"{place} more" for place in range(30)]
+    known = texts.load(str(folder)).classes[0]
+    lines = [f'{{"text": "{text}", "label": "{known}"}}' for text in rows] if "json" in name else ["text,label"]
+    (folder / name).write_text("\n".join(lines + [f"{text},{known}" for text in rows] * ("csv" in name)))
+    corpus = texts.load(str(folder))
+    assert f"the labels of {name} are not used" in corpus.notes
+    further = [index for index, text in enumerate(corpus.texts) if text in rows]
+    assert len(further) == 30 and (corpus.labels[further] == UNLABELLED).all()
+    assert {*split(corpus, seed=0, unlabelled=0).unlabelled} >= {*further}
+
+
+def test_a_validation_part_by_another_name(folder):
+    """What datasets of Hugging Face call theirs; what has no known name is told not to be used."""
+    tiny.write_jsonl(folder / "dev.jsonl", [("a fig", "fruit"), ("a boat", "thing")])
+    plain = texts.load(str(folder))
+    (folder / "dev.jsonl").rename(folder / "validation.jsonl")
+    (folder / "extra.csv").write_text("text,label\n")
+    (folder / "readme.md").write_text("")
+    corpus = texts.load(str(folder))
+    assert corpus.texts == plain.texts and corpus.dev.tolist() == plain.dev.tolist()
+    assert [note for note in corpus.notes if note not in plain.notes] == [f"{folder / 'extra.csv'} is not used"]
+    (folder / "dev.jsonl").write_text("")
+    with pytest.raises(InputError, match="both dev.jsonl and validation.jsonl; keep one of them"):
+        texts.load(str(folder))
+
+
+def test_rows_that_a_stray_quote_joins_are_told(tmp_path):
+    (tmp_path / "train.tsv").write_text('text\tlabel\n"I came\t0\nb\t1\nand left"\t1\n"two\nlines"\t0\n')
+    notes = []
+    assert texts._read(tmp_path / "train.tsv", notes, labelled=True).texts == ["I came\t0\nb\t1\nand left", "two\nlines"]
+    assert notes == ["tabs and line breaks stand within quotes in 1 text of train.tsv, the first from line 2: if these are "
+                     "rows, double their quotes"]
+
+
 def test_labels_of_unlabelled_texts_are_not_needed(folder):
     lines = ['{"text": "a train"}', '{"text": "a plum"}', '{"text": "a bus", "label": "new"}']
     (folder / "unlabelled.jsonl").write_text("\n".join(lines))
@@ -328,7 +365,7 @@ def test_no_such_data(tmp_path):
     with pytest.raises(InputError, match=r"expected train\.\* and dev\.\* or test\.\*"):
         texts.load(str(tmp_path))
     (tmp_path / "texts.xlsx").write_bytes(b"")
-    with pytest.raises(InputError, match=r"expected a name ending in one of .jsonl .json .tsv .csv \(or that and .gz\)"):
+    with pytest.raises(InputError, match=r"expected a name ending in one of .jsonl .json .ndjson .tsv .csv \(or that"):
         texts.load(str(tmp_path / "texts.xlsx"))
 
 

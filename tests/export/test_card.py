@@ -103,7 +103,7 @@ def test_the_card_says_what_is_promised_and_of_which_file(taken, carded):
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
 def test_the_lines_of_the_readme_answer_where_nothing_but_onnxruntime_is(taken, tmp_path, readme):
-    folder = shutil.copytree(taken.folder, tmp_path / "student")
+    folder = shutil.copytree(taken.folder, tmp_path / "runs/knowledge_distillation_bert-demo/student")
     onnx.save(onnx_int8.quantized(onnx.load(folder / "model.onnx")), folder / "model.int8.onnx")
     lines = next(block for block in (ROOT / readme).read_text("utf-8").split("```python\n")[1:] if "onnxruntime" in block)
     done = subprocess.run([sys.executable, "-c", BLOCK + lines.split("```")[0]], capture_output=True, text=True, cwd=tmp_path)

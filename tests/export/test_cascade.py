@@ -380,6 +380,8 @@ def test_labels_are_read_where_every_line_has_one(tmp_path):
         cascade.labels_in(path, ["0", "2"])
     path.write_text('{"text": "a", "label": 1}\n{"text": "b"}\n')
     assert cascade.labels_in(path, ["0", "1"]) is None and cascade.labels_in(tmp_path / "texts.txt", ["0"]) is None
+    (tmp_path / "texts.TSV").write_text("label\ttext\n1\ta\n0\tb\n")
+    assert cascade.labels_in(tmp_path / "texts.TSV", ["0", "1"]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """python -m common.predict: texts from the command line, a file or standard input; a line each, in their order."""
 
+import csv
 import gzip
 import io
 import json
@@ -14,10 +15,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from scipy.special import softmax
+from tqdm import tqdm
 
 from common import InputError
 from data import berts, linear_models, soft_labels
-from export import predict
+from export import cascade, predict
 from tests import tiny
 from tests.data.test_linear_models import MODELS as LINEAR_MODELS
 from tests.numpy_bert import numpy_bert
@@ -139,7 +141,6 @@ def test_what_stands_before_a_bad_line_is_answered(taken, tmp_path, capsys):
         ({"texts": ("a",), "file": "b"}, "--file b: give texts or a file of them, not both"),
         ({"texts": ("a",), "speed": 0.5}, "--speed 0.5: .* has no early exit; only a FastBERT has"),
         ({"file": "nowhere.txt"}, "--file nowhere.txt: there is no such file"),
-        ({"file": "table.csv"}, "--file table.csv: of a table header and labels would be read, too; expected a text a line"),
     ],
 )
 def test_predict_refuses(taken, words, message):
@@ -217,6 +218,19 @@ def test_a_folder_with_a_saved_model_alone(taken, tmp_path):
     folder = shutil.copytree(taken.folder, tmp_path / "student")
     (folder / "model.onnx").rename(folder / "saved_model")
     with pytest.raises(InputError, match="model.onnx is missing: older versions wrote a SavedModel alone; start the script of"):
+        predict.predict(str(folder), ("a",))
+
+
+def test_a_folder_with_the_int8_graph_alone(taken, tmp_path, capsys):
+    """All that the README's lines read of it is enough to be asked, too."""
+    folder = shutil.copytree(taken.folder, tmp_path / "student")
+    (folder / "model.onnx").rename(folder / "model.int8.onnx")
+    for file in folder.iterdir():
+        if file.name not in ("config.json", "tokenizer.json", "model.int8.onnx"):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    predict.predict(str(folder), (LINES[0],), int8=True)
+    assert capsys.readouterr().out.endswith(f"%  {LINES[0]}\n")
+    with pytest.raises(InputError, match="model.onnx is missing: .*; where model.int8.onnx is there, ask with --int8"):
         predict.predict(str(folder), ("a",))
 
 
@@ -320,11 +334,62 @@ def test_a_teacher_of_pairs(tmp_path, capsys):
         assert [answer["probabilities"][name] for name in "0123"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_predict_reads_the_texts_of_json_lines(taken, tmp_path, capsys):
-    lines = [LINES[0], "w1\nw2"]
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"sentence": line, "label": 1}) + "\n" for line in lines))
-    predict.predict(str(taken.folder), file=str(tmp_path / "texts.jsonl"), json=True)
+def written(path, rows):
+    """Write rows {field: value} in the format that the name of a file tells, as JSON lines or as a table. Returns the path."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "wt", encoding="utf-8", newline="") as file:
+        if "json" in path.name.lower():
+            file.writelines("\n" + json.dumps(row) + "\n" for row in rows)  # each after an empty line
+            return path
+        table = csv.DictWriter(file, rows[0], delimiter="\t" if "tsv" in path.name.lower() else ",")
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json.gz", "a.NDJSON", "a.csv", "a.csv.gz", "a.TSV"])
+def test_predict_reads_the_texts_of_files_of_data(taken, taken_pairs, tmp_path, capsys, name):
+    """No header, label or other field is taken for a text; a bad row is named by its line, and a tab makes no pair."""
+    lines = [LINES[0], "w1\nw2", 'w3, "w4"\tw5']
+    path = written(tmp_path / name, [{"label": 1, "sentence": line, "more": "w9"} for line in lines])
+    predict.predict(str(taken.folder), file=str(path), json=True)
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == lines
-    (tmp_path / "texts.jsonl").write_text('{"text": "a", "text_pair": "b"}\n')
-    with pytest.raises(InputError, match="texts.jsonl, line 1: two texts; one is expected"):
-        predict.predict(str(taken.folder), file=str(tmp_path / "texts.jsonl"))
+    with pytest.raises(InputError, match="line 2: one text; two are expected"):
+        predict.predict(str(taken_pairs.folder), file=str(path))
+    couples = [("w1", "w2\tw3"), ("w4", "w5")]
+    path = written(tmp_path / name, [{"text": a, "label": 1, "text_pair": b} for a, b in couples])
+    predict.predict(str(taken_pairs.folder), file=str(path), json=True)
+    told = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [(answer["text"], answer["text_pair"]) for answer in told] == couples
+    with pytest.raises(InputError, match="line 2: two texts; one is expected"):
+        predict.predict(str(taken.folder), file=str(path))
+
+
+def test_a_teacher_made_here_has_the_labels_of_its_data(tmp_path, capsys):
+    """Also where these are called as those of a teacher that has no names; of another they are numbers, as data has them."""
+    names = {str(number): f"LABEL_{number}" for number in range(4)}
+    for more, expected in (({"maxlen": 16}, {*names.values()}), ({}, {*names})):
+        folder = tiny.write_classifier(tmp_path / str(len(more)), labels=names, **more)
+        predict.predict(str(folder), ("w1",), json=True, all=True)
+        assert json.loads(capsys.readouterr().out)["probabilities"].keys() == expected
+
+
+@pytest.mark.parametrize(("terminal", "hidden"), [(True, True), (False, None)])
+def test_no_bar_stands_among_the_answers(taken, tmp_path, monkeypatch, terminal, hidden):
+    (tmp_path / "lines.txt").write_text("w1\n")
+    shown = []
+    monkeypatch.setattr(predict, "tqdm", lambda **words: shown.append(words["disable"]) or tqdm(**words))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    predict.predict(str(taken.folder), file=str(tmp_path / "lines.txt"))
+    predict.predict(str(taken.folder), ("w1",))
+    assert shown == [hidden, True]
+
+
+@pytest.mark.parametrize("command", [predict, cascade])
+def test_output_that_is_redirected_takes_any_text(monkeypatch, command):
+    """Whatever the system writes files in: the folder of a model may be called 级联."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    monkeypatch.setattr(sys, "argv", ["command", "--help"])
+    with pytest.raises(SystemExit):
+        command.start()
+    assert sys.stdout.encoding == "utf-8"
