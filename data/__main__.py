@@ -18,7 +18,8 @@ def fetch(
 
     Args:
         names: which ones, as `list` shows them
-        copy: a file that you have, or the address of a mirror, to take one of them from; it must be the published file
+        copy: a file that you have, a folder with all its files, or the address of a mirror, to take one of them from; they must
+            be the published ones
     """
     if not names:
         raise InputError(f"fetch what? Some of {', '.join(name for name, source in SOURCES.items() if source.downloads)}")

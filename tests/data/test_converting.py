@@ -57,6 +57,24 @@ def test_book_review_is_read_as_it_is_published(served):
     assert [json.loads(line) for line in lines] == [{"sentence": "很\"好", "label": "1"}, {"sentence": "不 好", "label": "0"}]
 
 
+def test_several_files_are_taken_from_a_folder(served, tmp_path):
+    """What was published and not what is made of it, since it is held to the same; it is left as it was."""
+    files = dict.fromkeys(("train.tsv", "dev.tsv", "test.tsv"), UER)
+    served("book-review", files, dict.fromkeys(("train", "dev", "test"), ()))
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    (copies / "train.tsv").write_text(UER)
+    with pytest.raises(InputError, match="dev.tsv: there is no such file"):
+        fetching.fetch("book-review", copies)
+    for part in ("dev", "test"):
+        (copies / f"{part}.tsv").write_text(UER)
+    with pytest.raises(InputError, match="not the labels and texts that"):
+        fetching.fetch("book-review", copies)
+    served("book-review", files, dict.fromkeys(("train", "dev", "test"), (("很\"好", "1"), ("不 好", "0"))))
+    fetching.fetch("book-review", copies)
+    assert len(texts.load("book-review").texts) == 2 and len([*copies.iterdir()]) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "files", "message"),
     [

@@ -98,7 +98,7 @@ def test_a_mirror_of_the_hub_and_several_files(server, monkeypatch):
     fetching.fetch("bert-base-chinese")
     assert [Path(path).name for path, _ in server.asked] == ["model.safetensors"]  # the others had come
     assert fetching.locate("bert-base-chinese", "--bert")["weights"].read_bytes() == weights
-    with pytest.raises(InputError, match="is 3 files, not one; put yours into"):
+    with pytest.raises(InputError, match="is 3 files, not one: give the folder that has config.json, vocab.txt, "):
         (fetching.FOLDER / "bert-base-chinese" / "vocab.txt").unlink()
         fetching.fetch("bert-base-chinese", Path("model.safetensors"))
 
