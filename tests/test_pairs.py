@@ -53,9 +53,9 @@ def test_smoke_from_a_file_of_pairs_to_an_answer(folder, tmp_path, capsys):
     assert f'"{name}"' in card and (" MB, " in said) == (name == "model.int8.onnx")
 
     tested = [corpus.texts[index] for index in corpus.test]
-    (tmp_path / "pairs.tsv").write_text("\n".join(map("\t".join, tested)), encoding="utf-8")
+    (tmp_path / "pairs.txt").write_text("\n".join(map("\t".join, tested)), encoding="utf-8")
     capsys.readouterr()
-    predict.predict(str(tmp_path / "run"), file=str(tmp_path / "pairs.tsv"), top=2, json=True)
+    predict.predict(str(tmp_path / "run"), file=str(tmp_path / "pairs.txt"), top=2, json=True)
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(answer["text"], answer["text_pair"]) for answer in answers] == tested
     by_class = [{each["label"]: each["probability"] for each in answer["labels"]} for answer in answers]
