@@ -33,7 +33,8 @@ def flags():
     """Every flag of every command of ours."""
     known = {field.name for script in SCRIPTS for field in dataclasses.fields(script.Settings)}
     known |= {name for function in FUNCTIONS for name in inspect.signature(function).parameters} | {"from"}
-    return {f"--{name.replace('_', '-')}" for name in known}
+    measuring = "".join(path.read_text(encoding="utf-8") for path in CODE if path.parts[len(ROOT.parts)] == "tests")
+    return {f"--{name.replace('_', '-')}" for name in known} | {*re.findall(r'add_argument\("(--[a-z-]+)"', measuring)}
 
 
 def strings(path):
