@@ -42,7 +42,16 @@ from common.distillation import (
 )
 from common.layer_distillation import beside_layers, check_layers, layer_loss, windows, with_layer_loss
 from common.linear import LINEAR, fit_linear, linear_record, linear_records
-from common.runs import EXTENSIBLE, check_depths, check_unlabelled, open_text_runs, read_inputs, run_folder, steps_remarks
+from common.runs import (
+    EXTENSIBLE,
+    check_depths,
+    check_unlabelled,
+    open_text_runs,
+    rate_remarks,
+    read_inputs,
+    run_folder,
+    steps_remarks,
+)
 from common.soft_labels import OF_ALL_SEEDS, check_answers, check_teachers, stage_logits, teacher_logits
 from common.starting import build_student, check_names, check_start, is_fine_tuned, part_of, remarks
 from common.training import adam, fine_tune, measure_given, train_stage, trained
@@ -359,8 +368,13 @@ def open_runs(preset, settings, wanted):
             check_augmentable(settings.augmentations, inputs.corpus, inputs.bert, seed, parts)
         check_answers(settings, inputs, parts, check_first)
         if any(each.needs_unlabelled for each in further):
-            check_unlabelled(inputs.corpus, parts, [name for name in wanted if not EXPERIMENTS[name].needs_unlabelled])
+            others = [name for name in wanted if not EXPERIMENTS[name].needs_unlabelled]
+            check_unlabelled(inputs.corpus, parts, others if {*others} & {*STUDENTS} else [])
 
+    trained = [EXPERIMENTS[name].model for name in wanted if name != "teacher" or not settings.teacher]
+    as_wide = (DEEP,) if settings.student_hidden else (DEEP, SHALLOW)
+    rates = dict.fromkeys(PACES[model][1] for model in trained if model in as_wide)
+    inputs.corpus.notes.extend(rate_remarks(settings, inputs.bert, rates))
     unlabelled, extensible = settings.unlabelled_examples if further else None, EXTENSIBLE
     if settings.ensemble:
         inputs.corpus.notes.append(OF_ALL_SEEDS)
@@ -395,8 +409,6 @@ def check(settings):
         left_out = "distilled-unlabelled" if settings.unlabelled_examples is None else ""
         settings = replace(settings, experiments=tuple(name for name in OF_ANSWERS if name != left_out))
     command.check_known("--experiments", settings.experiments, EXPERIMENTS)
-    if settings.soft_labels and {EXPERIMENTS[name].model for name in settings.experiments} == {LINEAR}:
-        raise InputError("--soft-labels: no student among --experiments to take away; add one, such as alone")
     for name in settings.experiments:
         if EXPERIMENTS[name].needs_unlabelled and settings.unlabelled_examples is None:
             raise InputError(f"--experiments {name} needs --unlabelled-examples; 0 takes all there are")
@@ -417,7 +429,10 @@ def check(settings):
         if value != getattr(PRESETS["demo"], field) and not any(map(reads, rows)):
             first = next(name for name, row in EXPERIMENTS.items() if reads(row))
             raise InputError(f"{' '.join(command.as_flag(field, value))}: no row reads it; add {first} to --experiments")
-    return [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]
+    wanted = [name for name in EXPERIMENTS if name in wanted and not (settings.soft_labels and name in deep)]
+    if not {*wanted} & {"teacher", *STUDENTS}:  # with soft labels alone
+        raise InputError("--soft-labels: no student among --experiments to take away; add one, such as alone")
+    return wanted
 
 
 if __name__ == "__main__":

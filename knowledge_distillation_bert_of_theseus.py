@@ -26,7 +26,7 @@ from common.command import Count, Dropout, Fraction, LearningRate, NonNegative, 
 from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss
 from common.linear import LINEAR, linear_records
-from common.runs import check_depths, open_text_runs, read_inputs
+from common.runs import check_depths, open_text_runs, rate_remarks, read_inputs
 from common.training import adam, fine_tune, load_stage, measure_given, train_stage, trained
 from data.berts import keep_layers
 from data.grounds import on_grounds
@@ -294,6 +294,8 @@ def main(preset, settings):
     wanted = check(settings)
     inputs = read_inputs(settings)
     check_depths(settings, inputs.bert, "student_layers", *(["middle_layers"] if "middle" in wanted else []))
+    rates = ["successor_learning_rate"] if settings.teacher else ["predecessor_learning_rate", "successor_learning_rate"]
+    inputs.corpus.notes.extend(rate_remarks(settings, inputs.bert, rates))
     runs = open_text_runs(SCRIPT, preset, settings, inputs)
     modules = split_into_modules(runs[0].bert.layers, settings.student_layers)
     spans = ("-".join(map(str, sorted({part[0], part[-1]}))) for part in modules)  # [2, 3, 4] as "2-4"

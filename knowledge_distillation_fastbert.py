@@ -29,7 +29,7 @@ from common.devices import exit_unless_chief, fresh_session
 from common.distillation import hard_loss, soft_loss
 from common.early_exit import ExitModel, all_exits, branches_alone
 from common.linear import LINEAR, linear_records
-from common.runs import EXTENSIBLE, check_depths, open_text_runs, read_inputs
+from common.runs import EXTENSIBLE, check_depths, open_text_runs, rate_remarks, read_inputs
 from data import shuffling
 from data.berts import keep_layers
 from data.grounds import on_grounds
@@ -332,6 +332,8 @@ def main(preset, settings):
     check_depths(settings, inputs.bert, "teacher_layers", "student_layers", least=2)
     if shuffles:
         shuffling.check_shufflable(inputs.corpus)
+    rates = ([] if settings.teacher else ["teacher_learning_rate"]) + ["student_learning_rate"] * bool(settings.student_layers)
+    inputs.corpus.notes.extend(rate_remarks(settings, inputs.bert, rates))
     runs = open_text_runs(  # calibration texts are held back in any case: a promise may be asked for later
         SCRIPT, preset, settings, inputs, settings.unlabelled_examples, settings.calibration_examples,
         check=lambda seed, parts: exit_curve.check_calibration(settings, parts), extensible=MAY_DIFFER - fixed,

@@ -18,9 +18,6 @@ from data.tokenizing import check_pairs
 
 GIVEN = ("given teacher: if it was fine-tuned on validation, test or calibration texts, the figures and promises that rest on "
          "them are too good")
-RATES = (  # of whole BERTs; first those of teachers, which may be given
-    "teacher_learning_rate", "predecessor_learning_rate", "student_learning_rate", "successor_learning_rate",
-)
 WIDE, USUAL = 768, 1e-4  # BERT-base, fine-tuned at 5e-5, 3e-5 or 2e-5 (Devlin et al. 2019, arXiv 1810.04805, appendix A.3)
 EXTENSIBLE = (  # settings of a finished run that may differ in a later start; export is one of older versions
     "experiments", "seeds", "linear", "vocabulary", "int8_disagreement", "export",
@@ -131,22 +128,24 @@ def check_depths(settings, bert, *names, least=1):
 
 
 def check_unlabelled(corpus, parts, others):
-    """Raise InputError if no text is left for the unlabelled part. others: the experiments that do without, to be named"""
+    """Raise InputError if no text is left for the unlabelled part. others: experiments that do without, to be named, or none"""
     if not len(parts.unlabelled):
+        without = f", or do without: --experiments {' '.join(others)}" if others else ""
         raise InputError(
             f"{corpus.name}: training takes all {len(parts.train):,} texts and leaves none without labels; lower "
-            f"--train-examples, add a file of unlabelled texts, or do without: --experiments {' '.join(others)}"
+            f"--train-examples, or add a file of unlabelled texts{without}"
         )
 
 
-def rate_remarks(settings, bert):
-    """A line for each learning rate that fits a narrow BERT, as the demo's, and is far above what is usual for a wide one."""
-    trained = RATES[2 if settings.teacher or getattr(settings, "soft_labels", ()) else 0 :]
-    names = trained if bert.config["hidden_size"] >= WIDE else ()
-    return [
-        f"--{name.replace('_', '-')} {rate:g}: for a BERT that is {bert.config['hidden_size']} wide 2e-5 to 5e-5 is usual"
-        for name in names if (rate := getattr(settings, name, 0)) > USUAL
-    ]
+def rate_remarks(settings, bert, names):
+    """A line for each learning rate that fits a narrow BERT, as the demo's, and is far above what is usual for a wide one.
+
+    bert: `berts.Bert`
+    names: of the settings, those by which layers as wide as its own are trained
+    """
+    width, rates = bert.config["hidden_size"], {name: getattr(settings, name) for name in names}
+    return [f"--{name.replace('_', '-')} {rate:g}: for a BERT that is {width} wide 2e-5 to 5e-5 is usual"
+            for name, rate in rates.items() if width >= WIDE and rate > USUAL]
 
 
 def steps_remarks(run):
@@ -187,7 +186,7 @@ def open_text_runs(
 
     spare, fingerprints = (unlabelled, calibration), inputs.fingerprints | (further_fingerprints or {})
     all_parts, folder = _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read)
-    for note in [*rate_remarks(settings, bert), *notes_on_twins(all_parts.values(), read, settings.maxlen)]:
+    for note in notes_on_twins(all_parts.values(), read, settings.maxlen):
         print(note)
         corpus.notes.append(note)
     more = folder, bert, inputs.other_teachers, inputs.answers

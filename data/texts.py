@@ -28,6 +28,7 @@ DESCRIPTION_COLUMNS = ("label_des", "label_desc")  # what the class means; IFLYT
 COLUMNS = {"label", *DESCRIPTION_COLUMNS, *itertools.chain(*TEXT_COLUMNS)}  # all that is read of a table
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 SUFFIXES = (".jsonl", ".json", ".ndjson", *DELIMITERS)
+STRAY = "tabs and line breaks within quotes; if they part rows, the quotes are to be doubled"
 UNPACKED = 100  # times its own size that a .gz may unpack to
 MEMORY = 50  # bytes that reading takes at most for each byte of the unpacked files; tests/data/test_texts.py tries to exceed it
 CHINESE = "\u3400-\u9fff"  # characters, as a regular expression has them within brackets
@@ -130,8 +131,8 @@ def _files_of(path, notes):
     files = {}
     for part in ("train", "dev", "test", "unlabelled"):
         stems = NAMES.get(part, (part,))
-        names = (f"{stem}{suffix}{packed}" for stem in stems for suffix in SUFFIXES for packed in ("", ".gz"))
-        found = [path / name for name in names if (path / name).is_file()]
+        names = {f"{stem}{suffix}{packed}" for stem in stems for suffix in SUFFIXES for packed in ("", ".gz")}
+        found = [file for file in sorted(path.iterdir()) if file.name.lower() in names and file.is_file()]
         if len(found) > 1:
             raise InputError(f"{path}: both {found[0].name} and {found[1].name}; keep one of them")
         if found:
@@ -180,8 +181,7 @@ def _read(path, notes, labelled):
         if suffix_of(path) == ".tsv" and any("\t" in text and "\n" in text for text in texts):
             broken.append(line)
     if broken:  # what unquoted rows are from one stray quote to the next
-        notes.append(f"tabs and line breaks stand within quotes in {len(broken):,} text{'s' * (len(broken) > 1)} of "
-                     f"{path.name}, the first from line {broken[0]}: if these are rows, double their quotes")
+        notes.append(f"{path.name}, {len(broken):,} time{'s' * (len(broken) > 1)}, first in line {broken[0]}: {STRAY}")
     if empty:
         notes.append(f"{empty} empty text{'s' * (empty > 1)} in {path.name} dropped")
     if not part.texts:

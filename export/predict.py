@@ -16,7 +16,7 @@ from common import InputError, errors_in_one_line, utf8_output, visible
 from common.parsing import deferred, parse
 from data.model_folders import TERMS, check_tokenizer
 from data.students import FLOAT32, INT8, Student, ask, ask_by, load, promise_in_words, session_of
-from data.texts import SUFFIXES, SURROGATE, as_text, decoded, in_one_line, lines_of, rows_of, suffix_of, texts_of
+from data.texts import STRAY, SUFFIXES, SURROGATE, as_text, decoded, in_one_line, lines_of, rows_of, suffix_of, texts_of
 from data.tokenizing import check_pairs, slices
 
 CHUNK_SIZE = 4096, 10_000_000  # texts that are sorted by length together, or characters of them
@@ -43,7 +43,8 @@ def predict(
             common.cascade
         texts: the texts; without any, those of --file or of standard input, a text a line; a pair of texts is JSON, or two with
             a tab between; answers come when the input ends, or after 4,096 lines
-        file: a file of texts, UTF-8, plain or .gz; of one that ends as data does, in .jsonl, .csv or .tsv, the fields of texts
+        file: a file of texts, UTF-8, plain or .gz: of one that ends as data does, in .jsonl, .csv or .tsv, the fields of texts,
+            of any other each line
         top: how many labels to tell, the most probable first
         all: with --json: the probabilities of all labels, as --soft-labels of knowledge_distillation_bert.py reads them
         speed: of a FastBERT, from 0 (all layers) to 1; without it that which was chosen after training
@@ -151,6 +152,8 @@ def of_rows(rows, pairs, file):
     """The text of each row (number, {field: value}), or its pair of texts."""
     for number, row in rows:
         text = as_text(texts_of(row, f"{file}, line {number}"))
+        if suffix_of(Path(file)) == ".tsv" and "\n" in (joined := "".join(text)) and "\t" in joined:
+            print(visible(f"{file}, line {number}: {STRAY}"), file=sys.stderr)
         if isinstance(text, tuple) != pairs:
             raise InputError(f"{file}, line {number}: {'one text; two are' if pairs else 'two texts; one is'} expected")
         yield text

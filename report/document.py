@@ -191,9 +191,11 @@ def linear_remark(results):
         return []
     comparison = judged[0]
     points, interval, _ = difference_cells(comparison)
+    advice = "try more tokens (--maxlen), more labels (--train-examples), more epochs, or no BERT at all"
+    if results["settings"].get("teacher"):  # which is not trained here
+        advice = "is it fine-tuned for these labels and such texts? Try more tokens (--maxlen), or no BERT at all"
     return [textwrap.fill(
-        f"The linear model is not measurably below {who}{comparison['a']} ({points} points, {interval}): try more tokens "
-        "(--maxlen), more labels (--train-examples), more epochs, or no BERT at all.", 100,
+        f"The linear model is not measurably below {who}{comparison['a']} ({points} points, {interval}): {advice}.", 100,
     )]
 
 

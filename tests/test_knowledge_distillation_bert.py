@@ -209,6 +209,36 @@ def test_what_is_trained_by_default_needs_no_texts_without_labels_and_with_answe
     assert script.check(replace(demo, unlabelled_examples=None)) == [*script.DEFAULT]
     of_answers = script.check(replace(demo, soft_labels=("answers.jsonl",)))
     assert of_answers == ["alone", "distilled", "distilled-unlabelled", "linear-distilled"]
+    without = script.check(replace(demo, soft_labels=("answers.jsonl",), unlabelled_examples=None))
+    assert without == ["alone", "distilled", "linear-distilled"]
+    several = script.check(replace(demo, soft_labels=("a", "b"), experiments=("linear-distilled",)))
+    assert several == ["distilled-ensemble", "linear-distilled"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ["teacher", "student"]), ({"student_hidden": 16}, ["teacher"]), ({"experiments": ("bilstm-alone",)}, ["teacher"]),
+        ({"teacher": ("given",)}, ["student"]),
+        ({"teacher": ("given",), "experiments": ("teacher-self-distilled",)}, ["teacher"]),
+    ],
+)
+def test_what_a_user_should_know_before_training(bert_folder, data_folder, tmp_path, monkeypatch, capsys, changes, told):
+    """The rates by which layers of a wide BERT are trained, no others, and steps that are too few: printed and reported."""
+    monkeypatch.setattr("common.runs.WIDE", 32)
+    given = tiny.write_classifier(tmp_path / "given", labels={str(i): f"class {i}" for i in range(4)})
+    settings = replace(
+        script.PRESETS["demo"], data=str(data_folder), bert=str(bert_folder), maxlen=16, train_examples=40, student_layers=1,
+        unlabelled_steps=1, output=str(tmp_path / "run"), **changes,
+    )
+    settings = replace(settings, teacher=tuple(str(given) for _ in settings.teacher))
+    (run,) = script.open_runs("demo", settings, script.check(settings))
+    printed = capsys.readouterr().out
+    for name in ("teacher", "student"):
+        line = f"--{name}-learning-rate"
+        assert (line in printed) == any(note.startswith(line) for note in run.corpus.notes) == (name in told)
+    counted = any(script.EXPERIMENTS[name].layers for name in script.check(settings))
+    assert ("--unlabelled-steps 1 reads 16 of " in printed) == counted
 
 
 @pytest.mark.parametrize(("given", "taught"), [((), [2, 4]), ((1, 3), [1, 3])])
@@ -346,8 +376,10 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--maxlen", "41"], "has 40 positions"),
         (["--maxlen", "2"], "--maxlen 2: must be 3 or more"),
         (["--train-examples", "10", "--unlabelled-examples", "9"], "10 training examples are fewer than a batch"),
-        (["--train-examples", "1000", *WITHOUT_LABELS], "add a file of unlabelled texts, or do without: --experiments teacher"),
+        (["--train-examples", "1000", *WITHOUT_LABELS], "--train-examples, or add a file of unlabelled texts\n"),
+        (["--train-examples", "1000", *WITHOUT_LABELS, "alone"], "or do without: --experiments teacher alone\n"),
         (["--soft-labels", "x", "--experiments", "linear-distilled"], "no student among --experiments to take away; add one"),
+        (["--soft-labels", "x", "--experiments", "teacher", "linear-distilled"], "no student among --experiments to take"),
         (["--unlabelled-examples", "None", *WITHOUT_LABELS], "distilled-unlabelled needs --unlabelled-examples; 0 takes"),
         (["--experiments", "distilled-augmented", "--augmentations", "0"], "--augmentations 0: must be 1 or more"),
         (["--experiments", "distilled-augmented", "--soft-labels", "x"], "with --soft-labels there is no teacher to label"),

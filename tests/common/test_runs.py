@@ -51,20 +51,16 @@ def test_a_bert_with_too_few_layers_is_refused(given, wanted, least, line):
 
 
 @pytest.mark.parametrize(
-    ("width", "settings", "flags"),
+    ("width", "rates", "flags"),
     [
-        (384, {"teacher": "", "teacher_learning_rate": 2e-4}, []),
-        (768, {"teacher": "", "teacher_learning_rate": 1e-4, "student_learning_rate": 2e-5}, []),
-        (768, {"teacher": "", "teacher_learning_rate": 2e-4, "student_learning_rate": 5e-4, "bilstm_learning_rate": 2e-3},
+        (384, {"teacher_learning_rate": 2e-4}, []),
+        (768, {"teacher_learning_rate": 1e-4, "student_learning_rate": 2e-5}, []),
+        (768, {"teacher_learning_rate": 2e-4, "student_learning_rate": 5e-4},
          ["--teacher-learning-rate 0.0002", "--student-learning-rate 0.0005"]),
-        (1024, {"teacher": "x", "predecessor_learning_rate": 1.0, "successor_learning_rate": 5e-4},
-         ["--successor-learning-rate 0.0005"]),
-        (768, {"teacher": (), "soft_labels": ("x",), "teacher_learning_rate": 1.0}, []),
     ],
 )
-def test_a_rate_for_narrow_berts_is_told_of_a_wide_one(width, settings, flags):
-    """But none of a teacher that is given and so not trained."""
-    told = rate_remarks(SimpleNamespace(**settings), SimpleNamespace(config={"hidden_size": width}))
+def test_a_rate_for_narrow_berts_is_told_of_a_wide_one(width, rates, flags):
+    told = rate_remarks(SimpleNamespace(**rates), SimpleNamespace(config={"hidden_size": width}), [*rates])
     assert told == [f"{flag}: for a BERT that is {width} wide 2e-5 to 5e-5 is usual" for flag in flags]
 
 

@@ -79,10 +79,11 @@ def test_a_weights_file_of_bert4keras(bert_folder, dense, tmp_path, file):
         np.testing.assert_array_equal(bert.weights[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("prefix", ["", "Teacher-", "Predecessor-"])
-@pytest.mark.parametrize("file", ["best.h5", "best.weights"])
-def test_a_weights_file_of_the_original_programs(bert_folder, tmp_path, prefix, file):
-    """Their layers have a prefix, and FastBERT's teacher is the first layers of a BERT."""
+@pytest.mark.parametrize(
+    ("file", "prefix"), [("best.h5", ""), ("best.h5", "Teacher-"), ("best.h5", "Predecessor-"), ("best.weights", "")],
+)
+def test_a_weights_file_of_the_original_programs(bert_folder, tmp_path, file, prefix):
+    """Their layers have a prefix in HDF5, and their students are the first layers of a BERT."""
     first = build_classifier(berts.keep_layers(berts.load(str(bert_folder)), [0, 1]), 4, dropout=0.0)
     first.model.save_weights(str(tmp_path / file))
     if file.endswith(".h5"):

@@ -262,14 +262,14 @@ def test_a_validation_part_by_another_name(folder):
     """What datasets of Hugging Face call theirs; what has no known name is told not to be used."""
     tiny.write_jsonl(folder / "dev.jsonl", [("a fig", "fruit"), ("a boat", "thing")])
     plain = texts.load(str(folder))
-    (folder / "dev.jsonl").rename(folder / "validation.jsonl")
+    (folder / "dev.jsonl").rename(folder / "Validation.JSONL")
     (folder / "extra.csv").write_text("text,label\n")
     (folder / "readme.md").write_text("")
     corpus = texts.load(str(folder))
     assert corpus.texts == plain.texts and corpus.dev.tolist() == plain.dev.tolist()
     assert [note for note in corpus.notes if note not in plain.notes] == [f"{folder / 'extra.csv'} is not used"]
     (folder / "dev.jsonl").write_text("")
-    with pytest.raises(InputError, match="both dev.jsonl and validation.jsonl; keep one of them"):
+    with pytest.raises(InputError, match="both Validation.JSONL and dev.jsonl; keep one of them"):
         texts.load(str(folder))
 
 
@@ -277,8 +277,8 @@ def test_rows_that_a_stray_quote_joins_are_told(tmp_path):
     (tmp_path / "train.tsv").write_text('text\tlabel\n"I came\t0\nb\t1\nand left"\t1\n"two\nlines"\t0\n')
     notes = []
     assert texts._read(tmp_path / "train.tsv", notes, labelled=True).texts == ["I came\t0\nb\t1\nand left", "two\nlines"]
-    assert notes == ["tabs and line breaks stand within quotes in 1 text of train.tsv, the first from line 2: if these are "
-                     "rows, double their quotes"]
+    assert notes == ["train.tsv, 1 time, first in line 2: tabs and line breaks within quotes; if they part rows, the quotes "
+                     "are to be doubled"]
 
 
 def test_labels_of_unlabelled_texts_are_not_needed(folder):
@@ -332,7 +332,7 @@ def test_the_command_for_a_chinese_file_converts_it(tmp_path, text, encoding):
 
 def test_a_part_that_is_there_twice(folder):
     (folder / "train.csv.gz").write_bytes(gzip.compress(b"text,label\n"))
-    with pytest.raises(InputError, match="both train.jsonl and train.csv.gz; keep one of them"):
+    with pytest.raises(InputError, match="both train.csv.gz and train.jsonl; keep one of them"):
         texts.load(str(folder))
 
 

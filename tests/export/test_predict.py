@@ -365,6 +365,13 @@ def test_predict_reads_the_texts_of_files_of_data(taken, taken_pairs, tmp_path, 
         predict.predict(str(taken.folder), file=str(path))
 
 
+def test_rows_that_a_stray_quote_joins_are_told(taken, tmp_path, capsys):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"w1\t0\nw2\t1\nw3"\t1\n')
+    predict.predict(str(taken.folder), file=str(tmp_path / "a.tsv"))
+    out, error = capsys.readouterr()
+    assert out.count("\n") == 1 and f"{tmp_path / 'a.tsv'}, line 2: tabs and line breaks within quotes" in error
+
+
 def test_a_teacher_made_here_has_the_labels_of_its_data(tmp_path, capsys):
     """Also where these are called as those of a teacher that has no names; of another they are numbers, as data has them."""
     names = {str(number): f"LABEL_{number}" for number in range(4)}

@@ -74,6 +74,17 @@ def test_whoever_needs_no_bert_is_told(low, high, said):
     assert linear_remark(found) == []  # without such a row
 
 
+def test_a_teacher_that_is_given_is_asked_for_what_it_was_fine_tuned_on():
+    """It is not trained here: more labels and epochs would not help it."""
+    found = results()
+    found["comparisons"] = [comparison(a="teacher", b="linear", difference=-0.05, ci95=[-0.1, 0.0])]
+    for given in ("folder", ["folder"], ""):
+        found["settings"]["teacher"] = given
+        said = " ".join(linear_remark(found)[0].split())
+        assert said.endswith("or no BERT at all.") and ("for these labels and such texts?" in said) == bool(given)
+        assert ("more epochs" in said) != bool(given)
+
+
 def test_without_a_teacher_the_best_student_is_held_against_the_linear_model():
     found = results()
     found["settings"]["soft_labels"] = ["answers.jsonl"]
