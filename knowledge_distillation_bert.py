@@ -173,6 +173,7 @@ class Experiment:
 
     @property
     def needs_unlabelled(self):
+        """Whether it cannot do without texts that have no labels."""
         return "unlabelled" in self.further and not self.optional
 
 
