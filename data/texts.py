@@ -161,7 +161,7 @@ def rows_of(path):
 
 def _read(path, notes, labelled):
     """The _Part that a file holds. labelled: refuse a file without any label, unless it is called test."""
-    part, known, empty, broken = _Part(path), {}, 0, []
+    part, known, empty, broken, joins_rows = _Part(path), {}, 0, [], stray_quotes(path)
     for line, row in rows_of(path):
         where = f"{path}, line {line}"
         texts, label = [text.strip() for text in texts_of(row, where)], row.get("label")
@@ -178,9 +178,9 @@ def _read(path, notes, labelled):
         part.add(line, as_text(texts), label)
         if label and meaning:
             part.descriptions.setdefault(label, meaning)
-        if suffix_of(path) == ".tsv" and any("\t" in text and "\n" in text for text in texts):
+        if joins_rows(texts):
             broken.append(line)
-    if broken:  # what unquoted rows are from one stray quote to the next
+    if broken:
         notes.append(f"{path.name}, {len(broken):,} time{'s' * (len(broken) > 1)}, first in line {broken[0]}: {STRAY}")
     if empty:
         notes.append(f"{empty} empty text{'s' * (empty > 1)} in {path.name} dropped")
@@ -189,6 +189,12 @@ def _read(path, notes, labelled):
     if labelled and not path.name.startswith("test.") and not part.labelled():
         raise InputError(f"{path}, line {part.lines[0]}: no label; expected a field 'label'")
     return part
+
+
+def stray_quotes(path):
+    """Whether the texts of a row, a list, look like rows from one stray quote to the next: a function of them, for one file."""
+    tabs_part = DELIMITERS.get(suffix_of(path)) == "\t"
+    return lambda texts: tabs_part and any("\t" in text and "\n" in text for text in texts)
 
 
 def texts_of(row, where):

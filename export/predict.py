@@ -16,7 +16,19 @@ from common import InputError, errors_in_one_line, utf8_output, visible
 from common.parsing import deferred, parse
 from data.model_folders import TERMS, check_tokenizer
 from data.students import FLOAT32, INT8, Student, ask, ask_by, load, promise_in_words, session_of
-from data.texts import STRAY, SUFFIXES, SURROGATE, as_text, decoded, in_one_line, lines_of, rows_of, suffix_of, texts_of
+from data.texts import (
+    STRAY,
+    SUFFIXES,
+    SURROGATE,
+    as_text,
+    decoded,
+    in_one_line,
+    lines_of,
+    rows_of,
+    stray_quotes,
+    suffix_of,
+    texts_of,
+)
 from data.tokenizing import check_pairs, slices
 
 CHUNK_SIZE = 4096, 10_000_000  # texts that are sorted by length together, or characters of them
@@ -140,23 +152,26 @@ def read(file, pairs):
     """
     if not file and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("no text: give texts, --file FILE, or lines on standard input")
-    if file and (not Path(file).exists() or Path(file).is_dir()):
+    path = Path(file or "standard input")
+    if file and (not path.exists() or path.is_dir()):
         raise InputError(f"--file {file}: there is no such file")
-    if file and suffix_of(Path(file)) in SUFFIXES:
-        return of_rows(rows_of(Path(file)), pairs, file)
-    lines = lines_of(Path(file)) if file else decoded(sys.stdin.buffer, Path("standard input"))
-    return of_lines(((number, text.rstrip("\r\n")) for number, text in lines), pairs, f"{file or 'standard input'}, line")
+    if file and suffix_of(path) in SUFFIXES:
+        return of_rows(path, pairs)
+    lines = lines_of(path) if file else decoded(sys.stdin.buffer, path)
+    return of_lines(((number, text.rstrip("\r\n")) for number, text in lines), pairs, f"{path}, line")
 
 
-def of_rows(rows, pairs, file):
-    """The text of each row (number, {field: value}), or its pair of texts."""
-    for number, row in rows:
-        text = as_text(texts_of(row, f"{file}, line {number}"))
-        if suffix_of(Path(file)) == ".tsv" and "\n" in (joined := "".join(text)) and "\t" in joined:
-            print(visible(f"{file}, line {number}: {STRAY}"), file=sys.stderr)
-        if isinstance(text, tuple) != pairs:
-            raise InputError(f"{file}, line {number}: {'one text; two are' if pairs else 'two texts; one is'} expected")
-        yield text
+def of_rows(path, pairs):
+    """The text of each row of a file of data, or its pair of texts."""
+    joins_rows = stray_quotes(path)
+    for number, row in rows_of(path):
+        where = f"{path}, line {number}"
+        texts = texts_of(row, where)
+        if joins_rows(texts):
+            print(visible(f"{where}: {STRAY}"), file=sys.stderr)
+        if (len(texts) > 1) != pairs:
+            raise InputError(f"{where}: {'one text; two are' if pairs else 'two texts; one is'} expected")
+        yield as_text(texts)
 
 
 def of_lines(lines, pairs, source):
