@@ -18,8 +18,8 @@ from common import InputError, reason
 from data import fetching
 from data.downloading import check_sha256
 from data.parts import sort_labels, stratified_sample
+from data.rows import UNPACKED
 from data.sources import SOURCES
-from data.texts import UNPACKED
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from common import InputError
-from data.texts import as_text, in_one_line, json_rows, texts_of
+from data.rows import as_text, json_rows, texts_of
+from data.texts import in_one_line
 
 KINDS = ("probabilities", "logits")
 LARGEST = sys.float_info.max  # infinity and NaN are not below it, nor are whole numbers that no float can hold

@@ -15,7 +15,7 @@ import numpy as np
 from common import InputError, reason
 from data import berts
 from data.berts import OUTPUT, POOLER, POOLER_SCALE
-from data.texts import SURROGATE
+from data.rows import SURROGATE
 
 READ = "expected a folder of BertForSequenceClassification or of Google's run_classifier, or a weights file of bert4keras"
 SHOWN = 5  # labels that an error message names at most

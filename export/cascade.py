@@ -18,8 +18,8 @@ from common.files import atomic_folder, write_bytes, write_json, write_text
 from common.parsing import deferred, parse
 from common.promise import fastest_kept, needed
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
+from data.rows import SUFFIXES, rows_of, suffix_of
 from data.students import FLOAT32, PROMISE, ask, load, promise_in_words
-from data.texts import SUFFIXES, rows_of, suffix_of
 from export.predict import is_teacher, opened, read, read_teacher
 from export.timing import turns
 from report.tables import WORTHWHILE, aligned

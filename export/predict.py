@@ -15,20 +15,9 @@ from tqdm import tqdm
 from common import InputError, errors_in_one_line, utf8_output, visible
 from common.parsing import deferred, parse
 from data.model_folders import TERMS, check_tokenizer
+from data.rows import STRAY, SUFFIXES, SURROGATE, as_text, decoded, lines_of, rows_of, stray_quotes, suffix_of, texts_of
 from data.students import FLOAT32, INT8, Student, ask, ask_by, load, promise_in_words, session_of
-from data.texts import (
-    STRAY,
-    SUFFIXES,
-    SURROGATE,
-    as_text,
-    decoded,
-    in_one_line,
-    lines_of,
-    rows_of,
-    stray_quotes,
-    suffix_of,
-    texts_of,
-)
+from data.texts import in_one_line
 from data.tokenizing import check_pairs, slices
 
 CHUNK_SIZE = 4096, 10_000_000  # texts that are sorted by length together, or characters of them

@@ -10,7 +10,7 @@ from tests.starting import ROOT
 
 ORDER = (
     "common", "common.parsing", "common.files", "common.locking", "common.backend",
-    "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.texts",
+    "data", "data.sources", "data.downloading", "data.converting", "data.fetching", "data.parts", "data.rows", "data.texts",
     "data.tokenizing", "data.augmentation", "data.shuffling", "data.bucketing", "data.images", "data.soft_labels",
     "data.successors", "data.model_folders", "data.linear_models", "data.berts", "data.narrowing", "data.vocabulary",
     "data.bilstms", "data.teachers", "data.grounds", "data.cascades", "data.students", "data.__main__",

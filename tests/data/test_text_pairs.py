@@ -6,6 +6,7 @@ import json
 import pytest
 
 from data import texts
+from data.rows import DELIMITERS
 from tests import tiny
 from tests.data.test_texts import pairs, refusal
 
@@ -29,7 +30,7 @@ def write_pairs(path, names, rows):
         return
     with open(path, "w", encoding="utf-8", newline="") as file:
         table = [(*names, "label"), *((*couple, label) for couple, label in rows)]
-        csv.writer(file, delimiter=texts.DELIMITERS[path.suffix]).writerows(table)
+        csv.writer(file, delimiter=DELIMITERS[path.suffix]).writerows(table)
 
 
 @pytest.mark.parametrize("names", [("sentence1", "sentence2"), ("text", "text_pair")])
