@@ -349,7 +349,8 @@ def main(preset, settings):
     records = [record for record in records if EXPERIMENTS[record["name"]].model != LINEAR]
     shapes = {name: shape_of(runs[0], name) for name in dict.fromkeys(record["name"] for record in records)}
     report_texts(
-        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "teacher", STUDENTS, build, __doc__,
+        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes,
+        pairs=COMPARISONS, teacher="teacher", students=STUDENTS, build=build, story=__doc__,
     )
 
 

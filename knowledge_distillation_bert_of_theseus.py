@@ -309,8 +309,8 @@ def main(preset, settings):
         plots = ["replacing.png"]
         plot_replacing(runs[0].folder / plots[0], [record for record in records if record["name"] in students], THESEUS)
     report_texts(
-        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes, COMPARISONS, "predecessor", students, build, __doc__,
-        plots,
+        SCRIPT, preset, PRESETS[preset], runs, records, linear, shapes,
+        pairs=COMPARISONS, teacher="predecessor", students=students, build=build, story=__doc__, plots=plots,
     )
 
 

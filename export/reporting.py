@@ -10,7 +10,9 @@ from export.student import text_writer, write_linear, write_student, write_teach
 from report.document import results_of, write_report
 
 
-def report_texts(script, preset, default, runs, records, linear, shapes, pairs, teacher, students, build, story, plots=()):
+def report_texts(
+    script, preset, default, runs, records, linear, shapes, *, pairs, teacher, students, build, story, plots=(),
+):
     """Write teacher/, student/ and the report of classifiers of texts that compute all their layers; print the tables.
 
     script: its name

@@ -2,7 +2,7 @@
 hold what it leaves against a run left alone.
 
     mkdir /tmp/small; mount -t tmpfs -o size=100m tmpfs /tmp/small      # as root; any small file system will do
-    python -m tests.full_disk /tmp/small
+    python -m tests.full_disk /tmp/small [SCRIPT …]      # of the four, by their names; without a name, all
 
 Each start has a little more room than the one before. One that runs out of it, or may no longer write, must end in one line,
 and the last leaves nothing half-written. Read-only is `chattr +i`, for root cannot be kept out otherwise; a tmpfs as of Linux
@@ -85,7 +85,7 @@ def frozen(script, place, disk, times):
 
 if __name__ == "__main__":
     small = Path(sys.argv[1])
-    for name in STAGES:
+    for name in sys.argv[2:] or STAGES:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             prepare(folder)

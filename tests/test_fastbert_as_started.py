@@ -320,8 +320,11 @@ def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     assert chosen.returncode == 0 and "the highest that loses at most 50 points" in chosen.stdout
     assert modified(folder, "seed-0/times-*.json") == clocks
     words = [*words, "--experiments", "fastbert"]  # one row less to time
+    monkeypatch.setattr(script, "verdict", lambda *_: "It does not pay.")
     again = start(script, *words, "--accuracy-drop", 50, "--speeds", 0, 0.3, 1, "--uncertainty-top-k", 2)
     assert again.returncode == 0, again.stderr
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert "**It does not pay.**" in report and "It does not pay." in again.stdout.splitlines()
     assert modified(folder, "seed-0/*/record.json") == stages
     assert "of all classes" in again.stdout
     assert len(modified(folder, "seed-0/times-*.json")) == len(clocks) + 1

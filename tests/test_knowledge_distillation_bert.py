@@ -146,6 +146,38 @@ def test_augmented_texts_are_learned_by_the_teachers_word_alone(shallow, data_fo
     np.testing.assert_allclose(targets, distillation_targets(labels, soft), atol=1e-6)
 
 
+def test_every_row_has_the_epochs_and_the_rate_of_its_model(shallow, data_folder, tmp_path, monkeypatch):
+    """Alone and distilled alike; what learns further texts too has its steps, in ten measurements."""
+    own = {"teacher_epochs": 2, "teacher_learning_rate": 1e-4, "student_epochs": 5, "student_learning_rate": 3e-4,
+           "bilstm_learning_rate": 4e-3, "schedule": "constant"}
+    run, seen, budget = layers_run(shallow, data_folder, tmp_path, student_layers=1, **own), {}, []
+    monkeypatch.setattr(script, "fine_tune", lambda run, name, model, *pace: seen.update({name: pace}))
+    monkeypatch.setattr(script, "adam", lambda *words: budget.append(words))
+    monkeypatch.setattr(script, "train_stage", lambda run, name, *words, **more: seen.update({name: budget.pop()}))
+    wanted = ("teacher", "alone", "bilstm-alone", "distilled", "teacher-self-distilled", "noise", "distilled-unlabelled")
+    for name in wanted:
+        script.train(run, name)
+    of_labelled = run.steps(run.parts.train)
+    assert seen == {
+        "teacher": (2, 1e-4), "alone": (5, 3e-4), "bilstm-alone": (5, 4e-3),
+        "distilled": (3e-4, 5 * of_labelled, "constant"), "noise": (3e-4, 5 * of_labelled, "constant"),
+        "teacher-self-distilled": (1e-4, 2 * of_labelled, "constant"), "distilled-unlabelled": (3e-4, 20, "constant"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "of"), [("distilled", "teacher"), ("alone-self-distilled", "alone"), ("teacher-self-distilled", "teacher")]
+)
+def test_whose_soft_labels_a_row_learns(two_layers, data_folder, tmp_path, monkeypatch, name, of):
+    run, seen = layers_run(two_layers, data_folder, tmp_path, student_layers=1), []
+    save_weights(script.build(run, "alone").model, run.stage("alone") / "weights.npz")
+    monkeypatch.setattr(script, "train_stage", lambda *words, **more: seen.extend(words))
+    script.train(run, name)
+    indices, targets = seen[5:7]
+    soft = softmax(predict(trained(run, of, script.build).model, run.examples, indices) / 6, axis=-1)
+    np.testing.assert_allclose(targets, distillation_targets(run.corpus.labels[indices], soft), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["mse", "kl"])
 def test_what_a_bilstm_learns_of_the_teacher(shallow, data_folder, tmp_path, monkeypatch, kind):
     """Its logits, by their squared distance, as in the paper; or, as a setting, its soft labels, as any other student."""
@@ -582,6 +614,9 @@ def test_smoke_the_student_comes_with_a_card_and_a_table(finished):
     highest = max(model["validation_accuracy"] for model in results["models"] if model["layers"] == 1)
     assert best["validation_accuracy"] > highest - 0.1  # the plainest of those within the noise
     size = (folder / "student" / "model.onnx").stat().st_size / 1e6
+    timed = {"model.onnx": "latency_ms", "model.int8.onnx": "int8_latency_ms"}
+    for file in results["student"]["files"]:
+        assert file["latency_ms"] == best[timed[file["name"]]]
     accuracy = results["student"]["accuracy"]["model.onnx"]
     rows = f"| student: {best['name']} | {100 * best['accuracy']:.2f} |", f"| model.onnx | {100 * accuracy:.2f} | {size:.3g} |"
     for row in rows:

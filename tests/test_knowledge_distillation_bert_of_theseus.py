@@ -238,6 +238,34 @@ def test_unmixed_starts_as_theseus_does_and_nothing_is_replaced(run, tmp_path, m
     assert seen["unmixed"][2] == seen["theseus"][2] and len(seen["unmixed"][2]) == len(seen["unmixed"][0])
 
 
+def test_every_row_has_the_epochs_and_the_rate_that_the_settings_name(run, monkeypatch, tmp_path):
+    """So that a control is trained as what it is held against: as long, as fast, as much decayed and clipped."""
+    own = {"predecessor_epochs": 2, "direct_epochs": 5, "mixed_epochs": 3, "successor_epochs": 4, "clip_norm": 0.7,
+           "predecessor_learning_rate": 1e-4, "successor_learning_rate": 3e-4, "weight_decay": 0.02}
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    (folder / "seed-0" / "predecessor" / "record.json").unlink(missing_ok=True)
+    there, seen = replace(run, folder=folder, settings=replace(run.settings, **own)), {}
+    monkeypatch.setattr(script, "fine_tune", lambda run, name, model, *budget: seen.update({name: budget}))
+    monkeypatch.setattr(script, "adam", lambda *budget: seen.update(mixed=budget) or adam(*budget))
+    monkeypatch.setattr(script, "train_stage", lambda *words, **more: {})
+    for name in ("predecessor", "middle", "successor", "unmixed", "theseus"):
+        script.train(there, name)
+    shallow = (3e-4, 0.02, 0.7)
+    assert seen == {
+        "predecessor": (2, 1e-4, 0.02, 0.7), "middle": (5, *shallow), "successor": (5, *shallow), "unmixed": (7, *shallow),
+        "mixed": (3e-4, 3 * there.steps(there.parts.train), "linear", 0.02, 0.7), "theseus": (4, *shallow),
+    }
+
+
+def test_rows_replace_as_their_names_say():
+    flags = replace(DEMO, replacing="random", replacing_schedule="linear", replacing_base=0.9)
+    rows = {name: script.settings_of(flags, name) for name in script.THESEUS}
+    assert {name: (row.replacing, row.replacing_schedule, row.replacing_base) for name, row in rows.items()} == {
+        "theseus": ("random", "linear", 0.9), "theseus-additive": ("additive", "constant", 0.5),
+        "theseus-random": ("random", "constant", 0.5), "theseus-random-linear": ("random", "linear", 0.3),
+    }
+
+
 def test_what_the_successor_starts_from(run):
     fine_tuned = replace(run.bert, weights={name: value + 1 for name, value in run.bert.weights.items()})
     layer, words = "bert/encoder/layer_1/output/dense/kernel", "bert/embeddings/word_embeddings"
@@ -249,14 +277,17 @@ def test_what_the_successor_starts_from(run):
             np.testing.assert_array_equal(found[name], run.bert.weights[name] + shift)
 
 
-def test_clipping_and_decay():
+def test_clipping_and_decay(run):
     """AdamW decays kernels, but neither biases nor layer norms; the gradients' global norm is at most the clip's."""
-    dense = keras.layers.Dense(2, kernel_initializer="ones", bias_initializer="ones")
-    model = keras.Sequential([keras.Input((2,)), dense])
+    classifier = script.build(run, "successor").model
+    before = {weight.name: weight.numpy() for weight in classifier.trainable_weights}
     optimizer = adam(0.1, 10, "constant", weight_decay=0.5, clip_norm=1.0)
-    optimizer.apply_gradients([(tf.zeros_like(weight), weight) for weight in model.trainable_weights])
-    kernel, bias = dense.get_weights()
-    np.testing.assert_allclose(kernel, 1 - 0.1 * 0.5) and np.testing.assert_allclose(bias, 1)
+    optimizer.apply_gradients([(tf.zeros(weight.shape), weight) for weight in classifier.trainable_weights])
+    kept = [weight.name for weight in classifier.trainable_weights if "norm" in weight.name.lower() or "bias" in weight.name]
+    assert 0 < len(kept) < len(before)
+    for weight in classifier.trainable_weights:
+        factor = 1 if weight.name in kept else 1 - 0.1 * 0.5
+        np.testing.assert_allclose(weight.numpy(), factor * before[weight.name], rtol=1e-6)
     assert optimizer.global_clipnorm == 1.0 and adam(0.1, 10, "constant").global_clipnorm is None
 
 
@@ -414,7 +445,7 @@ def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again_alik
 def test_smoke_paper(tmp_path, monkeypatch):
     """Up to the report, on a BERT in Google's layout: its stages, and that the epochs and weights kept are the best ones."""
     records = []
-    monkeypatch.setattr(script, "report_texts", lambda *words: records.extend(words[4]))
+    monkeypatch.setattr(script, "report_texts", lambda *words, **more: records.extend(words[4]))
     tiny.write_data(tmp_path / "data", train=120, test=60)
     google_folder = write_bert(tmp_path / "google", layout="google")
     words = ["--data", tmp_path / "data", "--bert", google_folder, "--output", tmp_path / "run", "--maxlen", 16,

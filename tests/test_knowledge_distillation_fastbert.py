@@ -257,6 +257,45 @@ def test_the_teacher_stays_as_it_is(moved):
     assert not any(found["teacher"]) and sum(found["branches"]) >= len(found["branches"]) - 2  # the biases of the keys cancel
 
 
+def test_a_shallow_model_has_the_epochs_the_rate_and_the_dropout_of_a_student(untaught, monkeypatch, tmp_path):
+    own = {"teacher_epochs": 2, "teacher_learning_rate": 1e-4, "teacher_dropout": 0.3, "student_epochs": 5,
+           "student_learning_rate": 3e-4, "student_dropout": 0.0}
+    run, seen = replace(untaught, folder=tmp_path, settings=replace(DEMO, **own)), {}
+    monkeypatch.setattr(script, "build_teacher", lambda run, *shape: (None, None, shape))
+    monkeypatch.setattr(training, "fine_tune", lambda run, name, shape, *pace: seen.update({name: (*shape, *pace)}))
+    for name in ("teacher", "alone-1"):
+        script.train_alone(run, name)
+    assert seen == {"teacher": (3, 0.3, 2, 1e-4), "alone-1": (1, 0.0, 5, 3e-4)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "budget"), [("fastbert", (3e-4, 4 * 8)), ("fastbert-joint", (1e-4, (2 + 4) * 6))])
+def test_branches_learn_at_the_rate_of_their_settings(untaught, monkeypatch, name, budget):
+    """The control of all layers together at the teacher's, as long as teacher and branches take one after the other."""
+    own = {"teacher_epochs": 2, "teacher_learning_rate": 1e-4, "branch_learning_rate": 3e-4, "schedule": "constant"}
+    run, seen, adam = replace(untaught, settings=replace(DEMO, **own)), [], training.adam
+    monkeypatch.setattr(training, "adam", lambda *words: seen.append(words) or adam(*words))
+    monkeypatch.setattr(training, "train_stage", lambda *words, **more: None)
+    script.train_branches(script.run_of(run, name), name)
+    assert seen == [(*budget, "constant")]
+
+
+def test_each_is_timed_as_itself_and_a_fastbert_includes_its_teacher(monkeypatch):
+    seen, took = {}, {"teacher": 10.0, "alone-1": 3.0, "fastbert": 4.0, "fastbert-joint": 20.0}
+
+    def measure_exits(run, depths, plain, *rest):
+        seen.update({name: build() for name, build in plain.items()})
+        return [{"name": name, "train_seconds": seconds} for name, seconds in took.items()]
+
+    monkeypatch.setattr(script, "measure_exits", measure_exits)
+    monkeypatch.setattr(script, "teacher_onnx", lambda heads, classifier: classifier)
+    monkeypatch.setattr(script, "trained_teacher", lambda run, name: name)
+    run = SimpleNamespace(settings=DEMO, bert=SimpleNamespace(layers=3, is_classifier=False))
+    records = script.measure(run, ["fastbert", "fastbert-joint"])
+    assert seen == {"teacher": "teacher", "alone-1": "alone-1"}
+    assert [record["train_seconds"] for record in records] == [10, 3, 14, 20]
+
+
 @pytest.mark.slow
 def test_a_dense_teacher_is_that_of_the_other_scripts(untaught, tmp_path):
     """To the last bit, dropout and all: so what the scripts make of it can be compared."""

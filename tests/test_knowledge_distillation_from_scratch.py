@@ -209,6 +209,27 @@ def test_students_of_a_seed_start_alike_and_see_images_in_the_same_order(run):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "temperature"),
+    [("distilled", "teacher", 3.25), ("distilled-T10", "teacher", 10.0), ("label-smoothing", "smoothing", 3.25),
+     ("teacher-decisions", "decisions", 1.0)],
+)
+def test_each_student_learns_at_its_own_temperature(run, tmp_path, monkeypatch, name, kind, temperature):
+    """Soft labels and the loss of a row; a control has as much doubt as the teacher at the temperature of what it controls."""
+    wanted = {"temperature": 3.25, "hard_weight": 0.4, "soft_weight": 0.6, "temperature_sweep": (10.0,)}
+    run, seen = replace(run, folder=tmp_path, settings=replace(run.settings, **wanted)), []
+    teacher = script.build(run, "teacher")
+    save_weights(teacher, run.stage("teacher") / "weights.npz")
+    monkeypatch.setattr(script, "train_stage", lambda *words, **more: seen.extend(words))
+    script.train(run, name, script.experiments(run.settings, run.corpus.classes)[0][name])
+    loss, _, indices, targets = seen[3:7]
+    labels = run.corpus.labels[indices]
+    soft_labels = script.soft_labels_of(kind, predict(teacher, run.examples, indices), labels, temperature)
+    np.testing.assert_allclose(targets, distillation_targets(labels, soft_labels), atol=1e-5)
+    own = np.random.default_rng(0).normal(0, 2, soft_labels.shape).astype(np.float32)
+    np.testing.assert_allclose(loss(targets, own), distillation_loss(temperature, 0.4, 0.6)(targets, own), rtol=1e-4)
+
+
 def test_an_epoch_is_as_many_steps_however_few_the_images(run, monkeypatch, tmp_path):
     """So a student of few images, or of all classes but one, has the same budget."""
     steps = {}

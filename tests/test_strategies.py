@@ -71,11 +71,11 @@ def test_two_devices_learn_what_one_learns(tmp_path, devices, on_texts, case, ca
         config = tiny.CONFIG | {"num_hidden_layers": 2 if script is fastbert else 1}
         flags = on_texts | {"bert": str(tiny.write_bert(tmp_path / "bert", config=config))} | flags
     name = "report_texts" if hasattr(script, "report_texts") else "report"
-    report = script.report if script is scratch else lambda *words: print("The student to take away")
+    report = script.report if script is scratch else lambda *words, **more: print("The student to take away")
 
-    def on_one_device(*words):
+    def on_one_device(*words, **more):
         assert not tf.distribute.has_strategy()  # which the report builds models without: other processes have ended by then
-        report(*words)
+        report(*words, **more)
 
     settings = replace(script.PRESETS["demo"], **flags)
     monkeypatch.setattr(bert, "CHECKS", 2)  # epochs of what is counted in steps

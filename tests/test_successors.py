@@ -41,7 +41,7 @@ def successors(tmp_path_factory):
     """Of its own predecessor, up to the report."""
     folder = tmp_path_factory.mktemp("theseus")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(theseus, "report_texts", lambda *words: None)
+        patch.setattr(theseus, "report_texts", lambda *words, **more: None)
         bert = tiny.write_bert(folder / "bert", config=TWO_LAYERS)
         return run_of_theseus(folder, "bert: 2 layers\n", 1, "--bert", bert)
 
@@ -115,7 +115,7 @@ def test_a_run_keeps_to_the_successor_that_it_started_from(successors, tmp_path,
     folder = shutil.copytree(successors[1], tmp_path / "theseus")
     words = [*successors[0], "--output", tmp_path / "run", "--student-init", f"theseus:{folder}", "--teacher-epochs", 1,
              "--student-epochs", 1, "--experiments", "alone"]
-    monkeypatch.setattr(script, "report_texts", lambda *words: None)
+    monkeypatch.setattr(script, "report_texts", lambda *words, **more: None)
     best, other = stages_of(folder)
     begun = f"seed 0: students start as {best.name} of {folder}"
     assert begun in start(script, *words, traced=False).stdout.splitlines()

@@ -134,7 +134,7 @@ def test_soft_labels_of_a_file_need_no_teacher(tmp_path, bert_folder):
 def test_the_teachers_of_all_seeds_are_an_ensemble(tmp_path, monkeypatch):
     """Every seed's teacher answers the texts of every seed, computed once and kept beside it."""
     records = []
-    monkeypatch.setattr(knowledge_distillation_bert, "report_texts", lambda *words: records.extend(words[4]))
+    monkeypatch.setattr(knowledge_distillation_bert, "report_texts", lambda *words, **more: records.extend(words[4]))
     bert = tiny.write_bert(tmp_path / "bert", config=tiny.CONFIG | {"num_hidden_layers": 1})
     words = ["--bert", bert, "--data", tiny.write_data(tmp_path / "data"), *SANE, "--seeds", 0, 1, "--ensemble",
              "--experiments", "teacher", "--teacher-epochs", 1, "--student-epochs", 1, "--output", tmp_path / "run"]

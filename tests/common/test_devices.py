@@ -37,6 +37,15 @@ def test_the_shards_of_a_batch_have_its_mean_loss(count, size, num_replicas, fir
         np.testing.assert_allclose(found, values.mean(), rtol=1e-5)
 
 
+def test_another_seed_starts_from_other_weights():
+    def kernel(seed):
+        with common.devices.fresh_session(seed):
+            return backend.keras.Sequential([backend.keras.Input((4,)), backend.keras.layers.Dense(3)]).get_weights()[0]
+
+    np.testing.assert_array_equal(kernel(1), kernel(1))
+    assert not np.array_equal(kernel(1), kernel(2))
+
+
 def test_each_process_gets_its_own_shards():
     examples, numbers = fake_texts(8), np.arange(8.0, dtype=np.float32)
     dealt = [

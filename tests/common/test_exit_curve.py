@@ -62,6 +62,12 @@ def test_the_curve():
     assert first["flops_speedup"] == pytest.approx(400 / 410) and last["flops_speedup"] == pytest.approx(400 / 110)
 
 
+def timed_at(*speeds):
+    """What the clock says of each speed, given its layers: 2 ms each. float32 is as fast as int8."""
+    return [{key: {"1": {"ms": 2.0 * layers, "flops_speedup": 1.0, "mean_layers": layers}}
+             for key in ("latency_ms", "int8_latency_ms")} for layers in speeds]
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_record_is_of_the_speed_that_was_chosen(early):
     """At 0.5 all texts leave after one layer, which is right on validation and wrong on test; the last is right on both."""
@@ -69,16 +75,27 @@ def test_a_record_is_of_the_speed_that_was_chosen(early):
     logits = np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1)
     wrong, u = logits.copy(), np.full((20, 4), 0.3, np.float32)
     wrong[:, 0] = logits[:, 0, ::-1]
-    timed = [{key: {"1": {"ms": 1.0, "flops_speedup": 1.0, "mean_layers": layers}} for key in ("latency_ms", "int8_latency_ms")}
-             for layers in (4.0, 1.0)]
+    timed = timed_at(4.0, 1.0)
     wanted, teacher = SimpleNamespace(speeds=speeds, latency_budget=0.0), {"latency_ms": {"1": 2.0}}
     chosen = {"uncertainty_top_k": 2, "speed": 0.5 if early else 0.0, "chosen": "why"}
     exits, of_parts = {"validation": (logits, u), "test": (wrong, u)}, {"validation": labels, "test": labels}
     record, given = exit_record(exits, of_parts, wanted, FLOPS, timed, teacher, chosen)
     assert chosen.items() <= record.items() and "promise" not in record and record["layers"] == (1 if early else 4)
     assert record["validation_accuracy"] == 1 and record["accuracy"] == (0 if early else 1)
+    assert record["latency_ms"] == record["int8_latency_ms"] == {"1": 2.0 if early else 8.0}
     assert [point["accuracy"] for point in record["exits"]] == [1, 0]  # the curve is that of the test part
     assert (given["test"].argmax(-1) == labels).all() != early
+
+
+def test_a_budget_is_kept_by_validation_texts():
+    """There all leave after one layer at 0.5, which keeps within 3 ms; of the test part none would."""
+    labels = np.arange(20) % 2
+    logits = np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1)
+    exits = {"validation": (logits, np.full((20, 4), 0.3)), "test": (logits, np.full((20, 4), 0.9))}
+    wanted = SimpleNamespace(speeds=(0.0, 0.5), latency_budget=3.0)
+    labels = {"validation": labels, "test": labels}
+    record, _ = exit_record(exits, labels, wanted, FLOPS, timed_at(4.0, 1.0), {"latency_ms": {"1": 8.0}}, {})
+    assert record["speed"] == 0.5 and record["chosen"] == "the lowest within 3 ms a text"
 
 
 # Which speed is chosen

@@ -85,6 +85,7 @@ def test_the_model_that_is_left_answers_as_was_measured(run):
     model = linear_models.load(run.stage("linear") / "model")
     texts = [run.corpus.texts[i] for i in run.parts.test]
     np.testing.assert_array_equal(model.logits(texts), np.load(run.stage("linear") / "test_logits.npy"))
+    assert model.classes == run.corpus.classes
 
 
 def test_the_inverse_temperature_is_that_of_the_least_loss():

@@ -13,6 +13,7 @@ import pytest
 
 import knowledge_distillation_bert as script
 from common import InputError, files
+from common.backend import keras
 from common.files import write_atomic, write_text
 from common.locking import unlocking_folders
 from common.runs import check_depths, open_folder, open_text_runs, rate_remarks, read_inputs, steps_remarks
@@ -30,6 +31,13 @@ def given_free():
 def opened(settings, **wanted):
     """The runs of a script on texts. wanted: further arguments of `open_text_runs`"""
     return open_text_runs("script", "demo", settings, read_inputs(settings), **wanted)
+
+
+def test_a_run_computes_in_its_precision(bert_folder, data_folder, tmp_path, precision):
+    settings = replace(script.PRESETS["demo"], data=str(data_folder), bert=str(bert_folder), maxlen=8, train_examples=32,
+                       validation_examples=12, output=str(tmp_path / "run"), precision="mixed_bfloat16")
+    opened(settings)
+    assert keras.mixed_precision.global_policy().name == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize(

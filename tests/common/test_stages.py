@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import knowledge_distillation_from_scratch as script
-from common import InputError, callbacks
+from common import InputError, callbacks, training
 from common.backend import keras
 from common.devices import fresh_session
 from common.distillation import distillation_loss, distillation_metrics, distillation_targets, hard_loss
@@ -30,6 +30,15 @@ def test_training_that_diverges_at_once_ends_in_one_line_and_leaves_no_stage(run
     with pytest.raises(InputError, match="seed 3 alone: training diverged in epoch 1; try a lower learning rate, --precision"):
         train_stage(run, "alone", student, hard_loss, "sgd", indices, run.corpus.labels[indices], 1, 2)
     assert run.record("alone") is None
+
+
+def test_a_stage_draws_by_the_seed_of_its_run(run, tmp_path, monkeypatch):
+    """The order of its examples, and dropout."""
+    seen, batches, drawn = [], training.training_batches, training.drawn_by_step
+    monkeypatch.setattr(training, "training_batches", lambda *words, **more: seen.append(words[4]) or batches(*words, **more))
+    monkeypatch.setattr(training, "drawn_by_step", lambda seed, step: seen.append(seed) or drawn(seed, step))
+    train_patiently(replace(run, folder=tmp_path), patience=1)
+    assert seen and {*seen} == {run.seed} and run.seed != 0
 
 
 @pytest.mark.parametrize(("bad", "moment"), [(np.nan, "begin"), (np.inf, "begin"), (np.nan, "end")])

@@ -1,13 +1,14 @@
 """common.training: what a finished stage has left is read whole, or refused in a line that says what to delete."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from common import InputError
-from common.backend import keras
-from common.training import UNFINISHED, Run, load_stage, save_weights
+from common import InputError, training
+from common.backend import keras, tf
+from common.training import UNFINISHED, Run, adam, load_stage, save_weights
 from report.document import correct_answers
 from tests.common.test_files import JUNK
 
@@ -28,6 +29,27 @@ def refused(run, read):
         read()
     assert str(error.value).endswith(f"delete the folder {run.stage('alone')}, and the same command makes it again")
     return str(error.value)
+
+
+@pytest.mark.parametrize(("schedule", "falls"), [("linear", 1), ("constant", 0)])
+def test_the_rate_falls_to_0_over_all_steps_or_stays(schedule, falls):
+    """Where the gradient is always 1, a step of Adam is the rate."""
+    optimizer, variable, places = adam(0.1, 10, schedule), tf.Variable(0.0), [0.0]
+    for _ in range(10):
+        optimizer.apply_gradients([(tf.ones(()), variable)])
+        places.append(float(variable))
+    np.testing.assert_allclose(-np.diff(places), [0.1 * (1 - falls * step / 10) for step in range(10)], rtol=1e-3)
+
+
+def test_fine_tuning_follows_the_schedule_of_the_settings(tmp_path, monkeypatch):
+    """Over all its steps: 40 texts in batches of 16, three a round, for five epochs."""
+    seen = []
+    run = Run(SimpleNamespace(schedule="as set", batch_size=16), 3, SimpleNamespace(labels=np.zeros(40)), None,
+              SimpleNamespace(train=np.arange(40)), tmp_path)
+    monkeypatch.setattr(training, "adam", lambda *words: seen.append(words))
+    monkeypatch.setattr(training, "train_stage", lambda *words, **more: None)
+    training.fine_tune(run, "alone", None, 5, 1e-3, 0.1, 0.7)
+    assert seen == [(1e-3, 15, "as set", 0.1, 0.7)]
 
 
 def test_a_stage_that_is_not_finished_has_no_record(run):

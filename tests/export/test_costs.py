@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from common.batches import TokenizedTexts
 from export import costs
 from export.costs import in_words, text_costs, timed_batches
+from export.onnx_graph import text_graph
+from tests.export.test_onnx_graph import classifier
 
 
 def run_of(lengths, test, maxlen=16):
@@ -38,13 +41,15 @@ def test_all_models_are_asked_the_same_and_each_has_its_own_mean(monkeypatch):
     """A batch takes a ms for each of its tokens by one model, twice as many by the other, a tenth in int8."""
     def turns(makers, batches, rounds):
         factors = {"float32": 1.0, "int8": 0.1}
-        return {(name, key): np.array([int(name) * factors[make] * ids.size / 1000 for ids, _ in batches])
-                for (name, key), make in makers.items()}
+        return {(name, key): np.array([layers * factors[form] * ids.size / 1000 for ids, _ in batches])
+                for (name, key), (layers, form) in makers.items()}
 
     monkeypatch.setattr(costs, "turns", turns)
     monkeypatch.setattr(costs, "asking", lambda graph: graph)
-    monkeypatch.setattr(costs, "FORMS", {"latency_ms": lambda graph: graph, "int8_latency_ms": lambda graph: "int8"})
-    monkeypatch.setattr(costs, "GRAPHS", {"bert": (lambda bert: "float32", lambda bert, classes, tokens: classes * tokens)})
+    forms = {"latency_ms": lambda graph: graph, "int8_latency_ms": lambda graph: (graph[0], "int8")}
+    monkeypatch.setattr(costs, "FORMS", forms)
+    graphs = {"bert": (lambda bert: (bert.layers, "float32"), lambda bert, classes, tokens: classes * tokens)}
+    monkeypatch.setattr(costs, "GRAPHS", graphs)
     models = {name: SimpleNamespace(kind="bert", is_classifier=True, layers=int(name)) for name in ("1", "2")}
     run = run_of([6] * 80, range(80))
     found = text_costs(run, models)
@@ -56,3 +61,10 @@ def test_all_models_are_asked_the_same_and_each_has_its_own_mean(monkeypatch):
             expected = {str(size): pytest.approx(factor * share * count) for size, count in padded.items()}
             assert found[name][key] == expected
     assert in_words(run, 6.4) == "one text of 16 tokens (timed: test texts, 6 tokens on average)"
+
+
+def test_float32_is_timed_as_it_is_and_int8_in_integers():
+    graph = text_graph(classifier())
+    forms = {key: form(graph) for key, form in costs.FORMS.items()}
+    assert [*forms] == ["latency_ms", "int8_latency_ms"] and forms["latency_ms"] is graph
+    assert TensorProto.INT8 in {array.data_type for array in forms["int8_latency_ms"].graph.initializer}

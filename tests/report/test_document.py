@@ -36,6 +36,14 @@ def test_report_says_what_was_done():
     assert "| alone | 3 | 22.57 M | 1.40 G | 5.8 | 33.3 | 73.00 | 72.00 | 123 |" in text
 
 
+def test_the_report_says_what_diverged():
+    found = results()
+    assert "Not finite" not in document(found, "one text", {"student": "alone"})
+    found["models"][1]["diverged_in_epoch"] = 3
+    line = f"Not finite: the loss of {found['models'][1]['name']}, seed 0, in epoch 3; the best before is kept."
+    assert line in document(found, "one text", {"student": "alone"}).splitlines()
+
+
 def test_what_others_have_named_is_no_markup():
     hostile = results()
     hostile["data"] |= {"name": "a<b>\x1b", "notes": ["[n](http://x) dropped"], "descriptions": {"*c*": "<img src=x>\nz"}}

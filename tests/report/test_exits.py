@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from report.exits import branches_table, first_and_last_exits, looked_at, speeds_table, verdict
+from common.training import Run
+from data.parts import Parts
+from report.exits import branch_results, branches_table, first_and_last_exits, looked_at, speeds_table, verdict
 from tests.report.records import model
 
 
@@ -42,6 +44,18 @@ def test_the_first_and_the_last_to_leave():
     rows = first_and_last_exits([("a\nb", "c"), ("d | e", "f" * 60), *"gh"], [0] * 4, ["x", "y"], left)
     assert [row[0] for row in rows[1:]] == ["g", "a b | c", "h", f"d | e | {'f' * 27}…"]
     assert [row[0] for row in first_and_last_exits(list("abcd"), [0] * 4, ["x", "y"], left)[1:]] == list("cadb")
+
+
+def test_branches_are_compared_on_the_test_part(tmp_path):
+    """`a` is right there and wrong on validation, `b` the other way round."""
+    labels, parts = np.arange(30) % 2, Parts(*map(np.array, ([0], [], range(10), range(10, 30))))
+    run = Run(SimpleNamespace(seeds=(0,)), 0, SimpleNamespace(labels=labels), None, parts, tmp_path)
+    for name, good in (("a", "test"), ("b", "validation")):
+        logits = {part: np.eye(2)[labels[getattr(parts, part)] ^ (part != good)][:, None].repeat(3, axis=1)
+                  for part in ("validation", "test")}
+        run.write_logits(f"{name}-branches", **logits)
+    (comparison,) = branch_results(run, [{"name": "a"}, {"name": "b"}], ["b", "a"])["branch_comparisons"]
+    assert (comparison["a"], comparison["b"], comparison["difference"]) == ("a", "b", 1.0)
 
 
 def test_what_does_not_pay_is_said_first():
