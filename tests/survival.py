@@ -150,7 +150,7 @@ def differences(expected, actual):
         other = actual / path.relative_to(expected)
         if not other.is_file() or not same_arrays(path, other):
             different.append(str(path.relative_to(expected)))
-    results = [json.loads((folder / "results.json").read_text()) for folder in (expected, actual)]
+    results = [json.loads((folder / "results.json").read_text("utf-8")) for folder in (expected, actual)]
     if without_timings(results[0]) != without_timings(results[1]):
         different.append("results.json")
     left = [path for name in ("unfinished.npz", f"*{HALF_WRITTEN}") for path in actual.rglob(name)]

@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
@@ -144,7 +145,7 @@ def test_other_commands_exist():
 
 
 def test_make_targets_exist():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named_targets = {(match, path) for match, path in named(r"(?m)(?:^ {4}|`)make ([a-z]+)\b(?! is|s\b)") if match != "and"}
     assert {match for match, _ in named_targets} >= {"demo", "test", "quick", "results", "lock"}
     assert {match for match, _ in named_targets} <= targets
@@ -179,3 +180,20 @@ def test_readmes_are_short_and_in_step():
             assert one == other, f"{name}: {set(one) ^ set(other)}"
     for name in ("README.md", "README.zh-CN.md"):
         assert Path(ROOT, name).stat().st_size <= 12_000
+
+
+def test_figures_of_the_readmes_are_those_of_stored_runs():
+    """A difference with its interval, rounded, stands in RESULTS.md or on a page of a run, either way round."""
+    number = r"([-+]?\d+\.\d+)"
+    pages = [ROOT / "RESULTS.md", *ROOT.glob("results/*.md"), *ROOT.glob("results/runs/*/*.md")]
+    stored = "\n".join(page.read_text("utf-8") for page in pages)
+    stored = np.array(re.findall(rf"{number}[ |(]+{number} to {number}", stored), float)
+    stored, both = np.concatenate([stored, -stored[:, [0, 2, 1]]]), []
+    for name, to in (("README.md", "to"), ("README.zh-CN.md", "到")):
+        text = (ROOT / name).read_text("utf-8").translate(str.maketrans("（），", "(),"))
+        told = re.findall(rf"{number}[^|\d,;:]*\({number} {to} {number}|\({number}, ?{number} {to} {number}", text)
+        both.append([tuple(map(float, filter(None, figures))) for figures in told])
+        assert len(told) == len(re.findall(rf"[(,] ?{number} {to} {number}[,;)]", text)) > 0
+    assert both[0] == both[1]
+    for figures in both[0]:
+        assert np.abs(stored - figures).max(axis=1).min() < 0.051, f"{figures} stands nowhere"

@@ -206,7 +206,7 @@ def test_joint_training_moves_everything_and_is_read_as_it_was(run):
 def test_smoke_results(finished):
     _, folder, done = finished
     assert done.stderr == ""
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     models = {model["name"]: model for model in results["models"]}
     assert [*models] == ["teacher", "alone-1", "fastbert", "fastbert-joint", "linear"]
     right = np.arange(200) % 4
@@ -237,7 +237,7 @@ def test_smoke_results(finished):
     assert models["fastbert"]["exits"][0]["accuracy"] == models["teacher"]["accuracy"]
     for name in ("curves.png", "tradeoff.png", "exits.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG") and name in done.stdout.splitlines()[-1]
-    document = (folder / "report.md").read_text()
+    document = (folder / "report.md").read_text("utf-8")
     for heading in ("fastbert: speeds", "Each branch by itself", "Mean accuracy of the branches", "First and last to leave"):
         assert heading in document and heading in done.stdout
 
@@ -246,7 +246,7 @@ def test_smoke_results(finished):
 def test_smoke_the_student_answers_with_tensorflow_alone(finished, tmp_path):
     """In a process that knows neither this project nor Keras: the probabilities and layers of the run, from one graph."""
     _, folder, done = finished
-    config = json.loads((folder / "student" / "config.json").read_text())
+    config = json.loads((folder / "student" / "config.json").read_text("utf-8"))
     name = done.stdout.split("student/ (")[1].split(",")[0]
     corpus, bert = texts.load(str(folder.parent / "data")), berts.load(str(folder / "student"))
     assert bert.layers == config["num_hidden_layers"] == 3 and config["architectures"] == ["BertModel"]
@@ -328,10 +328,10 @@ def test_smoke_other_speeds_train_nothing(finished, monkeypatch):
     assert modified(folder, "seed-0/*/record.json") == stages
     assert "of all classes" in again.stdout
     assert len(modified(folder, "seed-0/times-*.json")) == len(clocks) + 1
-    told = json.loads((folder / "results.json").read_text())["models"][2]
+    told = json.loads((folder / "results.json").read_text("utf-8"))["models"][2]
     u = uncertainties(np.load(folder / "seed-0" / "fastbert-branches" / "test_logits.npy"), 2)
     assert told["exits"][1]["mean_layers"] == pytest.approx(exit_layers(u, 0.3).mean())
-    models = json.loads((folder / "results.json").read_text())["models"]
+    models = json.loads((folder / "results.json").read_text("utf-8"))["models"]
     assert models[2]["speed"] == 1 and [row["speed"] for row in models[2]["exits"]] == [0, 0.3, 1]
     assert "speed 1: on the validation part the highest that loses at most 50 points" in again.stdout
     other = start(script, *words, "--branch-epochs", 5)
@@ -375,7 +375,7 @@ def test_smoke_a_promise_trains_nothing(promising):
 def test_smoke_the_promise_is_what_the_texts_show(promising, run):
     """Counted anew, from logits that the whole model gives for texts that no other part has."""
     folder = promising[0]
-    record = json.loads((folder / "results.json").read_text())["models"][2]
+    record = json.loads((folder / "results.json").read_text("utf-8"))["models"][2]
     parts = calibrated(run)
     assert not set(parts.calibration) & {*parts.train, *parts.unlabelled, *parts.validation, *parts.test}
     fast = script.trained_fastbert(replace(run, folder=folder), "fastbert")
@@ -409,18 +409,18 @@ def test_smoke_the_promise_is_what_the_texts_show(promising, run):
 def test_smoke_what_is_given_away_carries_the_promise(promising, run, capsys):
     """config.json, the graph's metadata, the card, the report, what `predict` says; and the files keep it."""
     folder = promising[0]
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     record, student = results["models"][2], results["student"]
-    config = json.loads((folder / "student" / "config.json").read_text())
+    config = json.loads((folder / "student" / "config.json").read_text("utf-8"))
     assert [config[key] for key in CHOSEN] == [record[key] for key in CHOSEN] and record["promise"] == student["promise"]
     graph = onnx.load(folder / "student" / "model.onnx")
     named = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
     assert named == {key: config[key] for key in CHOSEN}
     assert not any(entry.key == "promise" for entry in onnx_int8.quantized(graph).metadata_props)  # it is of float32
     words = students.promise_in_words(record["promise"])
-    assert words in (folder / "student" / "README.md").read_text() and words in (folder / "report.md").read_text()
+    assert words in (folder / "student" / "README.md").read_text("utf-8") and words in (folder / "report.md").read_text("utf-8")
     entropy_of = f"the entropy of probabilities, chosen on the validation part: seed 0: {looked_at(record)}. "
-    assert entropy_of in (folder / "report.md").read_text()
+    assert entropy_of in (folder / "report.md").read_text("utf-8")
     lines = tuple(run.corpus.texts[index] for index in calibrated(run).calibration)
     told = students.ask(students.load(folder), lines)
     path, = (folder / "seed-0" / "fastbert-branches").glob("calibration-*.npz")

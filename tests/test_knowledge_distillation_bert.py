@@ -502,7 +502,7 @@ def finished(tmp_path_factory):
 @pytest.mark.slow
 def test_smoke_results(finished):
     folder = finished[1]
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     assert results["schema"] == 1 and results["script"] == "knowledge_distillation_bert" and results["preset"] == "demo"
     assert results["settings"]["temperature"] == 6.0
     assert {"python", "tensorflow", "tf_keras", "bert4keras", "numpy", "machine"} <= results["environment"].keys()
@@ -562,7 +562,7 @@ def test_smoke_best_epoch_is_kept(finished):
     """The weights that were saved have the best validation accuracy of the log, not the last one."""
     _, folder, _ = finished
     for name in NETWORKS:
-        record = json.loads((folder / "seed-0" / name / "record.json").read_text())
+        record = json.loads((folder / "seed-0" / name / "record.json").read_text("utf-8"))
         assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"])
     bert = berts.load(str(folder.parent / "bert"))
     corpus = texts.load(str(folder.parent / "data"))
@@ -571,7 +571,7 @@ def test_smoke_best_epoch_is_kept(finished):
     examples = tiny.tokenized(corpus.texts, bert)
     run = Run(settings, 0, corpus, examples, parts, folder, bert)
     for name in ("teacher", "distilled"):
-        record = json.loads((folder / "seed-0" / name / "record.json").read_text())
+        record = json.loads((folder / "seed-0" / name / "record.json").read_text("utf-8"))
         logits = predict(trained(run, name, script.build).model, examples, parts.validation)
         assert (logits.argmax(-1) == corpus.labels[parts.validation]).mean() == record["validation_accuracy"]
 
@@ -609,7 +609,7 @@ def test_smoke_the_student_is_the_model_that_was_tested(finished):
 def test_smoke_the_student_comes_with_a_card_and_a_table(finished):
     _, folder, done = finished
     card = (folder / "student" / "README.md").read_text(encoding="utf-8")
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     best = next(model for model in results["models"] if model["name"] == results["student"]["name"])
     highest = max(model["validation_accuracy"] for model in results["models"] if model["layers"] == 1)
     assert best["validation_accuracy"] > highest - 0.1  # the plainest of those within the noise
@@ -629,7 +629,7 @@ def test_smoke_the_student_comes_with_a_card_and_a_table(finished):
 def test_smoke_a_second_start_trains_nothing_but_a_lost_stage(finished, monkeypatch):
     no_files(monkeypatch)
     words, folder, first = finished
-    before = json.loads((folder / "results.json").read_text())
+    before = json.loads((folder / "results.json").read_text("utf-8"))
     other = start(script, *words, "--temperature", 5)
     assert other.returncode == 2 and other.stderr.count("\n") == 1
     assert "holds a run with another temperature" in other.stderr
@@ -642,7 +642,7 @@ def test_smoke_a_second_start_trains_nothing_but_a_lost_stage(finished, monkeypa
         return [line for line in printed.splitlines() if "epochs in" in line and " noise " not in line]
 
     assert lines(again.stdout) == lines(first.stdout) and len(lines(first.stdout)) == len(NETWORKS) - 1
-    after = json.loads((folder / "results.json").read_text())
+    after = json.loads((folder / "results.json").read_text("utf-8"))
     for old, new in zip(before["models"], after["models"], strict=True):
         if old["name"] in ("noise", "linear-distilled"):  # trained anew, from the same seed
             assert new["train_seconds"] != old["train_seconds"]
@@ -665,11 +665,11 @@ def test_smoke_a_narrower_student(tmp_path):
     done = start(script, *words, traced=False)
     assert done.returncode == 0, done.stderr
     check_student(tmp_path / "run", layers=1)
-    config = json.loads((tmp_path / "run" / "student" / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "student" / "config.json").read_text("utf-8"))
     assert [config[key] for key in berts.CONFIG_KEYS[1:5]] == [16, 1, 2, 32]
     assert (tmp_path / "run" / "student" / "model.int8.onnx").is_file()
     assert (tmp_path / "run" / "times-2-1x16.json").is_file()
-    teacher, student = json.loads((tmp_path / "run" / "results.json").read_text())["models"]
+    teacher, student = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["models"]
     assert student["parameters"] == sum(
         np.prod(shape) for shape in berts.expected_shapes(config | {"vocab_size": 120}).values()) + 4 * 16 + 4
     assert student["flops"] < teacher["flops"] / 4

@@ -355,7 +355,7 @@ NAMES = ["predecessor", "middle", "successor", "unmixed", "theseus", "theseus-ra
 def test_smoke_results(finished):
     _, folder, done = finished
     assert done.stderr == "" and "modules: 0-2 -> 0" in done.stdout.splitlines()
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     assert [model["name"] for model in results["models"]] == [*NAMES, "linear"]
     assert [model["layers"] for model in results["models"]] == [3, 2, 1, 1, 1, 1, 0]
     right = np.arange(200) % 4
@@ -380,7 +380,7 @@ def test_smoke_the_predecessor_alone(finished, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
     done = start(script, *words, "--experiments", "predecessor", "--output", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
     assert [model["name"] for model in results["models"]] == ["predecessor", "linear"]
     assert not (tmp_path / "run" / "student").exists() and "none: no student in the table" in done.stdout
 
@@ -389,7 +389,7 @@ def test_smoke_the_predecessor_alone(finished, tmp_path):
 def test_smoke_the_rate_is_logged(finished):
     """0.5 throughout, or from 0.3 to 1 after half of the mixed steps."""
     _, folder, _ = finished
-    records = {name: json.loads((folder / "seed-0" / f"{name}-mixed" / "record.json").read_text()) for name in NAMES[4:]}
+    records = {name: json.loads((folder / "seed-0" / f"{name}-mixed" / "record.json").read_text("utf-8")) for name in NAMES[4:]}
     rates = {name: [epoch["replacing_rate"] for epoch in record["history"]] for name, record in records.items()}
     assert rates["theseus"] == [0.5] * 3
     assert rates["theseus-random-linear"] == pytest.approx([0.3 + 0.7 * 8 / 12, 1, 1], abs=1e-5)
@@ -398,7 +398,7 @@ def test_smoke_the_rate_is_logged(finished):
 @pytest.mark.slow
 def test_smoke_every_row_is_trained_for_as_many_epochs(finished):
     _, folder, _ = finished
-    models = json.loads((folder / "results.json").read_text())["models"]
+    models = json.loads((folder / "results.json").read_text("utf-8"))["models"]
     assert {model["name"]: model["epochs"] for model in models} == dict.fromkeys(NAMES, 4) | {"linear": 0}
 
 
@@ -424,14 +424,14 @@ def test_smoke_a_second_start_trains_nothing_and_a_lost_stage_is_made_again_alik
     """The last stage of a row, which starts from the mixed one."""
     no_files(monkeypatch)
     words, folder, _ = finished
-    before, lost = json.loads((folder / "results.json").read_text())["models"], folder / "seed-0" / "theseus"
+    before, lost = json.loads((folder / "results.json").read_text("utf-8"))["models"], folder / "seed-0" / "theseus"
     weights = [*np.load(lost / "weights.npz").values()]
     shutil.rmtree(lost)
     again = start(script, *words)
     assert again.returncode == 0, again.stderr
     for old, new in zip(weights, np.load(lost / "weights.npz").values(), strict=True):
         np.testing.assert_array_equal(old, new)
-    after = json.loads((folder / "results.json").read_text())["models"]
+    after = json.loads((folder / "results.json").read_text("utf-8"))["models"]
     for old, new in zip(before, after, strict=True):
         if old["name"] == "theseus":
             assert new["train_seconds"] != old["train_seconds"]
@@ -457,7 +457,7 @@ def test_smoke_paper(tmp_path, monkeypatch):
     stages = {folder.name for folder in (tmp_path / "run" / "seed-0").iterdir()}
     assert stages == {"predecessor", "theseus", "linear"}  # nothing after p = 1
     assert [(record["name"], record["epochs"]) for record in records] == [("predecessor", 1), ("theseus", 2)]
-    record = json.loads((tmp_path / "run" / "seed-0" / "theseus" / "record.json").read_text())
+    record = json.loads((tmp_path / "run" / "seed-0" / "theseus" / "record.json").read_text("utf-8"))
     assert record["validation_accuracy"] == max(epoch["val_accuracy"] for epoch in record["history"])
     bert, corpus = berts.load(str(google_folder)), texts.load(str(tmp_path / "data"))
     settings = replace(script.PRESETS["paper"], student_layers=2, middle_layers=2)

@@ -331,7 +331,7 @@ NAMES = [
 @pytest.mark.slow
 def test_smoke_results(finished):
     _, folder, _ = finished
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     assert results["schema"] == 1 and results["script"] == "knowledge_distillation_from_scratch" and results["preset"] == "demo"
     assert results["data"]["train"] == 200 and results["data"]["validation"] == 40 and results["data"]["test"] == 90
     trained = [(model["seed"], model["name"]) for model in results["models"]]
@@ -356,7 +356,7 @@ def test_smoke_results(finished):
 def test_smoke_a_class_never_seen(finished):
     """The student alone never names it; what is reported are the test logits, and the bias raised."""
     _, folder, _ = finished
-    found = json.loads((folder / "results.json").read_text())["omit_class"]
+    found = json.loads((folder / "results.json").read_text("utf-8"))["omit_class"]
     assert [(f["seed"], f["name"]) for f in found][:7] == [(0, name) for name in ("teacher", "alone", "distilled")] + [
         (0, f"{name}-without-corner{told}") for name in ("alone", "distilled") for told in ("", ", bias raised")
     ]
@@ -373,7 +373,7 @@ def test_smoke_a_class_never_seen(finished):
 
 def reopened(folder, seed):
     """The Run of a finished folder's seed, as the script made it."""
-    settings = json.loads((folder / "settings.json").read_text())["settings"]
+    settings = json.loads((folder / "settings.json").read_text("utf-8"))["settings"]
     settings = script.Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
     corpus = images.load(settings.data)
     return Run(settings, seed, corpus, Pixels(corpus.pixels), split(corpus, seed, validation=40), folder)
@@ -383,7 +383,7 @@ def reopened(folder, seed):
 def test_smoke_nothing_is_chosen_on_the_test_part(finished):
     """The epoch and the raised bias are what the validation images say."""
     _, folder, _ = finished
-    found = json.loads((folder / "results.json").read_text())["omit_class"]
+    found = json.loads((folder / "results.json").read_text("utf-8"))["omit_class"]
     for seed in (0, 1):
         run = reopened(folder, seed)
         for name in ("teacher", "distilled", "distilled-without-corner"):
@@ -410,7 +410,7 @@ def test_smoke_the_plots_show_what_they_say(finished, monkeypatch):
         yield drawn[-1]
 
     monkeypatch.setattr(temperatures, "figure", kept)
-    models = json.loads((folder / "results.json").read_text())["models"]
+    models = json.loads((folder / "results.json").read_text("utf-8"))["models"]
     assert script.plot(run, models) == ["temperature.png", "sweeps.png"]
     index = run.parts.validation[[run.settings.image]]
     logits = predict(script.trained(run, "teacher"), run.examples, index)[0].astype(float)
@@ -442,7 +442,7 @@ def test_smoke_output(finished):
         assert (folder / name).stat().st_size > 0
     for name in ("curves.png", "tradeoff.png", "temperature.png", "sweeps.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG") and name in lines[-1]
-        assert f"({name})" in (folder / "report.md").read_text()
+        assert f"({name})" in (folder / "report.md").read_text("utf-8")
     with open(folder / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
     assert len(log) == 2 * (6 + 10 * 4)
@@ -452,8 +452,8 @@ def test_smoke_output(finished):
 def test_smoke_the_student_to_take_away(finished, tmp_path):
     """TensorFlow alone loads it, and it gives the probabilities of the run's test logits."""
     _, folder, _ = finished
-    name, seed = (folder / "report.md").read_text().split("`student/` holds ")[1].split(".")[0].split(", seed ")
-    results = json.loads((folder / "results.json").read_text())
+    name, seed = (folder / "report.md").read_text("utf-8").split("`student/` holds ")[1].split(".")[0].split(", seed ")
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     corpus = images.load(str(folder.parent / "images.npz"))
     settings, right = results["settings"], {}
     for student in NAMES[1:5]:
@@ -469,22 +469,22 @@ def test_smoke_the_student_to_take_away(finished, tmp_path):
             break
     models = [model for model in results["models"] if model["name"] == student]
     assert (name, int(seed)) == (student, max(models, key=lambda model: model["validation_accuracy"])["seed"])
-    assert (f"leads {student} by" in (folder / "report.md").read_text()) == (student != best)
+    assert (f"leads {student} by" in (folder / "report.md").read_text("utf-8")) == (student != best)
     found = ask_alone(folder / "student" / "saved_model", tmp_path, images=corpus.pixels[corpus.test])
     logits = np.load(folder / f"seed-{seed}" / name / "test_logits.npy")
     np.testing.assert_allclose(found["probabilities"], softmax(logits, axis=-1), atol=1e-5)
-    told = json.loads((folder / "student" / "classes.json").read_text())
+    told = json.loads((folder / "student" / "classes.json").read_text("utf-8"))
     assert told == {"images": "float32 (batch, 8 x 8 x 1), from 0 to 1", "classes": ["column", "corner", "row"]}
 
 
 @pytest.mark.slow
 def test_smoke_a_finished_folder_is_extended_and_nothing_trained_again(finished):
     words, folder, first = finished
-    before = json.loads((folder / "results.json").read_text())
+    before = json.loads((folder / "results.json").read_text("utf-8"))
     place = words.index("--temperature-sweep")
     again = start(script, *words[:place], "--temperature-sweep", 1, 10, 20, *words[place + 3 :])
     assert again.returncode == 0, again.stderr
-    after = json.loads((folder / "results.json").read_text())
+    after = json.loads((folder / "results.json").read_text("utf-8"))
     new = [model for model in after["models"] if model["name"] == "distilled-T20"]
     assert [model for model in after["models"] if model not in new] == before["models"] and len(new) == 2
     assert [line for line in again.stdout.splitlines() if "epochs in" in line and "T20" not in line] == [
@@ -504,10 +504,10 @@ def test_smoke_original(tmp_path):
     done = start(script, "original", "--data", tmp_path / "colour.npz", "--output", tmp_path / "run",
                  "--teacher-epochs", 3, "--student-epochs", 3, "--experiments", "alone", "distilled")
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
     assert results["settings"]["temperature"] == 3.25 and results["settings"]["student_units"] == 64
     assert [model["name"] for model in results["models"]] == ["teacher", "alone", "distilled"]
-    assert "McNemar" in (tmp_path / "run" / "report.md").read_text()
+    assert "McNemar" in (tmp_path / "run" / "report.md").read_text("utf-8")
     other = start(script, "original", "--data", tmp_path / "colour.npz", "--output", tmp_path / "run",
                   "--teacher-epochs", 3, "--student-epochs", 3, "--experiments", "teacher")
     assert other.returncode == 0 and "student/ (none: no student in the table)" in other.stdout
@@ -520,4 +520,4 @@ def test_smoke_mixed_precision_and_the_choice_on_test(tmp_path):
                  "--train-examples-sweep", "--teacher-epochs", 1, "--student-epochs", 1, "--seeds", 0,
                  "--precision", "mixed_bfloat16", "--validation-examples", 0, "--experiments", "alone", "distilled")
     assert done.returncode == 0, done.stderr
-    assert "Epochs were chosen on the test part." in (tmp_path / "run" / "report.md").read_text()
+    assert "Epochs were chosen on the test part." in (tmp_path / "run" / "report.md").read_text("utf-8")

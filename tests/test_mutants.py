@@ -1,11 +1,14 @@
 """tests.mutants on a project of one function: which mutants are caught, and what is said of the others."""
 
+import shutil
 import subprocess
 
 import pytest
 
 from tests import mutants
 from tests.starting import ROOT
+
+pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="patches are applied by git, which is not here")
 
 PATCH = """test_double.py::test_double
 {does}
@@ -52,7 +55,7 @@ def test_what_becomes_of_mutants(project, capsys):
     assert said.splitlines()[-3:] == [
         "as-good: no test failed; one is missing", "broken: tests do not run; the patch must be made anew",
         "gone: does not apply; the patch must be made anew"]
-    assert (tree / "double.py").read_text() == "def double(x):\n    return 2 * x\n"
+    assert (tree / "double.py").read_text("utf-8") == "def double(x):\n    return 2 * x\n"
     assert mutants.main(["wrong"], folder, tree) == 0
 
 

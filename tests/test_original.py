@@ -29,7 +29,7 @@ def iflytek(tmp_path_factory):
 
 def check_run(folder, names):
     """What every run of this preset must leave."""
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     assert [model["name"] for model in results["models"]] == [*names, "linear"]
     assert results["data"]["classes"] == 119 and results["data"]["chosen_on"] == "test"
     if "costs" in results:  # FastBERT: the original's classifier is one linear layer

@@ -58,7 +58,7 @@ def test_an_interrupted_soak_goes_on_where_it_was(count, tmp_path):
         file.write('{"environment": "half of a li')
     records = count(STARTS, 4)
     assert records[:2] == first and [record["start"] for record in records] == ["aborts", "fails", "ends", "aborts"]
-    assert [json.loads(line) for line in log.read_text().splitlines()] == records
+    assert [json.loads(line) for line in log.read_text("utf-8").splitlines()] == records
     assert count(STARTS, 4) == records  # enough: nothing is started
 
 

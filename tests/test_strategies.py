@@ -35,7 +35,7 @@ def on_texts(data_folder):
 
 def histories(folder):
     """{stage: history} of the seed 0 of a run."""
-    return {path.parent.name: json.loads(path.read_text())["history"] for path in folder.glob("seed-0/*/record.json")}
+    return {path.parent.name: json.loads(path.read_text("utf-8"))["history"] for path in folder.glob("seed-0/*/record.json")}
 
 
 def weights(folder):
@@ -147,7 +147,7 @@ def test_two_processes_learn_what_one_learns_and_only_the_chief_writes(tmp_path)
     assert one.keys() == two.keys() == {"teacher", "distilled"}
     for stage, epochs in one.items():
         assert [epoch["loss"] for epoch in epochs] == pytest.approx([epoch["loss"] for epoch in two[stage]], rel=1e-4)
-    kept = json.loads(Path(tmp_path, "run", "settings.json").read_text())["settings"]
+    kept = json.loads(Path(tmp_path, "run", "settings.json").read_text("utf-8"))["settings"]
     assert "strategy" not in kept  # so the run may be resumed on whatever there is
 
     events = [*Path(tmp_path, "run", "tensorboard").rglob("events*")]  # by TensorFlow's C++, unseen by the hook above

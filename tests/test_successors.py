@@ -58,7 +58,7 @@ def successors_of_given(tmp_path_factory):
 def test_the_predecessor_is_it_and_the_successor_has_its_classifier(successors_of_given):
     """Of the run of Theseus itself."""
     folder = successors_of_given[1]
-    given, models = folder.parent / "given", json.loads((folder / "results.json").read_text())["models"]
+    given, models = folder.parent / "given", json.loads((folder / "results.json").read_text("utf-8"))["models"]
     check_given(folder, next(model for model in models if model["name"] == "predecessor"), given)
     check_student(folder, layers=1)
     student = berts.load(str(folder / "student"), classifier=True)
@@ -71,7 +71,7 @@ def test_the_predecessor_is_it_and_the_successor_has_its_classifier(successors_o
 def stages_of(folder):
     """Where the two rows of a run of Theseus are, the better one first."""
     stages = [folder / "seed-0" / name for name in ("theseus", "theseus-random")]
-    return sorted(stages, key=lambda stage: -json.loads((stage / "record.json").read_text())["validation_accuracy"])
+    return sorted(stages, key=lambda stage: -json.loads((stage / "record.json").read_text("utf-8"))["validation_accuracy"])
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_a_run_keeps_to_the_successor_that_it_started_from(successors, tmp_path,
     best, other = stages_of(folder)
     begun = f"seed 0: students start as {best.name} of {folder}"
     assert begun in start(script, *words, traced=False).stdout.splitlines()
-    record = json.loads((other / "record.json").read_text())
+    record = json.loads((other / "record.json").read_text("utf-8"))
     (other / "record.json").write_text(json.dumps(record | {"validation_accuracy": 1.1}))
     again = start(script, *words)
     assert again.returncode == 0 and begun in again.stdout.splitlines()

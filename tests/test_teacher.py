@@ -37,7 +37,7 @@ def run(script, tmp_path, folder, *flags):
     done = start(script, *words, traced=False)
     assert done.returncode == 0, done.stderr
     assert "given: 2 layers, fine-tuned\n" in done.stdout and "given teacher: if it was fine-tuned on" in done.stdout
-    return {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
+    return {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["models"]}
 
 
 def check_given(run, record, folder):
@@ -123,7 +123,8 @@ def test_soft_labels_of_a_file_need_no_teacher(tmp_path, bert_folder):
     done = start(knowledge_distillation_bert, *words)
     assert done.returncode == 0, done.stderr
     assert f"soft labels from {tmp_path / 'answers.jsonl'}: no teacher is trained or timed" in done.stdout
-    records = {record["name"]: record for record in json.loads((tmp_path / "run" / "results.json").read_text())["models"]}
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    records = {record["name"]: record for record in results["models"]}
     assert [*records] == ["alone", "distilled-unlabelled", "linear-distilled"]
     assert records["linear-distilled"]["soft_label_accuracy"] == 1 and records["linear-distilled"]["accuracy"] > 0.5
     assert records["distilled-unlabelled"]["soft_label_accuracy"] == 1 and records["distilled-unlabelled"]["accuracy"] > 0.5
@@ -208,5 +209,5 @@ def test_a_run_with_an_ensemble_of_other_seeds_is_another_run(tmp_path, bert_fol
     (tmp_path / "run" / "settings.json").write_text(json.dumps({"settings": as_dict(settings), "inputs": {}}))
     done = start(knowledge_distillation_bert, *sane, "--output", tmp_path / "run", "--seeds", 0, 1, 2)
     assert done.returncode == 2 and "holds a run with another" in done.stderr
-    changed = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["seeds"]
+    changed = json.loads((tmp_path / "run" / "settings.json").read_text("utf-8"))["settings"]["seeds"]
     assert changed == [0, 1]

@@ -27,7 +27,7 @@ def task_of(folder):
     """(task.json, {part: [token ids of each text]}, {part: labels})."""
     arrays = np.load(folder / "texts.npz")
     ids = {part: np.split(arrays[f"{part}_ids"], arrays[f"{part}_offsets"][1:-1]) for part in ("train", "test")}
-    return json.loads((folder / "task.json").read_text()), ids, {part: arrays[f"{part}_labels"] for part in ids}
+    return json.loads((folder / "task.json").read_text("utf-8")), ids, {part: arrays[f"{part}_labels"] for part in ids}
 
 
 def check_teacher(task, answers):

@@ -76,7 +76,7 @@ def started(words):
         process = subprocess.Popen(words, stdout=stdout, stderr=stderr, cwd=ROOT, env=variables)
         peak = 0
         while process.poll() is None:  # rusage would begin with the peak of this process
-            held = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+            held = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text("utf-8"))
             peak = int(held[1]) / 1e3 if held else peak  # nothing is held by one that has ended
             time.sleep(0.1)
         for file in (stdout, stderr):

@@ -60,7 +60,7 @@ def detail():
             graph += time.perf_counter() - begin
             return answers
 
-        lines = Path(folder, "lines.txt").read_text().split("\n")
+        lines = Path(folder, "lines.txt").read_text("utf-8").split("\n")
         for first in range(0, len(lines), predict.CHUNK_SIZE):
             students.ask(replace(student, answer=timed), lines[first : first + predict.CHUNK_SIZE])
     yield [["python -m common.predict", ""], ["2 texts, from the start of the process, s", f"{start:.2f}"],

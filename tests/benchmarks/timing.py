@@ -19,5 +19,5 @@ def medians(*runs, rounds=5):
 
 def peak_memory():
     """The most memory that this process has held until now, in MB. Not `ru_maxrss`, which starts at its parent's."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text("utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6

@@ -102,7 +102,7 @@ def test_layer_norm_epsilon_of_the_config(tmp_path):
 def test_padding_with_another_id(tmp_path):
     """With id 4 for padding and id 0 an ordinary word, hidden states are still those of numpy."""
     folder = tiny.write_bert(tmp_path / "bert", config=SHALLOW | {"pad_token_id": 0})  # the tokenizer knows better
-    words = (folder / "vocab.txt").read_text().split("\n")
+    words = (folder / "vocab.txt").read_text("utf-8").split("\n")
     words[0], words[4] = words[4], words[0]  # [MASK] is id 0, here a word like others
     (folder / "vocab.txt").write_text("\n".join(words))
     bert = berts.load(str(folder))

@@ -69,7 +69,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
     with pytest.raises(ValueError):
         write_atomic(path, half)
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]
+    assert path.read_text("utf-8") == "old" and os.listdir(tmp_path) == ["file.txt"]
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path):
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_synced_is_written_to_all_the_same(tmp_path, mon
 
     monkeypatch.setattr(os, "fsync", refuse)
     write_text(tmp_path / "file.txt", "new")
-    assert (tmp_path / "file.txt").read_text() == "new"
+    assert (tmp_path / "file.txt").read_text("utf-8") == "new"
 
 
 def test_a_disk_that_is_full_when_it_is_synced_leaves_the_old_file(tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_disk_that_is_full_when_it_is_synced_leaves_the_old_file(tmp_path, mon
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(InputError, match="file.txt cannot be written: No space left on device"):
         write_text(path, "new")
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]
+    assert path.read_text("utf-8") == "old" and os.listdir(tmp_path) == ["file.txt"]
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
@@ -259,7 +259,7 @@ def test_what_is_damaged_is_computed_again(tmp_path, junk):
     path = tmp_path / "cost.json"
     path.write_bytes(junk)
     assert files.load_or_compute(path, lambda: {"latency_ms": 1.5}) == {"latency_ms": 1.5}
-    assert json.loads(path.read_text()) == {"latency_ms": 1.5}
+    assert json.loads(path.read_text("utf-8")) == {"latency_ms": 1.5}
 
 
 def test_a_folder_in_the_place_of_what_is_computed_is_one_line(tmp_path):

@@ -145,7 +145,7 @@ def test_a_student_learns_the_classes_it_is_told_of_further_texts(tmp_path):
     for key in ("accuracy", "validation_accuracy", "parameters", "bytes", "strength", "terms", "layers", "epochs"):
         assert found[key] == expected[key]
     assert (found["name"], found["soft_label_accuracy"]) == ("taught", 0.5)
-    assert json.loads((run.stage("taught") / "record.json").read_text()) == found and not run.stage("linear").exists()
+    assert json.loads((run.stage("taught") / "record.json").read_text("utf-8")) == found and not run.stage("linear").exists()
     for part in ("validation", "test"):
         np.testing.assert_array_equal(*(np.load(tmp_path / name / f"{part}_logits.npy")
                                         for name in ("few/seed-3/taught", "many/seed-3/linear")))

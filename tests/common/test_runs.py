@@ -89,7 +89,7 @@ def test_the_same_settings_resume_and_others_are_refused(tmp_path):
     folder = tmp_path / "run"
     open_folder(folder, {"temperature": 3.0, "seeds": [0]}, {"data": "abc"})
     open_folder(folder, {"temperature": 3.0, "seeds": [0, 1]}, {"data": "abc"})
-    assert json.loads((folder / "settings.json").read_text())["settings"]["seeds"] == [0, 1]  # more of the same
+    assert json.loads((folder / "settings.json").read_text("utf-8"))["settings"]["seeds"] == [0, 1]  # more of the same
     with pytest.raises(InputError, match="holds a run with another temperature"):
         open_folder(folder, {"temperature": 4.0, "seeds": [0]}, {"data": "abc"})
     with pytest.raises(InputError, match="holds a run with another data; give another folder with --output"):
@@ -112,7 +112,7 @@ def test_a_start_that_was_killed_before_it_had_settings_is_none(tmp_path):
     (tmp_path / ".settings.json.0123").write_text("{")
     (tmp_path / ".lock").write_text("process 1 on earth")
     open_folder(tmp_path, {"seeds": [0]}, {})
-    assert json.loads((tmp_path / "settings.json").read_text())["settings"] == {"seeds": [0]}
+    assert json.loads((tmp_path / "settings.json").read_text("utf-8"))["settings"] == {"seeds": [0]}
 
 
 def test_what_a_killed_start_left_half_written_is_deleted_and_nothing_else(tmp_path):
@@ -151,7 +151,7 @@ def test_files_of_another_seed_join_those_that_are_known(tmp_path):
     open_folder(folder, {"seeds": [0]}, {"data": "abc", "successor of seed 0": "a"})
     open_folder(folder, {"seeds": [1]}, {"data": "abc", "successor of seed 1": "b"})
     inputs = {"data": "abc", "successor of seed 0": "a", "successor of seed 1": "b"}
-    assert json.loads((folder / "settings.json").read_text())["inputs"] == inputs
+    assert json.loads((folder / "settings.json").read_text("utf-8"))["inputs"] == inputs
     for seed in (0, 1):
         with pytest.raises(InputError, match=f"holds a run with another successor of seed {seed}"):
             open_folder(folder, {"seeds": [0, 1]}, inputs | {f"successor of seed {seed}": "c"})

@@ -45,7 +45,7 @@ def test_padding_id_is_the_tokenizers(bert_folder, google_folder, tmp_path):
     tokenizer.save(str(folder / "tokenizer.json"))
     assert berts.load(str(folder)).pad_id == 4
     google = shutil.copytree(google_folder, tmp_path / "google")
-    words = (google / "vocab.txt").read_text().split("\n")
+    words = (google / "vocab.txt").read_text("utf-8").split("\n")
     words[0], words[4] = words[4], words[0]
     (google / "vocab.txt").write_text("\n".join(words))
     assert berts.load(str(google)).pad_id == 4
@@ -152,7 +152,7 @@ def test_the_pooler_changes_nothing_that_counts(hidden, kernel):
 def test_a_vocabulary_with_holes_is_written_as_tokenizer_json_alone(tmp_path, bert_folder):
     for file in bert_folder.iterdir():
         shutil.copy(file, tmp_path / file.name)
-    lines = (tmp_path / "vocab.txt").read_text().splitlines()
+    lines = (tmp_path / "vocab.txt").read_text("utf-8").splitlines()
     (tmp_path / "vocab.txt").write_text("\n".join([*lines[:50], "", *lines[51:]]))
     bert = berts.load(str(tmp_path))
     berts.save(tmp_path / "out", bert, CLASSES, maxlen=16)
@@ -239,7 +239,7 @@ def test_damaged_files(bert_folder, google_folder, tmp_path):
 def test_vocabularies_that_do_not_fit(bert_folder, tmp_path):
     folder = shutil.copytree(bert_folder, tmp_path / "bert")
     vocabulary = folder / "vocab.txt"
-    words = vocabulary.read_text()
+    words = vocabulary.read_text("utf-8")
     vocabulary.write_text(words + "one more\n")
     with pytest.raises(InputError, match="the tokenizer's ids go up to 120, the model has 120 embeddings"):
         berts.load(str(folder))
@@ -261,7 +261,7 @@ def test_vocabularies_that_do_not_fit(bert_folder, tmp_path):
 
 def test_a_vocabulary_with_capitals_is_cased(google_folder, tmp_path):
     folder = shutil.copytree(google_folder, tmp_path / "google")
-    words = (folder / "vocab.txt").read_text()
+    words = (folder / "vocab.txt").read_text("utf-8")
     (folder / "vocab.txt").write_text(words.replace("w1\n", "W1\n").replace("w2\n", "W2\n"))
     assert berts.load(str(folder)).tokenizer.encode("W1 w1 w3").ids == [2, 6, 1, 8, 3]
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
@@ -273,7 +273,7 @@ def test_a_student_made_from_a_student_says_nothing_of_the_first(bert_folder, tm
     stopping = {"speed": 0.5, "uncertainty_top_k": 3, "promise": {"texts": 1000}}
     berts.save(tmp_path / "first", bert, ["a", "b"], maxlen=16, pairs=True, **stopping)
     berts.save(tmp_path / "second", berts.load(str(tmp_path / "first")), ["a", "b"], maxlen=8)
-    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("first", "second"))
+    first, second = (json.loads((tmp_path / name / "config.json").read_text("utf-8")) for name in ("first", "second"))
     assert second == {key: value for key, value in first.items() if key not in {"pairs", *stopping}} | {"maxlen": 8}
 
 

@@ -70,14 +70,14 @@ def test_an_endless_text_is_cut_before_its_terms_are_counted(monkeypatch, pairs)
 
 def entries(**changed):
     def change(folder):
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text("utf-8"))
         (folder / "config.json").write_text(json.dumps({k: v for k, v in (config | changed).items() if v is not None}))
     return change
 
 
 def terms(**changed):
     return lambda folder: (folder / "terms.json").write_text(
-        json.dumps(json.loads((folder / "terms.json").read_text()) | changed))
+        json.dumps(json.loads((folder / "terms.json").read_text("utf-8")) | changed))
 
 
 def arrays(**changed):

@@ -24,7 +24,7 @@ def test_the_first_download_is_what_later_ones_are_held_to(server, monkeypatch):
     publish(server, monkeypatch, ARCHIVE, known=False)
     succeeds()
     kept = fetching.FOLDER / "iflytek.sha256"
-    assert kept.read_text() == f"{hashlib.sha256(ARCHIVE).hexdigest()}  iflytek_public.zip\n"
+    assert kept.read_text("utf-8") == f"{hashlib.sha256(ARCHIVE).hexdigest()}  iflytek_public.zip\n"
     for path in (fetching.FOLDER / "iflytek").iterdir():
         path.unlink()
     publish(server, monkeypatch, zipped(FILES | {"readme": "new"}), known=False)
@@ -117,7 +117,7 @@ def test_a_folder_of_something_else_is_left_alone(server):
     (fetching.FOLDER / "iflytek" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="iflytek is there without train.json: move it away or delete it first"):
         fetching.fetch("iflytek")
-    assert (fetching.FOLDER / "iflytek" / "notes.txt").read_text() == "mine"
+    assert (fetching.FOLDER / "iflytek" / "notes.txt").read_text("utf-8") == "mine"
     (fetching.FOLDER / "iflytek" / "notes.txt").unlink()
     succeeds()
 

@@ -141,7 +141,7 @@ def test_padding_that_counts_for_nothing_is_not_looked_at(bert_folder, tmp_path)
     for value in (10**6, None):
         entries(pad_token_id=value)(folder)
         assert berts.load(str(folder)).pad_id == 0
-    words = (folder / "vocab.txt").read_text().replace("[PAD]", "[PAT]")
+    words = (folder / "vocab.txt").read_text("utf-8").replace("[PAD]", "[PAT]")
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words.split())}, unk_token="[UNK]"))
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     written(folder, tokenizer)

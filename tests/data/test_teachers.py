@@ -196,7 +196,7 @@ def test_damaged_teachers(folder, tmp_path):
     with pytest.raises(InputError, match=r"output_weights has shape \(4, 31\), its config says \(4, 32\)"):
         teachers.load(str(broken), corpus(NAMES))
     shutil.copy(folder / "model.safetensors", broken)
-    (broken / "vocab.txt").write_text((folder / "vocab.txt").read_text() + "one more\n")
+    (broken / "vocab.txt").write_text((folder / "vocab.txt").read_text("utf-8") + "one more\n")
     with pytest.raises(InputError, match="the tokenizer's ids go up to 120, the model has 120 embeddings"):
         teachers.load(str(broken), corpus(NAMES))
     (broken / "config.json").write_text('{"model_type": "distilbert", "dim": 32}')

@@ -107,7 +107,8 @@ def write_model(folder, source, classes, change):
     """A copy of the student in `source` with these classes, and what `change` makes of each array of its head, (…, classes)."""
     folder.mkdir()
     shutil.copy(source / "tokenizer.json", folder)
-    config = json.loads((source / "config.json").read_text()) | {"id2label": {str(i): name for i, name in enumerate(classes)}}
+    labels = {str(i): name for i, name in enumerate(classes)}
+    config = json.loads((source / "config.json").read_text("utf-8")) | {"id2label": labels}
     (folder / "config.json").write_text(json.dumps(config))
     graph = onnx.load(source / "model.onnx")
     for array in graph.graph.initializer:
@@ -151,7 +152,7 @@ def test_the_command_and_the_folder_that_it_writes(pair, labelled, timed, tmp_pa
     cascade.build(*map(str, pair), file=str(labelled.file), max_disagreement=3, output=str(folder))
     out = capsys.readouterr().out
     one, other, both = *map(load, pair), load(folder)
-    config = json.loads((folder / "cascade.json").read_text())
+    config = json.loads((folder / "cascade.json").read_text("utf-8"))
     p, theirs = ask(one, texts)["probabilities"], ask(other, texts)["probabilities"]
     theirs = theirs[:, [other.classes.index(name) for name in one.classes]]
     sure = UNCERTAINTY["confidence"](p) < config["threshold"]
@@ -199,7 +200,7 @@ def test_a_linear_model_as_the_student(pair, labelled, timed, tmp_path, capsys):
     linear_models.save(tmp_path / "linear", linear_models.LinearModel(terms, *arrays, svm.classes_, CLASSES))
     folder = tmp_path / "cascade"
     cascade.build(str(tmp_path / "linear"), str(pair[1]), file=str(labelled.file), max_disagreement=3, output=str(folder))
-    both, config = load(folder), json.loads((folder / "cascade.json").read_text())
+    both, config = load(folder), json.loads((folder / "cascade.json").read_text("utf-8"))
     p = linear_models.load(tmp_path / "linear").probabilities(texts)
     sure = UNCERTAINTY["confidence"](p) < config["threshold"]
     answer = ask(both, texts)
@@ -322,7 +323,7 @@ def test_whether_it_pays(one, many, words):
 
 def test_a_blank_line_is_no_text(pair, labelled, tmp_path):
     """298 texts are too few for 1 % at 95 %, whatever number of empty lines stands among them."""
-    lines = labelled.plain.read_text().splitlines()[:298]
+    lines = labelled.plain.read_text("utf-8").splitlines()[:298]
     (tmp_path / "lines.txt").write_text("\n\n \n".join(lines))
     with pytest.raises(InputError, match="there are 298 texts in .*lines.txt, and 299 are needed at least"):
         cascade.build(*map(str, pair), file=str(tmp_path / "lines.txt"))

@@ -151,7 +151,7 @@ def test_the_linear_model_to_take_away_is_the_best_on_validation(tmp_path, best)
     written = linear_models.load(tmp_path / "linear")
     np.testing.assert_array_equal(written.biases, model.biases + best)
     assert written.classes == model.classes
-    assert f"Accuracy on 5 test texts: {0:.2%}" in (tmp_path / "linear" / "README.md").read_text()
+    assert f"Accuracy on 5 test texts: {0:.2%}" in (tmp_path / "linear" / "README.md").read_text("utf-8")
     write_array(runs[best].stage("linear") / "test_logits.npy", model.logits(texts) + np.eye(4)[2])
     with pytest.raises(RuntimeError, match="linear differs by"):
         export.write_linear(runs, records)

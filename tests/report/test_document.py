@@ -62,7 +62,7 @@ def test_a_package_of_another_name_has_no_version(monkeypatch):
 
 def test_log_has_a_line_per_epoch(tmp_path):
     write_log(tmp_path / "log.csv", [model("teacher"), model("alone", accuracy=0.5)])
-    lines = (tmp_path / "log.csv").read_text().splitlines()
+    lines = (tmp_path / "log.csv").read_text("utf-8").splitlines()
     assert lines[0] == "model,seed,epoch,loss,val_accuracy"
     assert lines[1].split(",")[:4] == ["teacher", "0", "1", "2.0"] and len(lines) == 5
 
@@ -108,7 +108,7 @@ def test_a_linear_model_is_fitted_and_has_no_epochs(tmp_path):
     assert "fitted in  123 s" in describe(linear)
     assert " 2 epochs in  123 s" in describe(model("alone") | {"validation_accuracy": 0.5})
     write_log(tmp_path / "log.csv", [linear, model("alone")])
-    assert "linear" not in (tmp_path / "log.csv").read_text()
+    assert "linear" not in (tmp_path / "log.csv").read_text("utf-8")
 
 
 def test_a_stage_is_shown_before_the_next_one_is_trained(capsys):
@@ -128,6 +128,6 @@ def test_a_stage_is_shown_before_the_next_one_is_trained(capsys):
 def test_what_has_to_be_said_first_stands_first(tmp_path, capsys):
     """Above every table, in the report and in what is printed."""
     write_report(tmp_path, results(), results()["models"], "one text", {"student": "alone"}, first="It does not pay.")
-    assert (tmp_path / "report.md").read_text().split("\n\n")[1] == "**It does not pay.**"
+    assert (tmp_path / "report.md").read_text("utf-8").split("\n\n")[1] == "**It does not pay.**"
     assert capsys.readouterr().out.strip().startswith("It does not pay.")
     assert "****" not in document(results(), "one text", {"student": "alone"})

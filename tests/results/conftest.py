@@ -30,4 +30,4 @@ def pages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(pages):
-    return (pages / "RESULTS.md").read_text()
+    return (pages / "RESULTS.md").read_text("utf-8")

@@ -32,7 +32,7 @@ def names(comparisons):
 
 
 def comparison_page(pages):
-    return (pages / "store" / "comparison.md").read_text()
+    return (pages / "store" / "comparison.md").read_text("utf-8")
 
 
 # Which runs

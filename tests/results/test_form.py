@@ -101,13 +101,13 @@ def test_what_does_not_fit_leaves_what_is_stored_as_it_is(tmp_path, path, value,
     first, = written(tmp_path, {"fastbert": whole()})
     take_in([first], tmp_path / "store")
     stored = tmp_path / "store" / "runs" / "fastbert" / "results.json"
-    before, results = stored.read_text(), whole()
+    before, results = stored.read_text("utf-8"), whole()
     holder(results, path)[path[-1]] = value
     (first / "results.json").write_text(json.dumps(results))
     other, = written(tmp_path, {"other": whole()})
     with pytest.raises(InputError, match=f"{message}.*start the run again") as error:
         take_in([other, first], tmp_path / "store")
-    assert "\n" not in str(error.value) and stored.read_text() == before
+    assert "\n" not in str(error.value) and stored.read_text("utf-8") == before
     assert [folder.name for folder in stored.parents[1].iterdir()] == ["fastbert"]
 
 

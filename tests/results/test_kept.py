@@ -77,7 +77,7 @@ def test_a_ground_is_one_whatever_the_runs_and_no_ground_is_left_out():
 def test_the_pages_have_them(tmp_path):
     take_in(written(tmp_path, ground(shallow=SHALLOW, quick=QUICK)), tmp_path / "store")
     build(tmp_path / "store", tmp_path / "RESULTS.md")
-    overview, page = (tmp_path / "RESULTS.md").read_text(), (tmp_path / "store" / "students.md").read_text()
+    overview, page = (tmp_path / "RESULTS.md").read_text("utf-8"), (tmp_path / "store" / "students.md").read_text("utf-8")
     assert "[All students](store/students.md)" in section(overview, "What the best students keep")
     assert len(table_rows(overview, "posts")) == 2 and len(table_rows(page, "alone")) == 2
     assert markdown(best_table(all_students(ground(shallow=SHALLOW, quick=QUICK)))) in overview

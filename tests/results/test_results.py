@@ -31,7 +31,7 @@ from tests.starting import ROOT
 
 
 def run_page(pages, name):
-    return (pages / "store" / "runs" / name / "README.md").read_text()
+    return (pages / "store" / "runs" / name / "README.md").read_text("utf-8")
 
 
 def test_a_difference_stands_there_in_each_seed_too():
@@ -87,7 +87,7 @@ def test_models_that_stop_early_are_held_against_each_other_by_their_branches(pa
 
 def test_what_one_setting_is_worth(folders, tmp_path):
     """A run that is named after another and differs in one setting; not one that differs in two, nor one of another name."""
-    base = json.loads((folders[0] / "results.json").read_text())
+    base = json.loads((folders[0] / "results.json").read_text("utf-8"))
     first = json.loads(json.dumps(base))
     first["settings"] |= {"student_init": "first", "experiments": ["distilled"], "seeds": [0, 1]}
     base["settings"] |= {"student_init": "teacher-first"}
@@ -104,14 +104,14 @@ def test_what_one_setting_is_worth(folders, tmp_path):
     assert table[1][7] == f"{100 * comparison['difference']:+.2f}"
     take_in([*folders[1:], *written(tmp_path, {name: runs[name] for name in ("best", "best-first")})], tmp_path / "store")
     build(tmp_path / "store", tmp_path / "RESULTS.md")
-    assert "best-first" not in (tmp_path / "RESULTS.md").read_text()
-    assert "[best-first](best-first/README.md)" in (tmp_path / "store" / "runs" / "README.md").read_text()
+    assert "best-first" not in (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert "[best-first](best-first/README.md)" in (tmp_path / "store" / "runs" / "README.md").read_text("utf-8")
     assert (tmp_path / "store" / "runs" / "best-first" / "README.md").is_file()
     assert as_flag("linear", False) == ["--no-linear"] and as_flag("layer_mapping", [2, 4]) == ["--layer-mapping", "2", "4"]
 
 
 def test_what_a_narrow_precision_costs(folders, tmp_path):
-    narrow = json.loads((folders[0] / "results.json").read_text())
+    narrow = json.loads((folders[0] / "results.json").read_text("utf-8"))
     narrow["settings"] |= {"precision": "mixed_bfloat16", "seeds": [0, 1], "experiments": ["alone"], "vocabulary": 8000}
     narrow["settings"] |= {"ensemble": False}  # which the other is too old to have
     for record in narrow["models"]:
@@ -145,7 +145,7 @@ def test_figures_of_others_stand_in_a_column_and_partial_data_is_named(page, pag
 
 
 def test_the_papers_figures_stand_beside_a_fastbert_at_its_speeds(folders, tmp_path):
-    results = json.loads((folders[2] / "results.json").read_text())
+    results = json.loads((folders[2] / "results.json").read_text("utf-8"))
     for record in results["models"]:
         for point in record.get("exits", ()):
             point["speed"] = {0.1: 0, 0.5: 0.5}[point["speed"]]  # at 0 the teacher answers
@@ -162,7 +162,7 @@ def test_plots_notes_and_what_benchmarks_printed_are_taken_in(page, pages):
     assert {path.name for path in theseus.iterdir()} == {"results.json", "README.md", "replacing.png"}
     assert "![replacing](replacing.png)" in run_page(pages, "posts-theseus")
     assert run_page(pages, "posts-bert").endswith("## Tried\n\nWe tried T = 4.\n")
-    ratios = (pages / "store" / "benchmarks" / "README.md").read_text()
+    ratios = (pages / "store" / "benchmarks" / "README.md").read_text("utf-8")
     assert "| two posts, wow | 3.500 | 1.750 | 2.0 | [speed](speed.txt) |\n" in ratios
     assert "](store/benchmarks/README.md)\n\n`python" in page
     assert page.endswith(
@@ -196,8 +196,8 @@ def test_a_run_without_a_teacher_has_its_page(tmp_path):
     results = run("knowledge_distillation_bert", {"alone": (0.5, 3, 9.0), "distilled": (0.6, 3, 9.0)})
     take_in(written(tmp_path, {"answers": results}), tmp_path / "store")
     build(tmp_path / "store", tmp_path / "RESULTS.md")
-    assert "](store/runs/README.md)" in (tmp_path / "RESULTS.md").read_text()
-    assert "[answers](answers/README.md)" in (tmp_path / "store" / "runs" / "README.md").read_text()
+    assert "](store/runs/README.md)" in (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert "[answers](answers/README.md)" in (tmp_path / "store" / "runs" / "README.md").read_text("utf-8")
 
 
 def test_two_runs_of_one_name_are_refused(folders, tmp_path):
@@ -225,14 +225,14 @@ def test_a_further_method_is_one_entry(folders, tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "knowledge_distillation_hints", entry)
     take_in([*folders, *new], tmp_path / "store")
     build(tmp_path / "store", tmp_path / "RESULTS.md")
-    page, own = (tmp_path / "store" / "comparison.md").read_text(), run_page(tmp_path, "hinting")
+    page, own = (tmp_path / "store" / "comparison.md").read_text("utf-8"), run_page(tmp_path, "hinting")
     accuracy = 100 * right_of("hinted", 0.8).mean(axis=1)
     row, = table_rows(page, "hints")
     assert row[1:3] == [f"{accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}", "2.50"] and row[8] == "20"
     quick, = table_rows(page, "quick hints, speed 0.5")
     assert quick[2:4] == ["2.90", "2.10"] and quick[6] == "2.5" and quick[8] == "16"
     assert not table_rows(page, "fastbert-joint-unlabelled") and table_rows(own, "fastbert-joint-unlabelled")
-    runs = (tmp_path / "store" / "runs" / "README.md").read_text()
+    runs = (tmp_path / "store" / "runs" / "README.md").read_text("utf-8")
     assert "## Hints\n\n`knowledge_distillation_hints.py`\n\n- [hinting](hinting/README.md): " in runs
     assert table_rows(own, "hinted")[0][-1] == "70.0" and "![hints](hints.png)" in own and "`quick` at each speed" in own
 
@@ -277,7 +277,7 @@ def test_make_results_gives_the_commands_that_stand_in_them():
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "results" / "runs").glob("*/results.json")))
 def test_the_command_of_a_run_still_means_its_settings(name):
     """As presets and defaults are today; of settings that have become others it can say nothing."""
-    results = json.loads((ROOT / "results" / "runs" / name / "results.json").read_text())
+    results = json.loads((ROOT / "results" / "runs" / name / "results.json").read_text("utf-8"))
     _, file, *words = shlex.split(results["command"])
     presets = importlib.import_module(file.removesuffix(".py")).PRESETS
     preset = presets[words.pop(0) if not words[0].startswith("-") else "demo"]
@@ -290,7 +290,7 @@ def test_the_command_of_a_run_still_means_its_settings(name):
 def generated(folder):
     """{path: text} of the Markdown that `build` writes, below a folder."""
     stored = [page for runs in folder.glob("*/runs") for page in (*runs.parent.glob("*.md"), *runs.parent.rglob("README.md"))]
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in [folder / "RESULTS.md", *stored]}
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in [folder / "RESULTS.md", *stored]}
 
 
 def test_the_student_to_take_away_stands_beside_its_teacher():
@@ -327,7 +327,7 @@ def test_the_committed_pages_are_what_their_runs_say(tmp_path):
         assert f"]({name})" in anew["results/runs/README.md" if of_run else "RESULTS.md"]
     assert anew.keys() == generated(ROOT).keys()
     for path, text in anew.items():
-        assert text == (ROOT / path).read_text(), f"{path}: python -m results was not run"
+        assert text == (ROOT / path).read_text("utf-8"), f"{path}: python -m results was not run"
 
 
 def test_the_committed_page_is_short_and_its_links_lead_somewhere():
@@ -351,13 +351,13 @@ def test_the_ground_is_named_where_a_linear_model_stands_beside_the_teacher(fold
     (tmp_path / "new").mkdir()
     take_in([*folders, *written(tmp_path / "new", runs)], tmp_path / "store")
     build(tmp_path / "store", tmp_path / "RESULTS.md")
-    part = section((tmp_path / "RESULTS.md").read_text(), "Is the ground worth standing on?")
+    part = section((tmp_path / "RESULTS.md").read_text("utf-8"), "Is the ground worth standing on?")
     (good,), (poor,) = table_rows(part, "good"), table_rows(part, "poor")
     gain = 100 * (np.mean([right(seed, 0.9).mean() for seed in (0, 1)]) - right_of("linear", 0.4).mean())
     assert good[1:5] == ["posts", "100", "48", "2"] and good[7] == f"{gain:+.2f}" and good[-1] == "a ground"
     assert poor[-1] == "for trying only"
     assert not table_rows(part, "posts-bert") and not table_rows(part, "fewer")  # the former has no linear row
-    claims = section((tmp_path / "RESULTS.md").read_text(), "What is claimed, and what was found")
+    claims = section((tmp_path / "RESULTS.md").read_text("utf-8"), "What is claimed, and what was found")
     assert "| good | 2 | distilled - alone |" in claims and "| poor † | 2 | distilled - alone |" in claims
 
 
