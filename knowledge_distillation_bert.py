@@ -80,7 +80,7 @@ class Settings:
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
     unlabelled_examples: Count | None = 1800  # further texts at most, labels unseen; 0: all there are; None: none
     augmentations: PositiveInt = 20  # texts made of each training text, for distilled-augmented, at most
-    validation_examples: Count | None = None  # for epochs: None: the dev part, or 400 held out; 0: test part
+    validation_examples: Count | None = None  # for epochs: None: dev part, or 400 held out; 0: dev or else test part
     test_examples: Count = 2000  # of the test part at most, read once at the end; 0 takes all
 
     # Models

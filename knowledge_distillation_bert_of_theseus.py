@@ -45,7 +45,7 @@ class Settings:
     data: str = "reuters-r8"  # a named data set, or your own file or folder
     download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
-    validation_examples: Count | None = None  # for epochs: None: the dev part, or 400 held out; 0: test part
+    validation_examples: Count | None = None  # for epochs: None: dev part, or 400 held out; 0: dev or else test part
     test_examples: Count = 2000  # of the test part at most, read once at the end; 0 takes all
 
     # Models

@@ -53,7 +53,7 @@ class Settings:
     download: bool = False  # fetch the named data set and BERT if they are not here
     train_examples: Count = 200  # labelled training texts at most; 0 takes all
     unlabelled_examples: Count | None = 2800  # further texts at most, labels unseen, for branches; 0: all there are; None: none
-    validation_examples: Count | None = None  # for epochs and speed: None: the dev part, or 400 held out; 0: test part
+    validation_examples: Count | None = None  # for epochs and speed: None: dev part, or 400 held out; 0: dev or else test part
     calibration_examples: Count | None = 1000  # held back, labels unseen, for --max-disagreement; 0: all left; None: none
     test_examples: Count = 0  # of the test part at most, read once at the end; 0 takes all
 

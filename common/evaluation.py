@@ -99,26 +99,37 @@ def compare(correct_a, correct_b):
     return {"difference": float(mean), "ci95": [float(mean - margin), float(mean + margin)], "p_value": float(p_value)}
 
 
-def variances(difference):
-    """Variances of the mean of (seeds, texts) differences, by the draw of the texts and by that of the seeds (0 for one)."""
+def variances(difference, examples=None):
+    """Variances of the mean of (seeds, texts) differences, by the draw of the texts and by that of the seeds (0 for one).
+
+    Where seeds have texts of their own the latter counts their draw, too, which is on the careful side.
+
+    difference: (seeds, texts) float
+    examples: (seeds, texts) int, which text each is; None: all seeds have the same in the same order
+    """
     seeds, texts = difference.shape
     over_seeds = difference.mean(axis=1).var(ddof=1) / seeds if seeds > 1 else 0.0
-    return difference.mean(axis=0).var(ddof=1) / texts, over_seeds
+    if examples is None:
+        return difference.mean(axis=0).var(ddof=1) / texts, over_seeds
+    _, place = np.unique(examples, return_inverse=True)  # what a text adds to the mean, in all seeds that have it
+    shares = np.bincount(place.ravel(), (difference - difference.mean()).ravel()) / difference.size
+    return (shares**2).sum() * len(shares) / max(len(shares) - 1, 1), over_seeds
 
 
-def plainest(correct):
+def plainest(correct, examples):
     """Which of some models to take: the first that the most accurate one does not lead by more than the noise.
 
     The noise is one standard error of the paired difference (the one-standard-error rule, Breiman et al. 1984, section 3.4.3).
 
     correct: {name: (seeds, texts) bool}, the plainest first: whether it classified each validation text rightly
+    examples: (seeds, texts) int, which text each is: seeds have them in orders of their own, or others
 
     Returns (its name, {"best", "lead", "noise"}): the most accurate, its lead over the first, its standard error, as fractions.
     """
     best = max(correct, key=lambda name: correct[name].mean())
     for name in correct:
         difference = correct[best].astype(float) - correct[name]
-        lead, noise = float(difference.mean()), float(sum(variances(difference)) ** 0.5)
+        lead, noise = float(difference.mean()), float(sum(variances(difference, examples)) ** 0.5)
         if lead <= noise:
             return name, {"best": best, "lead": lead, "noise": noise}
 

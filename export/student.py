@@ -75,7 +75,7 @@ def write_student(runs, records, names, teacher, write, story=""):
     promises = any("promise" in record for record in records)
     right_of = right_exits if promises else correct_answers
     right = {name: np.stack([right_of(run, name, "validation") for run in runs]) for name in students}
-    chosen, choice = plainest(right)
+    chosen, choice = plainest(right, np.stack([run.parts.validation for run in runs]))
     reached = dict(zip((run.seed for run in runs), right[chosen].mean(axis=1), strict=True))
     ranked = sorted(students[chosen], key=lambda record: -reached[record["seed"]])
     seeds = [(run_of_seed(runs, record), record) for record in ranked]

@@ -455,16 +455,18 @@ def test_smoke_the_student_to_take_away(finished, tmp_path):
     name, seed = (folder / "report.md").read_text("utf-8").split("`student/` holds ")[1].split(".")[0].split(", seed ")
     results = json.loads((folder / "results.json").read_text("utf-8"))
     corpus = images.load(str(folder.parent / "images.npz"))
-    settings, right = results["settings"], {}
-    for student in NAMES[1:5]:
-        for each in settings["seeds"]:
-            part = split(corpus, each, settings["train_examples"], 0, settings["validation_examples"]).validation
+    settings, right, drawn = results["settings"], {}, []
+    for each in settings["seeds"]:
+        part = split(corpus, each, settings["train_examples"], 0, settings["validation_examples"]).validation
+        drawn.append(part)
+        for student in NAMES[1:5]:
             answers = np.load(folder / f"seed-{each}" / student / "validation_logits.npy").argmax(-1)
             right.setdefault(student, []).append(answers == corpus.labels[part])
-    best = max(right, key=lambda student: np.mean(right[student]))
+    drawn, best = np.array(drawn), max(right, key=lambda student: np.mean(right[student]))
     for student in NAMES[1:5]:  # the first that is not more than a standard error below the best
         lead = np.array(right[best], float) - np.array(right[student])
-        noise = lead.mean(axis=0).var(ddof=1) / lead.shape[1] + lead.mean(axis=1).var(ddof=1) / len(lead)
+        of_image = [(lead - lead.mean())[drawn == image].sum() for image in np.unique(drawn)]
+        noise = np.var(of_image, ddof=1) * len(of_image) / lead.size**2 + lead.mean(axis=1).var(ddof=1) / len(lead)
         if lead.mean() <= noise**0.5:
             break
     models = [model for model in results["models"] if model["name"] == student]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import softmax
 
-from common.evaluation import calibration, compare, plainest, predict, prediction_graph, scores
+from common.evaluation import calibration, compare, plainest, predict, prediction_graph, scores, variances
 from tests import tiny
 
 
@@ -182,24 +182,48 @@ def test_the_plainest_is_taken_within_one_standard_error():
     """By hand: of 100 texts B is right about 4 more than A: a lead of 0.04 with a standard error of sqrt(0.0384 / 99)."""
     a = np.arange(100) < 80
     b = np.arange(100) < 84
-    name, choice = plainest({"a": a[None], "b": b[None]})
+    same = np.arange(100)[None]
+    name, choice = plainest({"a": a[None], "b": b[None]}, same)
     assert name == "b" and choice == {"best": "b", "lead": 0.0, "noise": 0.0}
     worse_too = np.where(np.arange(100) < 3, False, b)  # now 4 better, 3 worse
-    name, choice = plainest({"a": a[None], "b": worse_too[None]})
+    name, choice = plainest({"a": a[None], "b": worse_too[None]}, same)
     difference = worse_too.astype(float) - a
     assert name == "a" and choice["best"] == "b" and choice["lead"] == pytest.approx(0.01)
     assert choice["noise"] == pytest.approx((difference.var(ddof=1) / 100) ** 0.5)
-    assert plainest({"b": worse_too[None], "a": a[None]})[0] == "b"  # of equals the first
+    assert plainest({"b": worse_too[None], "a": a[None]}, same)[0] == "b"  # of equals the first
 
 
 @given(st.integers(1, 4), st.integers(2, 40), st.integers(1, 5), st.integers(0, 999))
 def test_who_is_taken_is_not_led_by_more_than_the_noise_and_all_before_are(seeds, texts, models, seed):
     rng = np.random.default_rng(seed)
     correct = {f"model {i}": rng.random((seeds, texts)) < 0.3 + 0.1 * i for i in range(models)}
-    name, choice = plainest(correct)
+    same = np.tile(np.arange(texts), (seeds, 1))
+    name, choice = plainest(correct, same)
     best = max(correct, key=lambda each: correct[each].mean())
     assert choice["best"] == best and 0 <= choice["lead"] <= choice["noise"]
     for other in [*correct][: [*correct].index(name)]:
         difference = correct[best].astype(float) - correct[other]
         over_seeds = difference.mean(axis=1).var(ddof=1) / seeds if seeds > 1 else 0
         assert difference.mean() > (difference.mean(axis=0).var(ddof=1) / texts + over_seeds) ** 0.5
+
+
+@given(st.integers(2, 5), st.integers(2, 40), st.integers(0, 999))
+def test_the_noise_is_that_of_the_texts_in_whatever_order_a_seed_has_them(seeds, texts, seed):
+    """Each text counts once for its share in all seeds: else the texts that all seeds find hard would even out."""
+    rng = np.random.default_rng(seed)
+    hard = rng.random(texts)
+    correct = {name: rng.random((seeds, texts)) < hard + shift for name, shift in (("a", 0.0), ("b", 0.2))}
+    orders = np.array([rng.permutation(texts) for _ in range(seeds)])
+    shuffled = {name: np.take_along_axis(of_all, orders, axis=1) for name, of_all in correct.items()}
+    name, choice = plainest(correct, np.tile(np.arange(texts), (seeds, 1)))
+    other, found = plainest(shuffled, orders)
+    assert (other, found["best"]) == (name, choice["best"]) and found["noise"] == pytest.approx(choice["noise"], abs=1e-12)
+
+
+def test_the_noise_of_texts_that_each_seed_draws_anew():
+    """By hand: all pairs of seed and text are texts of their own then."""
+    rng = np.random.default_rng(0)
+    difference = rng.normal(0.1, 1, (3, 20))
+    over_texts, over_seeds = variances(difference, np.arange(60).reshape(3, 20))
+    assert over_texts == pytest.approx(difference.var(ddof=1) / 60)
+    assert over_seeds == pytest.approx(difference.mean(axis=1).var(ddof=1) / 3)
