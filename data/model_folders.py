@@ -30,18 +30,24 @@ ENTRIES = {  # of config.json and the like: kind, least, most; beyond the most, 
 }
 KINDS = {int: "a whole number from {:,} to {:,}", float: "a number from {:g} to {:g}", bool: "true or false"}
 TERMS = "terms.json"  # by which the folder of a linear model is known; see `data.linear_models`
+OF_WORD_PIECES = ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast")  # that a vocab.txt alone tells all of
 NO_WORD = "𓂀𐎀𖠀"  # of three scripts, so no vocabulary has it
 
 
 def read_json(path):
     """The JSON object in a file. Raises InputError if there is none in it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON object ({reason(error)})") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object")
     return value
+
+
+def _no_number(name):
+    """Refuse NaN and Infinity, which Python reads and writes, but JSON does not have."""
+    raise ValueError(f"{name} is no number")
 
 
 def classes_of(config):
@@ -159,6 +165,13 @@ def _word_piece(folder):
     # Google's folders do not say whether the model is cased; a vocabulary with many capitals (not [CLS] and the like) is.
     capitals = sum(bool(re.search("[A-Z]", word)) and not word.startswith("[") for word in vocabulary)
     lowercase = capitals < 0.01 * len(vocabulary)
-    if settings.is_file():
-        lowercase = read_json(settings).get("do_lower_case", lowercase)
-    return BertWordPieceTokenizer(vocabulary, lowercase=bool(lowercase))._tokenizer
+    said = read_json(settings) if settings.is_file() else {}
+    config = folder / "config.json"
+    kind = said.get("tokenizer_class") or (read_json(config).get("tokenizer_class") if config.is_file() else None)
+    if kind not in (None, *OF_WORD_PIECES):
+        raise InputError(f"{path}: its tokenizer is a {kind}, which splits texts otherwise than BERT's WordPiece; give a "
+                         "folder with a tokenizer.json")
+    return BertWordPieceTokenizer(
+        vocabulary, lowercase=bool(said.get("do_lower_case", lowercase)), strip_accents=said.get("strip_accents"),
+        handle_chinese_chars=bool(said.get("tokenize_chinese_chars", True)),
+    )._tokenizer

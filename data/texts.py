@@ -168,7 +168,7 @@ def _read(path, notes, labelled):
         notes.append(f"{empty} empty text{'s' * (empty > 1)} in {path.name} dropped")
     if not part.texts:
         raise InputError(f"{path}: no text in it")
-    if labelled and not path.name.startswith("test.") and not part.labelled():
+    if labelled and not path.name.lower().startswith("test.") and not part.labelled():
         raise InputError(f"{path}, line {part.lines[0]}: no label; expected a field 'label'")
     return part
 

@@ -22,8 +22,9 @@ def model_card(story, run, best, bert, table, folder, others=None):
     """
     pad_id, is_bilstm = bert.pad_id, bert.kind == bilstms.KIND
     base, data = (as_markdown(Path(name).name) for name in (run.bert.source, run.corpus.name))
-    licences = {name: SOURCES[name].licence for name in (run.bert.source, run.corpus.name) if name in SOURCES}
-    licence = licences.get(run.bert.source)
+    licences = {shown: SOURCES[name].licence if name in SOURCES else "its own"
+                for shown, name in ((base, run.bert.source), (data, run.corpus.name))}
+    licence = SOURCES[run.bert.source].licence if run.bert.source in SOURCES else None
     speed = f", speed=tf.constant({best['speed']:g})" if "speed" in best else ""
     kind, asked, segments = "texts", '"a text"', "tf.zeros_like(ids)"
     if run.corpus.pairs:
@@ -33,7 +34,9 @@ def model_card(story, run, best, bert, table, folder, others=None):
             f"answer(token_ids=ids, segment_ids={segments}{speed})  # int32 ({kind}, tokens), padding {pad_id}"]
     if not speed and not is_bilstm:
         code = [f'transformers.pipeline("text-classification", ".", truncation=True)({asked})', *code]
-    of_base = f"{best['layers']:.3g} layers of {base}"
+    of_base = f"{bert.layers} layers of {base}"
+    if "speed" in best:
+        of_base += f", of which it computes {best['layers']:.3g} on average at its speed, {best['speed']:g}"
     if is_bilstm:
         of_base = (f"a BiLSTM of {bert.config['lstm_units']} units each way (Tang et al. 2019), which reads the tokens of "
                    f"{base}, and which transformers cannot load")
@@ -46,9 +49,10 @@ def model_card(story, run, best, bert, table, folder, others=None):
         f"This is `{best['name']}` of seed {best['seed']}: {of_base}, taught on "
         f"{len(run.parts.train):,} labelled {kind} of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} "
         "tokens.",
-        f"Licences: {'; '.join(f'{name}: {text}' for name, text in licences.items()) or 'those of ' + base}. The model's own "
+        f"Licences: {'; '.join(f'{name}: {text}' for name, text in licences.items())}. The model's own "
         "licence is that of the model it was made from.",
-        f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds:",
+        f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds, "
+        "timed with all tokens:",
         markdown(table),
         *([f"Promised of `{FLOAT32}` at its speed, {best['speed']}: {promise_of_files(best['promise'], others)}. At "
            "other speeds, of texts of another kind or in int8, nothing is."] if "promise" in best else []),

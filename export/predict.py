@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common import InputError, errors_in_one_line, utf8_output, visible
 from common.parsing import deferred, parse
-from data.model_folders import TERMS, check_tokenizer
+from data.model_folders import TERMS, check_tokenizer, read_json
 from data.rows import STRAY, SUFFIXES, SURROGATE, as_text, decoded, lines_of, rows_of, stray_quotes, suffix_of, texts_of
 from data.students import FLOAT32, INT8, Student, ask, ask_by, load, promise_in_words, session_of
 from data.texts import in_one_line
@@ -98,9 +98,15 @@ def predict(
 
 
 def is_teacher(folder):
-    """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor one with a graph to ask."""
-    files = {file.name for file in Path(folder).iterdir()} if Path(folder).is_dir() else set()
-    return not files.isdisjoint({"config.json", "bert_config.json"}) and files.isdisjoint({FLOAT32, INT8, "saved_model", TERMS})
+    """Whether a folder is a classifier's as others lay it out: a BERT's, and neither a run's nor a student's.
+
+    Others have graphs beside the weights, too, which have other inputs: a student's config.json says what it is cut to.
+    """
+    path = Path(folder)
+    files = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if "bert_config.json" in files or files.isdisjoint({FLOAT32, INT8, "saved_model", TERMS}):
+        return not files.isdisjoint({"config.json", "bert_config.json"})
+    return "config.json" in files and TERMS not in files and "maxlen" not in read_json(path / "config.json")
 
 
 def load_teacher(folder, pairs=False, maxlen=0):

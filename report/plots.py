@@ -35,8 +35,18 @@ def by_epoch(records, key):
     return np.array([*zip_longest(*histories)], float).T
 
 
+def over_seeds(values):
+    """(lowest, mean, highest) of each epoch over those of the seeds that have it; NaN where none has. values: of `by_epoch`"""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All-NaN|Mean of empty", category=RuntimeWarning)
+        return np.nanmin(values, axis=0), np.nanmean(values, axis=0), np.nanmax(values, axis=0)
+
+
 def plot_curves(path, records):
-    """Training loss and validation accuracy against the epoch: a line per model, the mean over seeds, and their range."""
+    """Training loss and validation accuracy against the epoch: a line per model, the mean over seeds, and their range.
+
+    Seeds may end at different epochs: what is drawn is of those that have come there.
+    """
     with figure(path, 10, 3.6) as drawn:
         panels = drawn.subplots(1, 2)
         for panel, key, title, scale in zip(
@@ -45,8 +55,9 @@ def plot_curves(path, records):
             for (name, group), marker in zip(by_name(records), cycle(MARKERS), strict=False):
                 values = scale * by_epoch(group, key)
                 epochs = np.arange(1, values.shape[1] + 1)
-                panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, label=name)
-                panel.fill_between(epochs, values.min(axis=0), values.max(axis=0), alpha=0.15, linewidth=0)
+                low, mean, high = over_seeds(values)
+                panel.plot(epochs, mean, marker=marker, markersize=4, label=name)
+                panel.fill_between(epochs, low, high, alpha=0.15, linewidth=0)
             panel.set(xlabel="epoch", title=title)
             panel.xaxis.get_major_locator().set_params(integer=True)
         panels[0].set_yscale("log")
@@ -99,7 +110,8 @@ def plot_replacing(path, records, mixed):
     with figure(path, 7, 5.4) as drawn:
         rate, accuracy = drawn.subplots(2, 1, sharex=True, height_ratios=(1, 2))
         for name, group in by_name(records):
-            values, rates = 100 * by_epoch(group, "val_accuracy").mean(axis=0), by_epoch(group, "replacing_rate")[0]
+            _, values, _ = over_seeds(100 * by_epoch(group, "val_accuracy"))
+            _, rates, _ = over_seeds(by_epoch(group, "replacing_rate"))
             epochs = np.arange(1, len(values) + 1)
             style = "-" if name in mixed else "--"
             line = accuracy.plot(epochs, values, marker="o", markersize=3, label=name, ls=style)[0]

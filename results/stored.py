@@ -28,7 +28,7 @@ def take_in(folders, store):
         results["settings"]["output"] = ""
         target = store / "runs" / name
         write_json(target / "results.json", results)
-        for plot in method_of(results).plots:
+        for plot in method_of(results).plots if target.resolve() != folder.resolve() else ():
             (target / f"{plot}.png").unlink(missing_ok=True)
             if (folder / f"{plot}.png").is_file():
                 write_bytes(target / f"{plot}.png", (folder / f"{plot}.png").read_bytes())

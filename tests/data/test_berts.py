@@ -259,6 +259,29 @@ def test_vocabularies_that_do_not_fit(bert_folder, tmp_path):
         berts.load(str(folder))
 
 
+def test_vocab_txt_is_read_as_the_tokenizer_config_says(bert_folder, tmp_path):
+    """Accents and Chinese characters; the word pieces of another kind of tokenizer cannot be had of it."""
+    folder = shutil.copytree(bert_folder, tmp_path / "bert")
+    words = (folder / "vocab.txt").read_text("utf-8").split("\n")
+    words[20:23] = "über", "uber", "東京"
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+
+    def tokens(**said):
+        (folder / "tokenizer_config.json").write_text(json.dumps(said))
+        return berts.load(str(folder)).tokenizer.encode("Über 東京").tokens[1:-1]
+
+    assert tokens()[0] == "uber" and "東京" not in tokens() and tokens(tokenizer_class="BertTokenizer") == tokens()
+    assert tokens(strip_accents=False)[0] == "über"
+    assert tokens(tokenize_chinese_chars=False) == ["uber", "東京"]
+    with pytest.raises(InputError, match="vocab.txt: its tokenizer is a BertJapaneseTokenizer, which splits texts otherwise"):
+        tokens(tokenizer_class="BertJapaneseTokenizer")
+    (folder / "tokenizer_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"tokenizer_class": "BertJapaneseTokenizer"}))
+    with pytest.raises(InputError, match="vocab.txt: its tokenizer is a BertJapaneseTokenizer"):
+        berts.load(str(folder))
+
+
 def test_a_vocabulary_with_capitals_is_cased(google_folder, tmp_path):
     folder = shutil.copytree(google_folder, tmp_path / "google")
     words = (folder / "vocab.txt").read_text("utf-8")

@@ -210,6 +210,16 @@ def test_a_validation_part_by_another_name(folder):
         texts.load(str(folder))
 
 
+@pytest.mark.parametrize("name", ["test.jsonl", "Test.JSONL"])
+def test_a_test_part_without_labels_is_left_to_the_dev_part(folder, name):
+    (folder / "test.jsonl").unlink(missing_ok=True)
+    tiny.write_jsonl(folder / "dev.jsonl", [("a fig", "fruit"), ("a boat", "thing")])
+    (folder / name).write_text('{"text": "a ship"}\n')
+    corpus = texts.load(str(folder))
+    assert f"{folder / name} has no labels: dev.jsonl is the test part" in corpus.notes
+    assert [corpus.texts[index] for index in corpus.test] == ["a fig", "a boat"]
+
+
 def test_labels_of_unlabelled_texts_are_not_needed(folder):
     lines = ['{"text": "a train"}', '{"text": "a plum"}', '{"text": "a bus", "label": "new"}']
     (folder / "unlabelled.jsonl").write_text("\n".join(lines))

@@ -91,6 +91,9 @@ def test_the_card_of_a_bilstm_claims_no_library(taken, carded):
 def test_the_card_says_what_is_promised_and_of_which_file(taken, carded):
     folder, run, _ = carded
     best = {"name": "fastbert", "seed": 0, "layers": 1.5, "speed": 0.312}
+    shown = card.model_card("One.\n\nTwo.", run, best, taken.bert, [["model"]], folder)
+    assert f": {taken.bert.layers} layers of " in shown
+    assert ", of which it computes 1.5 on average at its speed, 0.312, taught on" in shown
     promise = {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagreements": 3}
     assert "romise" not in card.model_card("One.\n\nTwo.", run, best, taken.bert, [["model"]], folder)
     others = {"model.onnx": 17, "model.int8.onnx": 21}

@@ -302,6 +302,17 @@ def test_what_is_not_for_every_folder(taken, words, message):
         predict.predict(str(taken.folder), ("a",), **words)
 
 
+@pytest.mark.parametrize("graph", ["model.onnx", "saved_model"])
+def test_a_classifier_that_has_a_graph_of_others_is_a_teacher(tmp_path, capsys, graph):
+    """As Optimum or transformers leave one beside the weights: what is asked is made of the weights."""
+    folder = tiny.write_classifier(tmp_path / "teacher")
+    predict.predict(str(folder), ("a red fox",))
+    alone = capsys.readouterr().out
+    (folder / graph).mkdir() if graph == "saved_model" else (folder / graph).write_bytes(b"of others")
+    predict.predict(str(folder), ("a red fox",))
+    assert capsys.readouterr().out == alone != ""
+
+
 def test_a_teacher_cuts_texts_where_it_is_told_to(tmp_path, capsys):
     folder = tiny.write_classifier(tmp_path / "teacher")
     predict.predict(str(folder), ("w1 w2 w3 w4 w5 w6", "w1 w2"), json=True, maxlen=4)

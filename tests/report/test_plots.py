@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from report.plots import by_epoch, figure, plot_curves, plot_tradeoff
+from report.plots import by_epoch, figure, over_seeds, plot_curves, plot_tradeoff
 from tests.report.records import results
 
 
@@ -29,6 +29,13 @@ def test_the_files_to_take_away_are_in_the_plot(tmp_path):
 def test_a_loss_that_is_missing_is_nan():
     records = [{"history": [{"loss": 1.0}, {"loss": None}]}, {"history": [{"loss": 2}]}, {"history": [{"val_accuracy": 0.5}]}]
     np.testing.assert_array_equal(by_epoch(records, "loss"), [[1, np.nan], [2, np.nan], [np.nan, np.nan]])
+
+
+def test_seeds_that_end_earlier_leave_the_line_of_the_others():
+    histories = [{"history": [{"loss": value} for value in values]} for values in ([1.0, 2.0, 3.0], [3.0], [2.0, None])]
+    low, mean, high = over_seeds(by_epoch(histories, "loss"))
+    assert (low.tolist(), mean.tolist(), high.tolist()) == ([1, 2, 3], [2, 2, 3], [3, 2, 3])
+    assert np.isnan(over_seeds(np.full((2, 1), np.nan))).all()
 
 
 def test_a_figure_leaves_no_settings_behind_and_no_file_if_it_fails(tmp_path):

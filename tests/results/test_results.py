@@ -178,6 +178,14 @@ def test_a_run_taken_in_again_keeps_its_notes_and_loses_old_plots(folders, tmp_p
     assert {path.name for path in target.iterdir()} == {"results.json", "notes.md"}
 
 
+def test_a_run_that_is_kept_already_keeps_its_plots(folders, tmp_path):
+    take_in(folders, tmp_path / "store")
+    target = tmp_path / "store" / "runs" / "posts-theseus"
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    take_in([target], tmp_path / "store")
+    assert "replacing.png" in before and {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (None, "there is no results.json"), ("{", "not the results"), ("[]", "not the results"),
     ('{"script": "other", "command": "c", "models": [{"correct": "00"}]}', "not the results"),
