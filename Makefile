@@ -1,6 +1,6 @@
 # make demo: distil a BERT from a fresh clone.  make digits: a small network.  make quick: ruff and the unit tests, to edit and
 # rerun.  make test: ruff and all tests.  All make .venv first.
-# make results: the runs of RESULTS.md that need no further data, anew: 15 hours, added up from their pages.
+# make results: the runs of RESULTS.md that need no further data, anew: 17 hours, added up from their pages.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -31,6 +31,9 @@ results: .venv/installed
 		distilled-unlabelled alone-self-distilled teacher-self-distilled noise --patience 0 --teacher-epochs 5 \
 		--unlabelled-steps 315 --student-epochs 12 --student-learning-rate 0.0002 --seeds 0 1 2 3 4 \
 		--precision mixed_bfloat16 --output runs/bert-20newsgroups
+	$(RUN)bert.py 20newsgroups --unlabelled-examples 1400 --maxlen 48 --experiments teacher alone distilled \
+		distilled-unlabelled --patience 0 --teacher-epochs 5 --unlabelled-steps 315 --student-epochs 12 \
+		--student-learning-rate 0.0002 --seeds 0 1 2 3 4 --output runs/bert-20newsgroups-float32
 	$(RUN)bert_of_theseus.py 20newsgroups --maxlen 48 --experiments predecessor middle successor unmixed \
 		theseus-additive theseus-random theseus-random-linear --patience 0 --predecessor-epochs 5 --mixed-epochs 6 \
 		--successor-epochs 6 --direct-epochs 12 --successor-learning-rate 0.0002 --clip-norm 0 --seeds 0 1 2 3 4 \
@@ -48,6 +51,8 @@ results: .venv/installed
 	$(RUN)bert.py 20newsgroups --experiments teacher distilled-layers linear-distilled --seeds 0 1 2 3 4 \
 		--precision mixed_bfloat16 --output runs/bert-20newsgroups-128
 	$(RUN)bert.py --seeds 0 1 2 3 4 --precision mixed_bfloat16 --output runs/bert-reuters-r8
+	$(RUN)bert.py --maxlen 64 --experiments teacher alone distilled distilled-unlabelled --batch-size 32 --patience 5 \
+		--teacher-epochs 15 --student-epochs 25 --unlabelled-steps 315 --seeds 0 1 2 3 4 --output runs/bert-reuters-r8-64
 	$(RUN)bert.py --experiments teacher distilled-unlabelled distilled-layers --layers-init spread \
 		--seeds 0 1 2 --precision mixed_bfloat16 --output runs/bert-reuters-r8-start
 	$(RUN)bert.py --unlabelled-examples None --experiments teacher distilled-layers \
@@ -70,7 +75,8 @@ results: .venv/installed
 		runs/fastbert-20newsgroups runs/fastbert-reuters-r8 runs/fastbert-reuters-r52 runs/fastbert-20newsgroups-128 \
 		runs/bert-20newsgroups-128 runs/bert-reuters-r8 runs/bert-reuters-r8-start runs/bert-reuters-r8-further \
 		runs/bert-reuters-r8-soft runs/bert-reuters-r8-layers runs/bert-reuters-r8-augmented \
-		runs/bert-reuters-r8-narrow runs/bert-reuters-r8-narrow-lsq runs/theseus-reuters-r8 runs/bert-reuters-r8-theseus
+		runs/bert-reuters-r8-narrow runs/bert-reuters-r8-narrow-lsq runs/theseus-reuters-r8 runs/bert-reuters-r8-theseus \
+		runs/bert-20newsgroups-float32 runs/bert-reuters-r8-64
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -15,7 +15,7 @@ measured against: the same student trained alone, self-distilled and distilled f
 
     python knowledge_distillation_bert.py                 # bundled model and data, minutes on two cores
     python knowledge_distillation_bert.py --temperature 4 --output runs/temperature-4
-    python knowledge_distillation_bert.py --teacher FOLDER --data FILE    # distil a BERT that is fine-tuned already
+    python knowledge_distillation_bert.py --teacher FOLDER --data FILE --output runs/mine    # a BERT that is fine-tuned already
     python knowledge_distillation_bert.py original        # IFLYTEK and Chinese BERT-base, as the original script
 """
 

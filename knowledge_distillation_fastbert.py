@@ -10,7 +10,7 @@ after the first layer whose branch is sure enough, and the layers above are not 
     python knowledge_distillation_fastbert.py --accuracy-drop 2     # faster: two points of accuracy may be lost
     python knowledge_distillation_fastbert.py --max-disagreement 1  # a promise: 1 % of texts at most are answered otherwise
     python knowledge_distillation_fastbert.py original              # IFLYTEK and Chinese BERT-base, as the original script
-    python knowledge_distillation_fastbert.py paper                 # the same data and model, trained as the paper does
+    python knowledge_distillation_fastbert.py paper                 # the same, trained as the paper does, without its warm-up
 """
 
 from dataclasses import dataclass, replace

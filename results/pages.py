@@ -41,7 +41,7 @@ HEAD = """# Results
 
 Built by `python -m results` from what stands in `results/`: the results.json of each run and what each benchmark printed. No
 figure is typed but those that others report, which have a column of their own. Each run has a page with its command, its
-tables and plots and, by hand, how its settings were found; `make results` does the runs that need no further data anew.
+tables and plots and, of most by hand, how its settings were found; `make results` does the runs that need no further data anew.
 
 ± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples and
 the seeds of training as chance, those of one seed (McNemar; a sign test of branches) the examples only. Seeds also draw the
