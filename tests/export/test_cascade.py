@@ -390,7 +390,7 @@ def test_labels_are_read_where_every_line_has_one(tmp_path):
     [
         ({"threshold": 1.5}, "threshold is 1.5, expected a number from 0 to 1"),
         ({"threshold": True}, "threshold is True, expected a number"),
-        ({"threshold": float("nan")}, "threshold is nan, expected a number"),
+        ({"threshold": float("nan")}, "not a JSON object .NaN is no number"),
         ({"criterion": "patience"}, "criterion is 'patience', expected confidence or entropy"),
         ({"criterion": []}, "unhashable"),
         ({"promise": None}, "not subscriptable"),
