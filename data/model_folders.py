@@ -171,7 +171,9 @@ def _word_piece(folder):
     if kind not in (None, *OF_WORD_PIECES):
         raise InputError(f"{path}: its tokenizer is a {kind}, which splits texts otherwise than BERT's WordPiece; give a "
                          "folder with a tokenizer.json")
+    accents = said.get("strip_accents")  # None: where letters are made small
     return BertWordPieceTokenizer(
-        vocabulary, lowercase=bool(said.get("do_lower_case", lowercase)), strip_accents=said.get("strip_accents"),
+        vocabulary, lowercase=bool(said.get("do_lower_case", lowercase)),
+        strip_accents=accents if accents is None else bool(accents),
         handle_chinese_chars=bool(said.get("tokenize_chinese_chars", True)),
     )._tokenizer

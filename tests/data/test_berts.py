@@ -271,7 +271,7 @@ def test_vocab_txt_is_read_as_the_tokenizer_config_says(bert_folder, tmp_path):
         return berts.load(str(folder)).tokenizer.encode("Über 東京").tokens[1:-1]
 
     assert tokens()[0] == "uber" and "東京" not in tokens() and tokens(tokenizer_class="BertTokenizer") == tokens()
-    assert tokens(strip_accents=False)[0] == "über"
+    assert tokens(strip_accents=False)[0] == "über" and tokens(strip_accents="yes") == tokens()
     assert tokens(tokenize_chinese_chars=False) == ["uber", "東京"]
     with pytest.raises(InputError, match="vocab.txt: its tokenizer is a BertJapaneseTokenizer, which splits texts otherwise"):
         tokens(tokenizer_class="BertJapaneseTokenizer")
