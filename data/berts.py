@@ -19,7 +19,7 @@ from common import InputError
 from common.files import write_bytes, write_json, write_text
 from data import fetching
 from data.downloading import check_sha256
-from data.model_folders import check_entries, read_json, read_tokenizer
+from data.model_folders import check_entries, entries_of, read_json, read_tokenizer
 from data.sources import SOURCES
 from data.tokenizing import MASKS
 
@@ -126,11 +126,6 @@ def keep_layers(bert, layers):
     return replace(bert, config=bert.config | {"num_hidden_layers": len(layers)}, weights=weights)
 
 
-def without_classifier(bert):
-    """`bert` as an encoder alone."""
-    return replace(bert, weights={name: value for name, value in bert.weights.items() if name not in (*OUTPUT, *POOLER)})
-
-
 def save(folder, bert, classes, **config):
     """Write config.json, model.safetensors and the tokenizer of a text classifier, as Hugging Face lays them out.
 
@@ -164,10 +159,7 @@ def save_files(folder, bert, tensors, classes, **config):
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     write_bytes(folder / "model.safetensors", save_tensors(tensors, {"format": "pt"}))
     own = {name: value for name, value in bert.config.items() if name not in OURS}
-    write_json(folder / "config.json", own | {
-        "pad_token_id": bert.pad_id,
-        "id2label": {str(i): name for i, name in enumerate(classes)}, "label2id": {name: i for i, name in enumerate(classes)},
-    } | config)
+    write_json(folder / "config.json", own | {"pad_token_id": bert.pad_id, **entries_of(classes)} | config)
     _write_tokenizer(folder, bert, config.get("maxlen"))
 
 

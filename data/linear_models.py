@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from common import InputError, reason
 from common.files import write_bytes, write_json
-from data.model_folders import TERMS, check_entries, classes_of, read_json
+from data.model_folders import TERMS, check_entries, classes_of, entries_of, read_json
 
 KIND, WEIGHTS = "tf-idf-linear", "model.safetensors"
 LONGEST = 1_000_000  # characters that are looked at of a text, here and while it is fitted: each may be three terms
@@ -70,9 +70,8 @@ class LinearModel:
 
 def save(folder, model):
     """Write a LinearModel to a folder."""
-    names = dict(enumerate(model.classes))
     write_json(folder / "config.json", {
-        "model_type": KIND, "id2label": names, "label2id": {name: number for number, name in names.items()},
+        "model_type": KIND, **entries_of(model.classes),
         "pairs": model.pairs, "inverse_temperature": model.inverse_temperature, "learned": model.learned.tolist(),
     })
     terms = {"characters": model.terms.analyzer == "char", "terms": model.terms.get_feature_names_out().tolist()}

@@ -55,6 +55,12 @@ def classes_of(config):
     return [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
 
 
+def entries_of(classes):
+    """The entries of a config.json that name classes, in their order."""
+    return {"id2label": {str(number): name for number, name in enumerate(classes)},
+            "label2id": {name: number for number, name in enumerate(classes)}}
+
+
 def check_entries(config, needed, path):
     """Raise InputError unless the ENTRIES that a config has are what they must be.
 

@@ -52,7 +52,7 @@ def load(path, corpus, bert="", maxlen=0):
     Returns a `berts.Bert`. Raises InputError if it has other labels, too.
     """
     start, classes = read(path, bert, maxlen)
-    return _in_order_of(start, classes if {*classes} == {*corpus.classes} else numbered(classes), corpus, path)
+    return _in_order_of(start, named(classes, corpus.classes), corpus, path)
 
 
 def read(path, bert="", maxlen=0):
@@ -113,10 +113,14 @@ def _classes_of(config, count, folder):
     return names
 
 
-def numbered(classes):
-    """The names of classes, or their numbers, "0", "1", …, if they have no better names than LABEL_0, LABEL_1, …"""
+def named(classes, wanted=()):
+    """The names of classes; their numbers, "0", "1", …, of those that have no better names than LABEL_0, LABEL_1, …
+
+    wanted: names that some data, or another model, has: if they are the same, in any order, they stay
+    """
     numbers = list(map(str, range(len(classes))))
-    return numbers if classes == [f"LABEL_{number}" for number in numbers] else classes
+    plain = classes == [f"LABEL_{number}" for number in numbers] and {*classes} != {*wanted}
+    return numbers if plain else classes
 
 
 def _in_order_of(bert, classes, corpus, path):

@@ -18,6 +18,7 @@ from common.files import atomic_folder, write_bytes, write_json, write_text
 from common.parsing import deferred, parse
 from common.promise import fastest_kept, needed
 from data.cascades import CASCADE, UNCERTAINTY, cascade_of
+from data.model_folders import entries_of
 from data.rows import SUFFIXES, rows_of, suffix_of
 from data.students import FLOAT32, PROMISE, ask, load, promise_in_words
 from export.predict import is_teacher, opened, read, read_teacher
@@ -59,7 +60,8 @@ def build(
     """
     folders = [student, teacher, *filter(None, [beside])]
     check(folders, max_disagreement, confidence, output, pairs, maxlen)
-    models = [read_model(folder, pairs, maxlen) for folder in folders]
+    models = [read_model(student, pairs, maxlen)]
+    models += [read_model(folder, pairs, maxlen, models[0][0].classes) for folder in folders[1:]]
     sources = [Path(model.source) for model, _ in models]
     if sources[0].samefile(sources[1]):
         raise InputError(f"{sources[0]}: student and teacher are one model; a run's teacher is in its folder teacher/")
@@ -107,10 +109,13 @@ def check(folders, max_disagreement, confidence, output, pairs, maxlen):
         raise InputError(f"--output {output}: there is something already; expected a new folder or an empty one")
 
 
-def read_model(folder, pairs, maxlen):
-    """What `ready` takes of a student or a teacher: (a `Student`, the bytes of its graph, or what it is if it is linear)."""
+def read_model(folder, pairs, maxlen, classes=()):
+    """What `ready` takes of a student or a teacher: (a `Student`, the bytes of its graph, or what it is if it is linear).
+
+    classes: of the model that it goes with
+    """
     if is_teacher(folder):
-        return read_teacher(folder, pairs, maxlen)
+        return read_teacher(folder, pairs, maxlen, classes)
     model = load(folder)
     if model.teacher:
         raise InputError(f"{folder}: a cascade; expected one model")
@@ -250,8 +255,7 @@ def write(folder, models, config):
                 linear_models.save(new / name, graph)
                 continue
             model.tokenizer.no_truncation()  # as it was read
-            labels = {str(number): label for number, label in enumerate(model.classes)}
-            write_json(new / name / "config.json", model.config | {"id2label": labels})
+            write_json(new / name / "config.json", model.config | entries_of(model.classes))
             write_text(new / name / "tokenizer.json", model.tokenizer.to_str())
             write_bytes(new / name / FLOAT32, graph)
         write_json(new / CASCADE, config)

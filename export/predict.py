@@ -119,8 +119,8 @@ def opened(student, graph):
     return replace(student, answer=ask_by(session_of(graph, student.source), student.source, student.stops_early))
 
 
-def read_teacher(folder, pairs=False, maxlen=0):
-    """What `opened` takes of a fine-tuned classifier. For the parameters see `predict`."""
+def read_teacher(folder, pairs=False, maxlen=0, wanted=()):
+    """What `opened` takes of a fine-tuned classifier. wanted: see `teachers.named`; for the other parameters see `predict`."""
     from data import teachers
     from export.onnx_graph import text_graph  # which needs the package onnx: students do without, and start sooner
 
@@ -133,7 +133,7 @@ def read_teacher(folder, pairs=False, maxlen=0):
     config.pop("speed", None)  # it has no exits, whatever its config says
     if config["pairs"]:
         check_pairs(bert, maxlen)
-    classes = classes if "maxlen" in bert.config else teachers.numbered(classes)  # ours have the names of the data
+    classes = classes if "maxlen" in bert.config else teachers.named(classes, wanted)  # ours have the names of the data
     return Student(None, bert.tokenizer, classes, config, folder), text_graph(bert).SerializeToString()
 
 

@@ -1,6 +1,7 @@
 """What the tests make for themselves: a tiny random BERT on disk, in each format, and texts with a pattern to learn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,11 @@ def weights(config=CONFIG, seed=0):
         name: (rng.normal(0, 0.1, shape) + name.endswith("gamma")).astype(np.float32)
         for name, shape in berts.expected_shapes(config).items()
     }
+
+
+def without(bert, *names):
+    """A `data.berts.Bert` without the weights of these names."""
+    return replace(bert, weights={name: value for name, value in bert.weights.items() if name not in names})
 
 
 def write_bert(folder, layout="hugging-face", config=CONFIG, dtype=np.float32, words=WORDS, head=None):

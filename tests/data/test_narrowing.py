@@ -12,6 +12,7 @@ from data import berts
 from data.berts import OUTPUT, POOLER
 from data.narrowing import WORDS, narrow, width_of
 from tests.numpy_bert import numpy_bert, numpy_head
+from tests.tiny import without
 
 WIDE, HEADS, SIZE, UNITS = 32, 4, 8, 64  # of tiny.CONFIG
 
@@ -24,13 +25,9 @@ def bert(bert_folder):
     return replace(start, weights=start.weights | {name: rng.normal(0, 1, shape).astype("f") for name, shape in shapes.items()})
 
 
-def without_pooler(bert):
-    return replace(bert, weights={name: value for name, value in bert.weights.items() if name not in POOLER})
-
-
 @pytest.mark.parametrize("how", ["cut", "least-squares"])
 def test_at_full_width_it_is_the_same_bert(bert, how):
-    for whole in (bert, without_pooler(bert), berts.without_classifier(bert)):
+    for whole in (bert, without(bert, *POOLER), without(bert, *POOLER, *OUTPUT)):
         found = narrow(whole, WIDE, HEADS, how)
         assert found.config == whole.config and found.weights.keys() == whole.weights.keys()
         for name, value in whole.weights.items():
@@ -69,7 +66,7 @@ def test_what_is_cut(bert):
         else:  # embeddings, LayerNorms and biases: the stream's
             expected = value[..., dimensions]
         np.testing.assert_array_equal(found.weights[name], expected, err_msg=name)
-    linear = narrow(without_pooler(wide), 16, 2, "cut")
+    linear = narrow(without(wide, *POOLER), 16, 2, "cut")
     np.testing.assert_array_equal(linear.weights[OUTPUT[0]], weights[OUTPUT[0]][:, dimensions])
     assert not linear.has_pooler and linear.is_classifier
 

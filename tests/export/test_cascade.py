@@ -189,6 +189,20 @@ def test_a_classifier_of_others_as_the_teacher(pair, labelled, timed, tmp_path, 
     assert set(answer["answered_by"]) == {"teacher"}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_teacher_whose_classes_have_no_names(taken, labelled, timed, tmp_path, capsys, named):
+    """They are numbers, as data has them, unless the student learned from data that has LABEL_0, LABEL_1, … too."""
+    numbers = list("0123")
+    other = tiny.write_classifier(tmp_path / "teacher", labels={number: f"LABEL_{number}" for number in numbers})
+    classes = [f"LABEL_{number}" if named else number for number in "2013"]
+    student = write_model(tmp_path / "student", taken.folder, classes, lambda x: x)
+    cascade.build(str(student), str(other), file=str(labelled.plain), output=str(tmp_path / "cascade"), maxlen=12)
+    both, texts = load(tmp_path / "cascade"), [text for text, _ in labelled.pairs[:8]]
+    expected = ask(predict.load_teacher(str(other), maxlen=12), texts)["probabilities"][:, [2, 0, 1, 3]]
+    np.testing.assert_allclose(ask(both.teacher, texts)["probabilities"], expected, atol=1e-6)
+    assert both.classes == classes
+
+
 def test_a_linear_model_as_the_student(pair, labelled, timed, tmp_path, capsys):
     """One that learned what the teacher answers to these texts, more or less; it is asked without any graph of its own."""
     texts, teacher = [text for text, _ in labelled.pairs], load(pair[1])

@@ -10,10 +10,10 @@ from scipy import stats
 from scipy.special import softmax
 
 from common import InputError
-from data.berts import POOLER, without_classifier
+from data.berts import OUTPUT, POOLER
 from tests.export.test_onnx_graph import classifier, examples
 from tests.numpy_bert import numpy_bert, numpy_branch, numpy_head
-from tests.tiny import CONFIG
+from tests.tiny import CONFIG, without
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -31,7 +31,7 @@ def fastbert(last, layers=2, pad_id=0, classes=CLASSES, **config):
     """(`data.berts.Bert`, weights of its branches) of a tiny random FastBERT. last: its last exit"""
     bert = classifier(pooler=last == "pooler", pad_id=pad_id, num_hidden_layers=layers, **config)
     if last == "branch":
-        bert = without_classifier(bert)
+        bert = without(bert, *POOLER, *OUTPUT)
     rng, hidden = np.random.default_rng(6), bert.config["hidden_size"]
     shapes = [(hidden, WIDTH), *[(WIDTH, WIDTH)] * 5, (WIDTH, classes)]
     branches = [
