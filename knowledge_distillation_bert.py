@@ -105,8 +105,8 @@ class Settings:
     # The teacher's layers, for `distilled-layers`
     layers_init: str = "teacher-spread"  # what this student starts from, as in --student-init
     layer_mapping: tuple[PositiveInt, ...] = ()  # the layer that each of the student's learns, from 1; (): spread evenly
-    layers_until: Fraction = 1.0  # share of the training after which layers are no longer learnt
-    labels_from: Fraction = 0.0  # the same after which labels are learnt; 0: beside the layers from the first step
+    layers_until: Fraction = 1.0  # share of the training after which layers are no longer learned
+    labels_from: Fraction = 0.0  # the same after which labels are learned; 0: beside the layers from the first step
     hidden_loss: Literal["mse", "cls", "cosine"] = "mse"  # of hidden states, as in TinyBERT, PKD or DistilBERT
     hidden_weight: NonNegative = 1.0  # of it, and of the embeddings' mean squared error
     attention_weight: NonNegative = 0.0  # of the attention scores' mean squared error
@@ -218,7 +218,7 @@ COMPARISONS = (
 
 
 def shape_of(run, name):
-    """What an experiment's model looks like before it has learnt anything: a `data.berts.Bert`, also of a BiLSTM."""
+    """What an experiment's model looks like before it has learned anything: a `data.berts.Bert`, also of a BiLSTM."""
     settings = run.settings
     if EXPERIMENTS[name].model == BILSTM:
         units = settings.bilstm_units, settings.bilstm_dense

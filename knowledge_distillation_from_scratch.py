@@ -265,7 +265,7 @@ def parts_for(run, experiment):
 def bias_for(logits, labels, omitted):
     """What to add to the logit of the class `omitted`, 0 or more, for the best accuracy on these images; the least that will.
 
-    A student that never saw the class has learnt that there is none; Hinton et al. raise its bias too.
+    A student that never saw the class has learned that there is none; Hinton et al. raise its bias too.
     """
     lacking = np.delete(logits, omitted, axis=1).max(axis=1) - logits[:, omitted]  # with more than this the class is chosen
     biases = [0.0, *np.sort(lacking[lacking >= 0] + 1e-3)]

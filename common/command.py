@@ -89,7 +89,7 @@ def _bounds(hint):
 def check_loss_weights(settings):
     """Raise InputError if hard and soft loss both weigh 0."""
     if settings.hard_weight == settings.soft_weight == 0:
-        raise InputError("--hard-weight 0 --soft-weight 0: nothing would be learnt; one must be above 0")
+        raise InputError("--hard-weight 0 --soft-weight 0: nothing would be learned; one must be above 0")
 
 
 def check_known(flag, names, known):

@@ -15,7 +15,7 @@ class LayerLoss(keras.layers.Layer):
     """L_layers = hidden_weight · (L_embd + Σ_m L_hidn(m)) + attention_weight · Σ_m L_attn(m), per text: (batch, 1) float32.
 
     Layer m of the student learns layer g(m) of the teacher (TinyBERT, 1909.10351, equations 6 to 9 and 11). Where the teacher
-    is wider, its states are compared with H^S W; W, one for the embeddings and one for all layers, is learnt with the student.
+    is wider, its states are compared with H^S W; W, one for the embeddings and one for all layers, is learned with the student.
     """
 
     def __init__(self, teacher, student, mapping, hidden="mse", hidden_weight=1.0, attention_weight=1.0, active=lambda: True):
@@ -27,7 +27,7 @@ class LayerLoss(keras.layers.Layer):
         hidden: name of the loss of hidden states in `distillation.HIDDEN_LOSSES`; embeddings are always compared by "mse"
         hidden_weight: of hidden states and embeddings
         attention_weight: of attention scores; 0 does not compute them
-        active: () -> bool scalar, whether layers are learnt in this step; if not, the teacher rests, and the loss is 0
+        active: () -> bool scalar, whether layers are learned in this step; if not, the teacher rests, and the loss is 0
         """
         super().__init__(name="layer_loss", autocast=False)  # narrow floats cannot hold all token ids
         frozen = keras.Model(teacher.model.inputs, states_of(teacher))
@@ -85,7 +85,7 @@ def with_layer_loss(teacher, student, mapping, *words, **more):
 
 
 def windows(settings, epochs):
-    """(epochs after which layers are no longer learnt, epochs after which labels are learnt): whole ones, the former 1 or more.
+    """(epochs after which layers are learned no longer, epochs after which labels are): whole ones, the former 1 or more.
 
     epochs: of the whole training
     """
@@ -96,9 +96,9 @@ def windows(settings, epochs):
 def check_layers(settings, name):
     """Raise InputError for settings with which the experiment `name`, which learns layers, would learn none, or no labels."""
     if settings.soft_labels:
-        raise InputError(f"--experiments {name}: with --soft-labels there is no teacher whose layers could be learnt")
+        raise InputError(f"--experiments {name}: with --soft-labels there is no teacher whose layers could be learned")
     if settings.hidden_weight == settings.attention_weight == 0:
-        raise InputError(f"--experiments {name}: no layer would be learnt; raise --hidden-weight or --attention-weight above 0")
+        raise InputError(f"--experiments {name}: no layer would be learned; raise --hidden-weight or --attention-weight")
     if settings.layer_mapping and len(settings.layer_mapping) != settings.student_layers:
         raise InputError(f"--layer-mapping{''.join(f' {g}' for g in settings.layer_mapping)}: the student has "
                          f"{settings.student_layers} layers, and each needs a layer of the teacher")

@@ -99,16 +99,16 @@ def check_omitted(corpus, parts, name):
 
 
 def _cifar10(download):
-    """The arrays of CIFAR-10, out of the archive in data/cifar10 or, if Keras has it already, ~/.keras.
+    """The arrays of CIFAR-10, out of the archive in data/cifar10 or, if Keras has left it there, ~/.keras/datasets.
 
     Its files are pickles, which can run anything: they are read out of an archive that has the published digest, and from
     nowhere else.
     """
-    source, archive = SOURCES["cifar10"], Path.home() / ".keras" / SOURCES["cifar10"].files["archive"]
-    if fetching.is_here("cifar10") or not archive.is_file():
+    archive = next((path for path in _of_keras() if path.is_file()), None)
+    if fetching.is_here("cifar10") or not archive:
         fetching.ensure_available([("--data", "images", "cifar10")], download)
         archive = fetching.locate("cifar10", "--data")["archive"]
-    check_sha256(archive, source.downloads[0].sha256)
+    check_sha256(archive, SOURCES["cifar10"].downloads[0].sha256)
     with tarfile.open(archive) as file:
         batches = {Path(member.name).name: pickle.load(file.extractfile(member), encoding="bytes")
                    for member in file if "_batch" in Path(member.name).name}
@@ -118,6 +118,12 @@ def _cifar10(download):
         arrays[f"x_{part}"] = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         arrays[f"y_{part}"] = np.concatenate([batches[name][b"labels"] for name in names])
     return arrays
+
+
+def _of_keras():
+    """Where Keras 2 and Keras 3 leave the archive of CIFAR-10."""
+    folder = Path.home() / ".keras" / "datasets"
+    return folder / "cifar-10-batches-py.tar.gz", folder / "cifar-10-batches-py-target_archive"
 
 
 def _npz(path):

@@ -129,7 +129,7 @@ SOURCES = {
             Download(  # size: what keras.io's examples print; digest: keras.datasets.cifar10
                 "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
                 170_498_071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-                to="datasets/cifar-10-batches-py.tar.gz",  # where keras.datasets looks for it, and unpacks it
+                to="datasets/cifar-10-batches-py.tar.gz",  # as Keras 2 calls it
             ),
         ),
     ),

@@ -213,10 +213,10 @@ def layers_run(bert, data_folder, folder, student_layers=2, **settings):
 @pytest.mark.parametrize(
     ("until", "since", "unlabelled"), [(0.5, 0.5, True), (0.3, 0.2, True), (0.5, 0.5, False), (1.0, 0.0, False)]
 )
-def test_layers_and_labels_are_learnt_in_their_shares_of_the_training(
+def test_layers_and_labels_are_learned_in_their_shares_of_the_training(
     two_layers, data_folder, tmp_path, until, since, unlabelled
 ):
-    """The loss of each epoch is made of what is learnt in it; those without labels are not chosen.
+    """The loss of each epoch is made of what is learned in it; those without labels are not chosen.
 
     Steps are counted where there are texts without labels, and patience does not end that; else epochs are.
     """
@@ -386,7 +386,7 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--temperature", "nan"], "temperature nan: must be from 0.01 to 1000"),
         (["--student-learning-rate", "-1"], "--student-learning-rate -1.0: must be above 0"),
         (["--hard-weight", "-1"], "--hard-weight -1.0: must be 0 or more"),
-        (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learnt; one must be above 0"),
+        (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learned; one must be above 0"),
         (["--int8-disagreement", "-1"], "--int8-disagreement -1.0: must be 0 or more"),
         (["--teacher-dropout", "1"], "--teacher-dropout 1.0: must be 0 or more and below 1"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
@@ -421,7 +421,7 @@ def test_a_narrower_student_starts_from_the_narrowed_layers(bert, data_folder, t
         (["--layers-until", "0", *LAYERS], "--layers-until 0 --labels-from 0: the former must be above 0"),
         (["--layers-until", "0.2", "--labels-from", "0.8", *LAYERS], "must be above 0, the latter not above it"),
         (["--layers-until", "1", "--labels-from", "0.99", *LAYERS], "and 0.9 or less"),
-        (["--hidden-weight", "0", "--attention-weight", "0", *LAYERS], "distilled-layers: no layer would be learnt; raise"),
+        (["--hidden-weight", "0", "--attention-weight", "0", *LAYERS], "distilled-layers: no layer would be learned; raise"),
         (["--soft-labels", "answers.jsonl", *LAYERS], "distilled-layers: with --soft-labels there is no teacher whose layers"),
         (["--student-hidden", "16", "--attention-weight", "1", *LAYERS], "has 2 heads, "),
         (["--soft-weight", "0", *WITHOUT_LABELS], "--soft-weight 0: distilled-unlabelled learns texts without labels by soft"),

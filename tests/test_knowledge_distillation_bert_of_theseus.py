@@ -362,7 +362,7 @@ def test_smoke_results(finished):
     for model in results["models"]:
         logits = np.load(folder / "seed-0" / model["name"] / "test_logits.npy")
         assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
-        assert model["accuracy"] > 0.4  # of four classes: it has learnt
+        assert model["accuracy"] > 0.4  # of four classes: it has learned
     assert [(c["a"], c["b"]) for c in results["comparisons"]] == [
         *((name, "linear") for name in ("predecessor", "successor", "theseus", "theseus-random-linear")),
         ("unmixed", "successor"), ("theseus", "successor"), ("theseus-random-linear", "successor"), ("theseus", "unmixed"),

@@ -428,7 +428,7 @@ def test_flops_are_those_of_the_matrix_products(untrained):
         (["--teacher-layers", "1"], "--teacher-layers 1: a teacher of one layer has no branches"),
         (["--student-layers", "2", "9"], "--student-layers 9: "),
         (["--student-layers", "2", "2"], "--student-layers 2 2: each only once"),
-        (["--soft-weight", "0"], "--hard-weight 0 --soft-weight 0: nothing would be learnt"),
+        (["--soft-weight", "0"], "--hard-weight 0 --soft-weight 0: nothing would be learned"),
         (["--experiments", "theseus"], "--experiments theseus: expected some of fastbert fastbert-plain"),
         (["--branch-learning-rate", "0"], "--branch-learning-rate 0.0: must be above 0"),
         (["--latency-budget", "-1"], "--latency-budget -1.0: must be 0 or more"),

@@ -278,7 +278,7 @@ def test_a_class_of_any_name_can_be_omitted(run, tmp_path, name):
         (["--temperature-sweep", "1", "0"], "temperature 0.0: must be from 0.01 to 1000"),
         (["--train-examples-sweep", "0"], "--train-examples-sweep 0: must be 1 or more"),
         (["--train-examples-sweep", "200"], "must be below the 200 training images; --train-examples-sweep without a"),
-        (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learnt; one must be above 0"),
+        (["--hard-weight", "0", "--soft-weight", "0"], "nothing would be learned; one must be above 0"),
         (["--omit-class", "row", "--validation-examples", "0"], "--omit-class needs --validation-examples above 0"),
         (["--omit-class", "row", "--validation-examples", "1"], "1 validation images are of this class; there must be some"),
         (["--temperature-sweep", "2", "2"], "--temperature-sweep 2.0 2.0: none may stand twice"),
@@ -346,7 +346,7 @@ def test_smoke_results(finished):
         assert model["name"] == "teacher" or 0 < model["live_units"] <= 16
         assert model["latency_ms"].keys() == {"1", "32"} and model["flops"] > 0
     by_name = {model["name"]: model for model in results["models"]}
-    assert by_name["teacher"]["accuracy"] > 0.6  # of three classes: it has learnt
+    assert by_name["teacher"]["accuracy"] > 0.6  # of three classes: it has learned
     assert by_name["alone"]["parameters"] == 64 * 16 + 16 + 16 * 3 + 3
     pairs = [(c["a"], c["b"]) for c in results["comparisons"]]
     assert ("distilled", "alone") in pairs and ("distilled-30-images", "alone-30-images") in pairs and len(pairs) == 9

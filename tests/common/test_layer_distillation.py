@@ -55,12 +55,12 @@ def test_the_loss_is_the_sum_of_tinyberts_over_the_layers(bert, batch):
     teacher, student = build_classifier(bert, 4, dropout=0.1), build_classifier(small, 4, dropout=0.0)
     both = with_layer_loss(teacher, student, [2, 4], hidden_weight=0.7, attention_weight=0.3)
     found = both.predict_on_batch(batch)
-    taught, learnt = (numpy_bert(each.weights, each.config, ids) for each in (bert, small))
-    hidden = mean_square(taught[0], learnt[0], ids) + mean_square(taught[2], learnt[1], ids)
-    hidden += mean_square(taught[4], learnt[2], ids)
+    taught, learned = (numpy_bert(each.weights, each.config, ids) for each in (bert, small))
+    hidden = mean_square(taught[0], learned[0], ids) + mean_square(taught[2], learned[1], ids)
+    hidden += mean_square(taught[4], learned[2], ids)
     attention = np.zeros(4)
     for old, new in ((1, 0), (3, 1)):  # a layer's scores are of the states before it
-        wanted, given = scores_of(bert, taught[old], old), scores_of(small, learnt[new], new)
+        wanted, given = scores_of(bert, taught[old], old), scores_of(small, learned[new], new)
         for text, n in enumerate((ids > 0).sum(axis=1)):
             attention[text] += ((wanted - given)[text, :, :n, :n] ** 2).mean()
     np.testing.assert_allclose(found[:, 0], 0.7 * hidden + 0.3 * attention, rtol=1e-4)
@@ -73,10 +73,10 @@ def test_a_narrower_student_learns_through_a_projection(bert, batch):
     layer = both.get_layer("layer_loss")
     w, v = layer.of_embeddings.get_weights()[0], layer.of_layers.get_weights()[0]
     assert w.shape == v.shape == (16, 32)
-    learnt = numpy_bert(narrow_bert(bert).weights, NARROW, batch[0])
+    learned = numpy_bert(narrow_bert(bert).weights, NARROW, batch[0])
     taught = numpy_bert(bert.weights, bert.config, batch[0])
-    expected = mean_square(taught[0], learnt[0] @ w, batch[0])
-    expected += mean_square(taught[2], learnt[1] @ v, batch[0]) + mean_square(taught[4], learnt[2] @ v, batch[0])
+    expected = mean_square(taught[0], learned[0] @ w, batch[0])
+    expected += mean_square(taught[2], learned[1] @ v, batch[0]) + mean_square(taught[4], learned[2] @ v, batch[0])
     np.testing.assert_allclose(both.predict_on_batch(batch)[:, 0], expected, rtol=1e-4)
 
 
@@ -87,14 +87,14 @@ def test_states_of_cls_and_directions_are_compared_through_the_projection_too(be
     both = with_layer_loss(teacher, student, [2, 4], hidden, attention_weight=0)
     layer = both.get_layer("layer_loss")
     w, v = layer.of_embeddings.get_weights()[0], layer.of_layers.get_weights()[0]
-    learnt, taught = (numpy_bert(each.weights, each.config, batch[0]) for each in (narrow_bert(bert), bert))
+    learned, taught = (numpy_bert(each.weights, each.config, batch[0]) for each in (narrow_bert(bert), bert))
 
     def unit(states):
         return states / np.linalg.norm(states, axis=-1, keepdims=True)
 
-    expected = mean_square(taught[0], learnt[0] @ w, batch[0])
+    expected = mean_square(taught[0], learned[0] @ w, batch[0])
     for g, m in ((2, 1), (4, 2)):
-        wanted, given = unit(taught[g]), unit(learnt[m] @ v)
+        wanted, given = unit(taught[g]), unit(learned[m] @ v)
         if hidden == "cls":
             expected += ((wanted - given)[:, 0] ** 2).sum(axis=-1)
         else:
@@ -148,7 +148,7 @@ def test_token_ids_are_exact_in_bfloat16(shallow, batch, precision):
     np.testing.assert_allclose(both((ids, batch[1]), training=False)[:, 0], 0, atol=1e-6)
 
 
-def test_where_layers_are_not_learnt_the_teacher_rests(shallow, batch):
+def test_where_layers_are_not_learned_the_teacher_rests(shallow, batch):
     """The loss is 0 then, and weights that would make it infinite are never used."""
     teacher, student = (build_classifier(bert, 4, dropout=0.0) for bert in (shallow, berts.keep_layers(shallow, [0])))
     active = tf.Variable(True)

@@ -361,19 +361,19 @@ class Runs:
         return pytest.fail, ("code in a pickle was run",)
 
 
-@pytest.mark.parametrize("home", [False, True])
+@pytest.mark.parametrize("home", [None, "cifar-10-batches-py.tar.gz", "cifar-10-batches-py-target_archive"])
 def test_cifar10_is_read_from_the_checked_archive_alone(server, archive, tmp_path, home):
-    """Not from what lies unpacked beside it, as Keras leaves it; nor from another archive."""
+    """Not from what lies unpacked beside it, as Keras leaves it; nor from another archive. home: what Keras 2 and 3 call it"""
     folder = tmp_path / "home" / ".keras" / "datasets" if home else fetching.FOLDER / "cifar10" / "datasets"
     if home:
         folder.mkdir(parents=True)
-        (folder / "cifar-10-batches-py.tar.gz").write_bytes(archive)
+        (folder / home).write_bytes(archive)
     assert len(images._cifar10(download=not home)["x_test"]) == 200
     (folder / "cifar-10-batches-py").mkdir()
     for name in ("test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
         (folder / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(Runs()))
     assert len(images._cifar10(download=False)["x_train"]) == 1000
-    (folder / "cifar-10-batches-py.tar.gz").write_bytes(archive[:-1] + b"!")
+    (folder / (home or "cifar-10-batches-py.tar.gz")).write_bytes(archive[:-1] + b"!")
     with pytest.raises(InputError, match="sha256 is .* the file is damaged or not the published one"):
         images._cifar10(download=False)
 
