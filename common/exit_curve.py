@@ -16,6 +16,7 @@ from data.students import PROMISE, promise_in_words
 TOP_K = 0, 2, 3, 5, 10  # of how many highest probabilities the uncertainty may be, if it is chosen; 0: of all
 DISAGREEMENT = 1.0  # per cent of texts answered otherwise than by all layers, at which these are compared
 ROUNDED = 1e-5  # how far from it an uncertainty may be in the student's file, which computes in another order
+WALL = {"latency_ms": "wall_speedup", "int8_latency_ms": "int8_wall_speedup"}  # what the clock says, and in times as fast
 STOPPING = (  # settings of a script that has exits: which of them texts leave by. They change no weights
     "uncertainty_top_k", "speeds", "accuracy_drop", "latency_budget", "max_disagreement", "confidence", "calibration_examples",
 )
@@ -235,6 +236,19 @@ def speed_within(budget, points, timed):
 # Records -----------------------------------------------------------------------------------------------------------------
 
 
+def shares_of_flops(timed, teacher):
+    """How much of the speed-up by FLOPs the clock shows at each speed: {key of WALL: {batch size: (speeds,) float64}}.
+
+    Held against the FLOPs of the very texts that were timed: how early these few leave is chance, what a layer takes is not. So
+    speeds are told of all test texts, as FLOPs times this share.
+
+    timed: of each speed, as of `exit_record`
+    teacher: its record
+    """
+    return {key: {size: np.array([ms / at[key][size]["ms"] / at[key][size]["flops_speedup"] for at in timed])
+                  for size, ms in teacher["latency_ms"].items()} for key in WALL}
+
+
 def exit_record(exits, labels, settings, flops, timed, teacher, chosen):
     """What a record says of a model that stops early, and its logits at the speed chosen: {part: (texts, classes)}.
 
@@ -242,36 +256,45 @@ def exit_record(exits, labels, settings, flops, timed, teacher, chosen):
     labels: of the same parts
     settings: with speeds and latency_budget
     flops: as `exit_curve` takes them
-    timed: of each speed, {"latency_ms" and "int8_latency_ms": {batch size: {"ms", "flops_speedup", "mean_layers"}}}; last, of
-        the chosen one, too, if it is none of them
+    timed: of each speed, {"latency_ms" and "int8_latency_ms": {batch size: {"ms", "flops_speedup", "mean_layers"}}}
     teacher: its record
     chosen: see above; without a speed it is chosen by the latency budget
     """
-    own = timed[len(settings.speeds) :]  # of a speed that is none of the curve's
-    timed = timed[: len(settings.speeds)]
     if "speed" not in chosen:
         points = exit_curve(exits["validation"], labels["validation"], settings.speeds, flops)
         chosen = chosen | speed_within(settings.latency_budget, points, [at["latency_ms"] for at in timed])
+    shares, points = shares_of_flops(timed, teacher), exit_curve(exits["test"], labels["test"], settings.speeds, flops)
     points = [
-        point | {
-            "wall_speedup": {size: teacher["latency_ms"][size] / at["latency_ms"][size]["ms"] for size in at["latency_ms"]},
-            "int8_wall_speedup": {size: teacher["latency_ms"][size] / it["ms"] for size, it in at["int8_latency_ms"].items()},
-            "timed": at["latency_ms"],
-            "correct": pack_bits(exit_outputs(exits["test"], point["speed"])[1].argmax(-1) == labels["test"]),
-        }
-        for point, at in zip(exit_curve(exits["test"], labels["test"], settings.speeds, flops), timed, strict=True)
+        point | {WALL[key]: {size: float(point["flops_speedup"] * share[place]) for size, share in of_form.items()}
+                 for key, of_form in shares.items()}
+        | {"timed": at["latency_ms"], "int8_timed": at["int8_latency_ms"],
+           "correct": pack_bits(exit_outputs(exits["test"], point["speed"])[1].argmax(-1) == labels["test"])}
+        for place, (point, at) in enumerate(zip(points, timed, strict=True))
     ]
-    times = own[0] if own else timed[settings.speeds.index(chosen["speed"])]
     layers = exit_layers(exits["test"][1], chosen["speed"])
+    computed = float(flops[1][layers - 1].mean())
     logits = {part: exit_outputs(of_part, chosen["speed"])[1] for part, of_part in exits.items()}
     return chosen | {
         "validation_accuracy": scores(labels["validation"], logits["validation"])["accuracy"],
-        **scores(labels["test"], logits["test"]), "layers": float(layers.mean()), "flops": float(flops[1][layers - 1].mean()),
-        **{key: {size: each["ms"] for size, each in of_key.items()} for key, of_key in times.items()},
+        **scores(labels["test"], logits["test"]), "layers": float(layers.mean()), "flops": computed,
+        **latencies(teacher["latency_ms"], computed / flops[0], settings.speeds, chosen["speed"], shares),
         "exits": points, "leaving": np.bincount(layers - 1, minlength=len(flops[1])).tolist(),
         "branch_accuracy": [scores(labels["test"], branch)["accuracy"] for branch in exits["test"][0].swapaxes(0, 1)],
         "median_uncertainty": np.median(exits["test"][1], axis=0).tolist(),
     }, logits
+
+
+def latencies(teacher_ms, computed, speeds, speed, shares):
+    """ms of a model at one speed: {key of WALL: {batch size: ms}}.
+
+    teacher_ms: the teacher's, {batch size: ms}
+    computed: the share of its FLOPs that are computed
+    speeds: those of the curve, ascending
+    speed: which; between two of the curve, the share of FLOPs that the clock shows is between theirs
+    shares: of `shares_of_flops`
+    """
+    return {key: {size: float(teacher_ms[size] * computed / np.interp(speed, speeds, share)) for size, share in of_form.items()}
+            for key, of_form in shares.items()}
 
 
 def exit_records(run, depths, exits, uncertainty, costs, times, chosen):

@@ -102,33 +102,9 @@ def measure_exits(run, depths, plain, names, student, trained, uncertainty, cost
             chosen[name] |= promised_speed(exits_of(kept, uncertainty, top_k), expected, settings)
         elif not settings.latency_budget:  # which needs the clock
             chosen[name] |= highest_speed(exits[name]["validation"], labels, settings.speeds, settings.accuracy_drop)
-    time = partial(exit_times, run, student=student, flops=lambda tokens: exit_flops(costs(tokens), depths["teacher"]))
     curve = {name: (each["uncertainty_top_k"], settings.speeds) for name, each in chosen.items()}
-    own = {name: (curve[name][0], (each["speed"],)) for name, each in chosen.items()
-           if each.get("speed") not in (None, *settings.speeds)}
-    times = time(plain, curve)
-    if own:  # timed apart, beside the teacher: another choice then costs seconds, not minutes
-        times = with_own_speed(times, time({"teacher": plain["teacher"]}, own))
+    times = exit_times(run, plain, curve, student, lambda tokens: exit_flops(costs(tokens), depths["teacher"]))
     return exit_records(run, depths, exits, uncertainty, costs, times, chosen)
-
-
-def with_own_speed(times, own):
-    """Times of `exit_times`, to which models add that of one more speed, measured at another moment.
-
-    times: with the teacher's
-    own: the same of the teacher and that speed alone. Its ms become those of the moment of `times`, as the teacher's are to its
-
-    Returns them, the one speed behind the others.
-    """
-    then, now = times["teacher"], own["teacher"]
-
-    def at_that_moment(timed):
-        return {
-            key: {size: at | {"ms": at["ms"] * then[key][size] / now[key][size]} for size, at in of_form.items()}
-            for key, of_form in timed.items()
-        }
-
-    return times | {name: [*times[name], at_that_moment(*own[name])] for name in own if name not in ("teacher", "tokens")}
 
 
 def calibration_logits(run, name, trained):

@@ -12,8 +12,9 @@ from report.tables import WORTHWHILE, by_name, comparisons_table, count, mean_an
 
 SPEEDS_NOTE = (
     "A text leaves after the first layer whose uncertainty is below `speed`. FLOPs x, wall x: how many times as fast as the "
-    "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32. FLOPs x is that of all test texts, "
-    "counted as of full length; wall / FLOPs is how much the clock shows of what the FLOPs of the timed texts promise."
+    "teacher, by FLOPs and by the clock, by itself (@1) and in batches of 32, for all test texts. FLOPs are counted as of full "
+    "length. wall / FLOPs is how much the clock shows of what the FLOPs of those texts promise that were timed; wall x is this "
+    "share of FLOPs x."
 )
 ASKED = {"1": "one text", "32": "32 together"}
 INSTEAD = ("Branches may need more unlabelled texts or --branch-epochs, the choice a {}; or take a student of fewer layers "
@@ -122,7 +123,7 @@ def speeds_table(group):
              "wall / FLOPs @1", "wall / FLOPs @32", *(["int8 x @1", "int8 x @32"] if in_int8(group) else [])]]
     for points in zip(*(record["exits"] for record in group), strict=True):  # of each seed at one speed
         wall = {size: np.array([point["wall_speedup"][size] for point in points]) for size in ("1", "32")}
-        share = {size: wall[size] / [point["timed"][size]["flops_speedup"] for point in points] for size in wall}
+        share = {size: wall[size] / [point["flops_speedup"] for point in points] for size in wall}
         reached = [[point[key] for point in points] for key in ("mean_layers", "flops_speedup")]
         int8 = [[point["int8_wall_speedup"][size] for point in points] for size in wall] if in_int8(group) else []
         accuracy = mean_and_deviation([point["accuracy"] for point in points], 100)

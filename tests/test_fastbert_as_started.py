@@ -222,7 +222,7 @@ def test_smoke_results(finished):
         assert rows[1]["mean_layers"] >= rows[2]["mean_layers"] > 1
         for row in rows:
             for size, timed in row["timed"].items():
-                speedup = models["teacher"]["latency_ms"][size] / timed["ms"]
+                speedup = models["teacher"]["latency_ms"][size] / timed["ms"] / timed["flops_speedup"] * row["flops_speedup"]
                 assert row["wall_speedup"][size] == pytest.approx(speedup) and timed["flops_speedup"] > 0
         assert [[timed["mean_layers"] for timed in rows[i]["timed"].values()] for i in (0, 3)] == [[3, 3], [1, 1]]
         u = uncertainties(logits, models[name]["uncertainty_top_k"])

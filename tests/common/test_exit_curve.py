@@ -64,7 +64,7 @@ def test_the_curve():
 
 def timed_at(*speeds):
     """What the clock says of each speed, given its layers: 2 ms each. float32 is as fast as int8."""
-    return [{key: {"1": {"ms": 2.0 * layers, "flops_speedup": 1.0, "mean_layers": layers}}
+    return [{key: {"1": {"ms": 2.0 * layers, "flops_speedup": 400 / FLOPS[1][int(layers) - 1], "mean_layers": layers}}
              for key in ("latency_ms", "int8_latency_ms")} for layers in speeds]
 
 
@@ -76,15 +76,41 @@ def test_a_record_is_of_the_speed_that_was_chosen(early):
     wrong, u = logits.copy(), np.full((20, 4), 0.3, np.float32)
     wrong[:, 0] = logits[:, 0, ::-1]
     timed = timed_at(4.0, 1.0)
-    wanted, teacher = SimpleNamespace(speeds=speeds, latency_budget=0.0), {"latency_ms": {"1": 2.0}}
+    wanted, teacher = SimpleNamespace(speeds=speeds, latency_budget=0.0), {"latency_ms": {"1": 8.0}}
     chosen = {"uncertainty_top_k": 2, "speed": 0.5 if early else 0.0, "chosen": "why"}
     exits, of_parts = {"validation": (logits, u), "test": (wrong, u)}, {"validation": labels, "test": labels}
     record, given = exit_record(exits, of_parts, wanted, FLOPS, timed, teacher, chosen)
     assert chosen.items() <= record.items() and "promise" not in record and record["layers"] == (1 if early else 4)
     assert record["validation_accuracy"] == 1 and record["accuracy"] == (0 if early else 1)
-    assert record["latency_ms"] == record["int8_latency_ms"] == {"1": 2.0 if early else 8.0}
+    assert record["latency_ms"] == record["int8_latency_ms"] == {"1": pytest.approx(2.0 if early else 8.0)}
     assert [point["accuracy"] for point in record["exits"]] == [1, 0]  # the curve is that of the test part
     assert (given["test"].argmax(-1) == labels).all() != early
+
+
+def test_speeds_are_told_of_all_test_texts_not_of_the_few_that_were_timed():
+    """Of these half leave after one layer where a quarter of all does, so their time says too much; what a layer takes stays.
+
+    The clock: 1 ms and 2 ms a layer. At 0.4, between two speeds of the curve, as much of the FLOPs is shown as between them.
+    """
+    u = np.repeat(np.where(np.arange(20) < 5, 0.3, 0.9)[:, None], 4, axis=1)
+    exits = {part: (np.zeros((20, 4, 2), np.float32), u) for part in ("validation", "test")}
+    labels = dict.fromkeys(exits, np.zeros(20, int))
+    wanted, teacher = SimpleNamespace(speeds=(0.0, 0.2, 0.6), latency_budget=0.0), {"latency_ms": {"1": 4.4}}
+    speedups = 400 / 410, 400 / 410, 400 / np.mean([110, 410])
+
+    def at(each, speedup):
+        return {key: {"1": {"ms": each * ms, "flops_speedup": speedup, "mean_layers": 9}}
+                for key, ms in (("latency_ms", 1.0), ("int8_latency_ms", 0.5))}
+
+    timed = [at(ms, speedup) for ms, speedup in zip((4.4, 4.0, 2.0), speedups, strict=True)]
+    chosen = {"speed": 0.4, "uncertainty_top_k": 0, "chosen": "why"}
+    record, _ = exit_record(exits, labels, wanted, FLOPS, timed, teacher, chosen)
+    of_all, shares = 400 / np.mean([110] * 5 + [410] * 15), 4.4 / np.array([4.4, 4.0, 2.0]) / speedups
+    assert record["exits"][2]["wall_speedup"]["1"] == pytest.approx(of_all * shares[2])
+    assert record["exits"][2]["int8_wall_speedup"]["1"] == pytest.approx(2 * of_all * shares[2])
+    assert record["exits"][1]["wall_speedup"]["1"] == pytest.approx(4.4 / 4.0)  # all stay, of these as of those
+    assert record["latency_ms"]["1"] == pytest.approx(4.4 / (of_all * (shares[1] + shares[2]) / 2))
+    assert record["int8_latency_ms"]["1"] == pytest.approx(record["latency_ms"]["1"] / 2)
 
 
 def test_a_budget_is_kept_by_validation_texts():

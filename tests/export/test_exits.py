@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from common.batches import TokenizedTexts
 from common.training import Run
 from export import exits
-from export.exits import calibration_logits, expected_speedup, time_exits, with_own_speed
+from export.exits import calibration_logits, expected_speedup, time_exits
 from export.onnx_files import asking
 from knowledge_distillation_fastbert import uncertainty
 from tests.common.test_exit_curve import spread_and_tied
@@ -159,33 +159,7 @@ def test_the_speed_is_chosen_on_the_validation_part(tmp_path, monkeypatch, good_
         logits[part][:, 0] = logits[part][:, 0, ::-1]
     timed, chosen = choices(tmp_path, monkeypatch, labels, logits)
     assert chosen["speed"] == 1.0 if good_early == "validation" else 0 < chosen["speed"] < 0.1
-    own = ["teacher"], (0, (chosen["speed"],))  # is none of the curve's: timed at its own, too
-    assert timed == [(["teacher", "alone-1"], (0, (0.0, 0.5))), own]
-
-
-def test_a_speed_that_is_on_the_curve_is_timed_once(tmp_path, monkeypatch):
-    labels = np.arange(20) % 2
-    logits = 5 * np.repeat(np.eye(2, dtype=np.float32)[labels][:, None], 4, axis=1)
-    timed, chosen = choices(tmp_path, monkeypatch, labels, {"validation": logits, "test": logits}, speeds=(0.0, 1.0))
-    assert chosen["speed"] == 1.0 and len(timed) == 1
-
-
-def test_a_speed_that_is_timed_later_is_held_against_the_teacher_of_then():
-    """The machine was twice as slow for one text and three times for 32; the int8 form of the teacher says so of its own."""
-    def of(*ms):
-        return {key: {"1": each, "32": 10 * each} for key, each in zip(("latency_ms", "int8_latency_ms"), ms, strict=True)}
-
-    def at(ms, layers):
-        return {key: {size: {"ms": each, "mean_layers": layers} for size, each in of_its.items()} for key, of_its in ms.items()}
-
-    times = {"tokens": 6.0, "teacher": of(4.0, 1.0), "alone": of(3.0, 3.0), "fast": [at(of(4.0, 1.0), 4.0)]}
-    later = {"tokens": 6.0, "teacher": of(8.0, 4.0), "fast": [at(of(2.0, 1.0), 1.5)]}
-    later["teacher"]["latency_ms"]["32"] = 3 * 40.0
-    found = with_own_speed(times, later)
-    assert found == times | {"fast": [times["fast"][0], found["fast"][1]]}
-    assert found["fast"][1]["latency_ms"]["1"] == {"ms": 1.0, "mean_layers": 1.5}
-    assert found["fast"][1]["latency_ms"]["32"]["ms"] == pytest.approx(20 / 3)
-    assert [found["fast"][1]["int8_latency_ms"][size]["ms"] for size in ("1", "32")] == [0.25, 2.5]
+    assert timed == [(["teacher", "alone-1"], (0, (0.0, 0.5)))]
 
 
 @pytest.mark.parametrize("changed", [{}, {"max_disagreement": 10.0}, {"latency_budget": 5.0}], ids=str)
@@ -198,7 +172,7 @@ def test_the_uncertainty_is_chosen_on_the_validation_part(tmp_path, monkeypatch,
     parts = {"validation": logits, "test": of_others, "calibration": of_others}
     timed, chosen = choices(tmp_path, monkeypatch, labels, parts, uncertainty_top_k=None, **changed)
     assert {top_k for _, (top_k, _) in timed} == {chosen["uncertainty_top_k"]} == {2 if agreeing == "spread" else 0}
-    assert ("speed" in chosen) == ("latency_budget" not in changed) and len(timed) == 1 + ("speed" in chosen)
+    assert ("speed" in chosen) == ("latency_budget" not in changed) and len(timed) == 1
     if "promise" in chosen:  # by the other parts the surer half answers otherwise
         assert chosen["promise"]["texts"] == 100 and chosen["promise"]["disagreements"] == 0 and 0 < chosen["speed"] < 0.65
     else:

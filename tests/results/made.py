@@ -53,7 +53,7 @@ def stopping(name, seed, share, teacher_ms=20.0):
     exits = [{
         "speed": speed, "accuracy": float(correct.mean()), "macro_f1": 0.5, "mean_layers": layers, "flops_speedup": 6 / layers,
         "wall_speedup": {"1": wall + 0.8, "32": wall},
-        "timed": {size: {"flops_speedup": wall, "ms": 1} for size in ("1", "32")},
+        "timed": {size: {"flops_speedup": wall, "ms": 1} for size in ("1", "32")}, "int8_timed": {},
         "correct": pack_bits(correct),
     } for (speed, correct), layers, wall in zip(answers.items(), (5.0, 2.5), (1.1, 2.1), strict=True)]
     return model(name, seed, answers[0.1], layers=5.0, ms=teacher_ms / 1.1, exits=exits, speed=0.1, leaving=[1, 2, 3],
