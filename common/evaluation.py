@@ -76,9 +76,11 @@ def compare(correct_a, correct_b):
 
     One seed: the exact McNemar test, and the normal interval for paired proportions. Several: a t-test in which both the
     draw of the texts and the seeds of training count as chance. The variance of the difference is that of its mean over
-    texts plus that of its mean over seeds (which counts their interaction twice, so the test is on the careful side), the
-    degrees of freedom are Satterthwaite's. Where both are 0 there is no noise to hold the difference against: the sign test
-    of as many seeds, or texts if they are fewer, all of which agree, and the interval that it implies (Miettinen 1976).
+    texts plus that of its mean over seeds (which counts their interaction twice, so where that is most of it the test is
+    careful), the degrees of freedom are Satterthwaite's. Where that of the seeds is several times that of the texts, three
+    seeds reject up to 8 % of the true hypotheses at 5 %, and five 6 % (simulated): by chance their variance looks small, and
+    the degrees of freedom then many. Where both are 0 there is no noise to hold the difference against: the sign test of as
+    many seeds, or texts if they are fewer, all of which agree, and the interval that it implies (Miettinen 1976).
     """
     difference = np.asarray(correct_a, float) - np.asarray(correct_b, float)
     seeds, texts = difference.shape

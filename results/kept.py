@@ -1,5 +1,6 @@
 """What students keep of their teachers: on each ground, the best student at each speed, and all of them."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -28,6 +29,7 @@ class Student:
     validation: float  # accuracy there, the mean over seeds
     faster: float  # times as fast as its teacher, for one text
     seeds: int
+    validated: tuple  # what the linear model reached there in each seed: where this is alike, the validation texts are
     cells: list  # of HEADER
 
 
@@ -40,13 +42,14 @@ def all_students(runs):
         if not method.alone or method.teacher not in models or LINEAR not in models or name in tried:
             continue
         students = [title for title in method.compared if title in models and title != LINEAR]
-        made = map(partial(_student, name, results, models[method.teacher]), students, map(models.get, students))
+        make = partial(_student, name, results, models[method.teacher], models[LINEAR])
+        made = map(make, students, map(models.get, students))
         grounds.setdefault(ground_of(results)[:2], []).extend(made)  # of whatever number of tokens
     return {ground: students for ground, students in grounds.items() if students}
 
 
-def _student(run, results, teachers, title, records):
-    """The Student of some records. teachers: records of the run's teacher, over the same seeds."""
+def _student(run, results, teachers, linear, title, records):
+    """The Student of some records. teachers, linear: records of the run's teacher and linear model, over the same seeds."""
     def mean(group, key):
         return np.mean([record[key] for record in group])
 
@@ -61,18 +64,22 @@ def _student(run, results, teachers, title, records):
         count(records[0]["parameters"]), difference_cells(over)[0],
     ]
     data, validation = Path(results["data"]["name"]).name, mean(records, "validation_accuracy")
-    return Student(data, validation, faster["1"], len(less["seeds"]), cells)
+    validated = tuple((record["seed"], record["validation_accuracy"]) for record in linear)
+    return Student(data, validation, faster["1"], len(less["seeds"]), validated, cells)
 
 
 def best_table(grounds):
     """Rows of strings, header first: at each of TIMES, the student that is best on validation, of those of the most seeds.
 
-    Other seeds have other validation texts, so that their means cannot be held against each other. grounds: `all_students`.
+    Other seeds have other validation texts, and so may other runs, of which then those count that have the most students: means
+    over unlike texts cannot be held against each other. grounds: `all_students`.
     """
     table = [["data", "at least", *HEADER]]
     for students in grounds.values():
         most = max(student.seeds for student in students)
         students = [student for student in students if student.seeds == most]
+        (usual, _), = Counter(student.validated for student in students).most_common(1)
+        students = [student for student in students if student.validated == usual]
 
         def best(times, students=students):
             return max((student for student in students if student.faster >= times), key=lambda student: student.validation)

@@ -61,7 +61,8 @@ METHODS = {  # by script, in the order of the pages
     ),
     "knowledge_distillation_fastbert": Method(
         title="FastBERT", teacher="teacher",
-        compared={name: name for name in (*TAUGHT, "fastbert-labels-only", "fastbert-joint")} | LINEAR,
+        compared={name: f"{name}, unlabelled texts too" for name in TAUGHT}
+        | {name: name for name in ("fastbert-labels-only", "fastbert-joint")} | LINEAR,
         unlabelled=TAUGHT, teacher_in_seconds=(*TAUGHT, "fastbert-labels-only"),
         plots=("exits",), published=published.FASTBERT,
     ),

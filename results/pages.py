@@ -9,7 +9,7 @@ import numpy as np
 from common import InputError
 from common.files import write_text
 from report.exits import branches_table, speeds_note, speeds_table
-from report.tables import by_name, comparisons_table, difference_cells, markdown, models_table
+from report.tables import as_markdown, by_name, comparisons_table, difference_cells, markdown, models_table
 from report.temperatures import recognition_table
 from results.claims import claims_table
 from results.comparison import methods_table, one_teacher, overview_table, pairs_table, plot_comparison
@@ -31,12 +31,13 @@ REMARKS = {  # on data that is not what its name says: by the last part of its p
 SECONDS = """Runs were trained beside other work, and each stage then still waited up to a minute for TensorFlow after its last
 epoch, so `train s` is longer than it is now."""
 COLUMNS = """FLOPs are of one example, a multiply-add counting as two; "ms @32" is the latency of 32 together, on a machine
-that does nothing else."""
+that does nothing else; that of a linear model, from the text on, was taken when it was fitted, beside whatever else ran."""
 IN_EACH = """"in each seed": the least and the largest difference in one seed; "largest p": of the McNemar tests of each seed
 alone, where all have one sign."""
-TAKEN = """The best seed's int8 file beside its teacher in float32, both in onnxruntime: how many times smaller and faster (one
-text, 32 together). Over all seeds, what it costs on the test part in points of accuracy: fewer tokens than in training, both in
-float32; and int8. Older runs, of 8,000 or 15,401 tokens, had `--vocabulary 8000`."""
+TAKEN = """The best seed's smallest file, in int8 where validation allowed it, beside its teacher in float32, both in
+onnxruntime: how many times smaller and faster (one text, 32 together). Over all seeds, what the files cost on the test part in
+points of accuracy: the one in float32, with fewer tokens, beside the model as it was trained, in the precision of the run; and
+int8 beside float32."""
 HEAD = """# Results
 
 Built by `python -m results` from what stands in `results/`: the results.json of each run and what each benchmark printed. No
@@ -44,37 +45,42 @@ figure is typed but those that others report, which have a column of their own. 
 tables and plots and, of most by hand, how its settings were found; `make results` does the runs that need no further data anew.
 
 ± is the standard deviation over seeds; intervals and p-values of several seeds count both the draw of the test examples and
-the seeds of training as chance, those of one seed (McNemar; a sign test of branches) the examples only. Seeds also draw the
-training and validation examples; the test examples are the same for all."""
-COMPARISON = f"""The teachers of the runs that are compared are one: in each of the seeds they answer every test text alike,
+the seeds of training as chance, those of one seed (McNemar; a sign test of branches) the examples only. Where seeds differ
+much, three of them are wrong up to 8 % of the time where 5 % is said (simulated), five 6 %. Seeds also draw the
+training and validation examples, from one pool, so that those of two seeds overlap; the test examples are the same for all."""
+COMPARISON = """The teachers of the runs that are compared are one: in each of the seeds they answer every test text alike,
 because they were trained alike to the last bit. So is what is trained alone in two scripts; it stands in the table once.
 
-"x @1", "x @32": times as fast as this teacher by the clock, for one text and for 32 together, each timed beside it; "int8 @1",
-"int8 @32": the same of the model in int8, beside the teacher in float32. The shallow models of different scripts are alike in
+"x @1", "x @32": times as fast as this teacher by the clock, for one text and for 32 together, each timed beside it (but for
+linear models: from the text on, when they were fitted, the mean over seeds); "int8 @1", "int8 @32": the same of the model in
+int8, beside the teacher in float32. The shallow models of different scripts are alike in
 shape: where their speeds differ, so much do two timings of the same. A FastBERT stands at the speeds at which it comes nearest
 to the x @1 and x @32 of the student trained alone, which the clock alone decides.
 
 "steps": batches that a model was trained with (a FastBERT's are its branches', which are all that it trains beside the
 teacher). "train s" is the least of the seeds', since other work held up some; a FastBERT's includes its teacher, which it
-keeps, the others' teacher comes on top. {SECONDS}
+keeps, the others' teacher comes on top.
 
 "over alone": points of accuracy above the student trained alone. Of two runs with one method and size
 the first by name counts."""
 OVERVIEW = """On each data set all models have one and the same teacher. "over alone": points above the student trained alone,
 and their 95 % interval; "x @1": times as fast as the teacher for one text, both in float32; "int8 @1": in int8, beside it. What
 stops early is at the speed at which it is as fast as that student, as nearly as may be. †: see below."""
-GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector machine, on the same texts. A claim is tested
-where the teacher is at least {MARGIN} points above it. Elsewhere, marked † below, the BERT has not learned enough or the task
-needs none: figures say that the programs run, not which method is better."""
+GROUNDS = f"""The teacher beside `linear`, TF-IDF and a linear support vector machine, on the same texts, of which that reads
+all and the BERT so many tokens. A claim is tested where the teacher is at least {MARGIN} points above it. Elsewhere, marked †
+below, the BERT has not learned enough or the task needs none: figures say that the programs run, not which method is better."""
 KEPT = """On each ground, of the students at least so many times as fast as their teacher for one text, the one with the best
-accuracy on validation texts, of those of the most seeds."""
+accuracy on validation texts, of those of the most seeds that have the same ones. Each beside the teacher of its run."""
 EACH = """"of the teacher's": its accuracy as a share of the teacher's; "less the teacher", "over linear": the difference in
-points; "x @1", "x @32": times as fast as the teacher, both in float32 in onnxruntime, for one text and for 32 together."""
+points; "x @1", "x @32": times as fast as the teacher, both in float32 in onnxruntime, for one text and for 32 together; of a
+linear model, which scikit-learn asks, from the text on, when it was fitted."""
 SETTINGS = """A run beside one that is named after it and differs from it in one setting."""
 PRECISION = """The same run in float32 and in a narrow precision."""
-CLAIMED = """"holds": the whole interval is above 0; "open": 0 is in it, so neither the claim nor its reverse is borne out by
-these runs. With one seed, what is said is said of two models, not two ways to train. Models that stop early are compared by the
-mean accuracy of their branches."""
+CLAIMED = """"holds": the whole interval, of this row by itself, is above 0; "open": 0 is in it, so neither the claim nor its
+reverse is borne out by these runs. With one seed, what is said is said of two models, not two ways to train. Two rows differ in
+all that their methods do: what learns layers, logits or branches, or texts without labels, has more texts and steps, and may
+start from other layers. A run named after another is shown where it finds otherwise. Models that stop early are compared by
+the mean accuracy of their branches."""
 
 
 def build(store, path):
@@ -103,7 +109,8 @@ def build(store, path):
         ]
         more = f"More on the table in [RESULTS.md]({_link(page, path)})."
         _write(page, ["# One teacher, all methods", more, COMPARISON, *(block for comparison in comparisons for block in (
-            f"## {comparison.title}", markdown(methods_table(comparison.rows)), markdown(pairs_table(comparison.rows)),
+            f"## {comparison.title}", *([SECONDS] if any(map(waited, comparison.runs.values())) else []),
+            markdown(methods_table(comparison.rows)), markdown(pairs_table(comparison.rows)),
         ))])
     blocks += _titled(grounds_table(runs), "## Is the ground worth standing on?", GROUNDS)
     if grounds := all_students(runs):
@@ -146,7 +153,7 @@ def build(store, path):
 def benchmark_blocks(path, files):
     """What benchmarks printed: (blocks of the ratios, one table on the page beside them; blocks of the others).
 
-    Of the others the first table is shown as it is, with a link to the rest.
+    Of the others a single table is shown as it is; to several there is a link.
 
     path: of the page of the others
     files: Paths, of which each has its command in the first line, and then tables
@@ -160,8 +167,8 @@ def benchmark_blocks(path, files):
             link = f"[{file.stem}]({file.name})"
             rows += [[*re.split("  +", line.strip()), link] for line in lines[1:]]
             continue
-        more = f" ([{len(more)} more]({_link(path, file)}))" if more else ""
-        others += [f"`{command.removeprefix('$ ')}`{more}", f"```\n{first}\n```"]
+        command = f"`{command.removeprefix('$ ')}`"
+        others += [f"{command} ([output]({_link(path, file)}))"] if more else [command, f"```\n{first}\n```"]
     if len(rows) == 1:
         return [], others
     command = "`python -m tests.benchmarks [NAME …]`, medians of one run on a quiet machine, which the linked files name."
@@ -216,7 +223,6 @@ def run_page(name, results, folder, overview):
         table = [[*row, figures.get(row[0], "") if number else "reported %"] for number, row in enumerate(table)]
         source = [f"\"reported %\": {method.published.source}"]
     deployed = any("int8_latency_ms" in record for record in records)
-    waited = "onnxruntime" not in results["environment"]  # older than what put an end to that
     environment = [value if key == "machine" else f"{key} {value}" for key, value in results["environment"].items()]
     blocks = [
         f"# {name}",
@@ -226,7 +232,7 @@ def run_page(name, results, folder, overview):
         f"{examples_and_seeds(results)}; {data['classes']} classes, epochs chosen on the {data['chosen_on']} part, timed in "
         f"{'onnxruntime' if deployed else 'TensorFlow, in float32'}; {', '.join(environment)}. Training took "
         f"{training_seconds(results) / 3600:.1f} h in all.",
-        *remarks({name: results}), markdown(table), f"{COLUMNS} {SECONDS}" if waited else COLUMNS, *source,
+        *remarks({name: results}), markdown(table), f"{COLUMNS} {SECONDS}" if waited(results) else COLUMNS, *source,
         *_titled(differences_table(results)), *([IN_EACH] if len(settings["seeds"]) > 1 and results["comparisons"] else []),
     ]
     stopping = [record for record in records if "exits" in record]
@@ -250,8 +256,15 @@ def run_page(name, results, folder, overview):
         "`-without-` see, its bias then raised by what is best on validation:",
     )
     blocks += [f"![{plot}]({plot}.png)" for plot in method.plots if (folder / f"{plot}.png").is_file()]
+    if data["notes"]:
+        blocks += ["Said of the data:", "\n".join(f"- {as_markdown(note)}" for note in data["notes"])]
     notes = folder / "notes.md"
     return blocks + (["## Tried", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else [])
+
+
+def waited(results):
+    """Whether training waited for TensorFlow at the end of each stage: it did in runs older than onnxruntime here."""
+    return "onnxruntime" not in results["environment"]
 
 
 def differences_table(results):

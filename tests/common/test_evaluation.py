@@ -128,15 +128,19 @@ def test_degrees_of_freedom_are_those_of_welch(seeds, texts, seed):
     np.testing.assert_allclose(found["ci95"], expected.confidence_interval(), atol=1e-9)
 
 
-def test_the_test_for_several_seeds_keeps_its_level():
-    """Two equal models, whose accuracy changes with the text and with the seed: p < 0.05 in no more than 5 % or so."""
+@pytest.mark.parametrize(("seeds", "spread", "most"), [(5, 0.2, 0.07), (5, 1.0, 0.08), (3, 1.0, 0.1)])
+def test_the_test_for_several_seeds_keeps_its_level(seeds, spread, most):
+    """Two equal models, whose accuracy changes with the text and with the seed: p < 0.05 in no more than 5 % or so.
+
+    Of three seeds that differ much in no more than 8 % or so: see `compare`.
+    """
     rng = np.random.default_rng(1)
     false_alarms = 0
     for _ in range(400):
-        chance = 1 / (1 + np.exp(-(rng.normal(1, 2, 300) + rng.normal(0, 0.2, (2, 5, 1)))))  # (models, seeds, texts)
-        a, b = rng.random((2, 5, 300)) < chance
+        chance = 1 / (1 + np.exp(-(rng.normal(1, 2, 300) + rng.normal(0, spread, (2, seeds, 1)))))  # (models, seeds, texts)
+        a, b = rng.random((2, seeds, 300)) < chance
         false_alarms += compare(a, b)["p_value"] < 0.05
-    assert false_alarms <= 30
+    assert false_alarms / 400 <= most
 
 
 @given(st.integers(1, 4), st.integers(2, 30), st.integers(0, 99))

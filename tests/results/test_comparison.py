@@ -18,6 +18,7 @@ from results.stored import read_all, take_in
 from tests.results.made import model, right, right_of, run, section, table_rows
 
 BERT, THESEUS = "knowledge_distillation_bert", "knowledge_distillation_bert_of_theseus"
+FASTBERT = "fastbert, unlabelled texts too"
 
 
 @pytest.fixture
@@ -158,7 +159,8 @@ def test_every_method_is_held_against_every_other(pages):
 def test_steps_count_texts_without_labels_where_a_method_learns_from_them(pages, stored):
     """4 epochs of 100 or 150 texts in batches of 32; what counted its steps itself is believed."""
     steps = {title: table_rows(comparison_page(pages), title)[0][8] for title in (
-        "trained alone", "soft labels", "soft labels, unlabelled texts too", "theseus, additive", "fastbert, speed 0.1")}
+        "trained alone", "soft labels", "soft labels, unlabelled texts too", "theseus, additive",
+        "fastbert, unlabelled texts too, speed 0.1")}
     assert [*steps.values()] == ["16", "16", "20", "16", "20"]
     for record in stored["posts-bert"]["models"]:
         record["steps"] = 7
@@ -168,7 +170,7 @@ def test_steps_count_texts_without_labels_where_a_method_learns_from_them(pages,
 
 
 def test_a_fastbert_stands_at_the_speeds_nearest_to_the_student_trained_alone(pages):
-    (slower,), (faster,) = (table_rows(comparison_page(pages), f"fastbert, speed {speed}") for speed in (0.1, 0.5))
+    (slower,), (faster,) = (table_rows(comparison_page(pages), f"{FASTBERT}, speed {speed}") for speed in (0.1, 0.5))
     accuracy = 100 * np.array([right(seed, 0.8, 7).mean() for seed in (0, 1)])
     assert slower[2:4] == ["1.90", "1.10"] and slower[6] == "5"  # of 1.9 and 2.9 the nearer to 2, for one text
     assert faster[2:4] == ["2.90", "2.10"] and faster[6] == "2.5"  # of 1.1 and 2.1, in batches
@@ -197,7 +199,7 @@ def test_in_the_overview_a_fastbert_is_at_the_speed_for_one_text(stored):
     rows = comparison_rows(stored)
     assert [row.speed for row in rows if row.speed is not None] == [0.5, 0.1]
     figures = {row[0]: row for row in overview_table([Comparison(stored, rows, tried=False)])}
-    assert figures["fastbert"][3] == "2.10"
+    assert figures[FASTBERT][3] == "2.10"
 
 
 def test_a_second_run_of_a_fastbert_stands_once(stored, tmp_path):
@@ -214,7 +216,7 @@ def test_int8_stands_beside_the_teacher_in_float32(stored):
                 point["int8_wall_speedup"] = {"1": 7.5, "32": 6.5}
     cells = {row[0]: row[4:6] for row in methods_table(comparison_rows(stored))}
     assert cells["teacher"] == ["4.00", "4.00"] and cells["soft labels"] == ["8.00", "8.00"]
-    assert cells["theseus, additive"] == ["", ""] and cells["fastbert, speed 0.5"] == ["7.50", "6.50"]
+    assert cells["theseus, additive"] == ["", ""] and cells[f"{FASTBERT}, speed 0.5"] == ["7.50", "6.50"]
 
 
 def test_the_overview_has_a_ground_beside_the_other(stored, tmp_path):
@@ -228,13 +230,13 @@ def test_the_overview_has_a_ground_beside_the_other(stored, tmp_path):
     assert header[0] == "method" and header[1::4] == ["posts: %", "letters, 24 tokens †: %"]
     assert [row[0] for row in rows] == [
         "teacher", "trained alone", "soft labels", "soft labels, unlabelled texts too", "BiLSTM",
-        "trained alone, as a successor", "theseus", "theseus, additive", "fastbert",
+        "trained alone, as a successor", "theseus", "theseus, additive", FASTBERT,
     ]
     rows = {row[0]: row[1:] for row in rows}
     assert rows["BiLSTM"][:4] == [""] * 4 and rows["theseus, additive"][4:] == [""] * 4
     gain = compare(right_of("theseus", 0.7), right_of("alone", 0.5))
     assert rows["theseus"][5].startswith(f"{100 * gain['difference']:+.2f} (") and rows["theseus"][6] == "4.00"
-    assert rows["fastbert"][2] == "1.90" and rows["trained alone"][1] == rows["trained alone"][5] == ""
+    assert rows[FASTBERT][2] == "1.90" and rows["trained alone"][1] == rows["trained alone"][5] == ""
     plot_comparison(tmp_path / "plot.png", comparisons)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
