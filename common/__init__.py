@@ -71,6 +71,9 @@ def errors_in_one_line(stopped):
     except OSError as error:  # a file or folder that may not be read
         print(f"error: {visible(str(error.filename or 'a file'))}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"error: not enough memory: {visible(reason(error))}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(130)

@@ -103,7 +103,8 @@ def check_known(flag, names, known):
 
 
 LAST_WORDS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Windows Ctrl-C is for all processes of a console
 if not sys.stdin.read():
     print("this start was killed or crashed; the same command resumes from its last backup", file=sys.stderr)
 """

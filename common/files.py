@@ -1,6 +1,7 @@
 """Files that are written atomically and read with care, and digests of what is in memory."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import InputError
+from common import InputError, reason
 
 HALF_WRITTEN = ".half-written"  # end of the names of what is being written; whatever has it is ours, left by a killed process
 
@@ -97,6 +98,7 @@ def remove_half_written(paths):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
+PASSING = errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT  # of no file in particular
 READERS = {  # open file -> what is in it
     ".json": lambda file: dict(json.load(file).items()),
     ".npy": np.lib.format.read_array,  # which unpickles nothing, nor does the next
@@ -107,7 +109,8 @@ READERS = {  # open file -> what is in it
 def read_file(path):
     """What was written to a stage's folder: the dict of a .json, the array of a .npy, the {name: array} of an .npz.
 
-    Raises InputError, which says what to delete, if it is not there whole.
+    Raises InputError, which says what to delete, if it is not there whole; MemoryError or OSError for what may pass, and says
+    nothing of the file.
     """
     reader = READERS[path.suffix]
     try:
@@ -115,7 +118,11 @@ def read_file(path):
             return reader(file)
     except PermissionError:  # nothing to delete
         raise
-    except Exception:  # what json, zipfile and numpy raise for junk has no common base
+    except MemoryError as error:
+        raise MemoryError(f"{path}: {reason(error)}") from None
+    except Exception as error:  # what json, zipfile and numpy raise for junk has no common base
+        if getattr(error, "errno", None) in PASSING:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise InputError(f"{path} is damaged or not there; {delete_advice(path.parent)}") from None
 
 

@@ -25,7 +25,7 @@ LINEAR = "linear"  # the row's name
 MODEL = "model"  # in the folder of its stage: what `data.linear_models` writes
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of the machine, the inverse of its regularization, chosen on validation
 MOST_SURE = 10.0  # the highest inverse temperature: where no validation text is answered wrongly it would be infinite
-MOST_TERMS = 200_000  # the most frequent are taken: with 100 classes they are 200 MB while they are fitted
+MOST_TERMS, MOST_WEIGHTS = 200_000, 25_000_000  # the most frequent terms are taken: a few hundred MB while they are fitted
 
 
 def linear_records(runs):
@@ -59,14 +59,15 @@ def fit_linear(run, name=LINEAR, indices=None, classes=None, **metadata):
     classes = labels[indices] if classes is None else classes
     taught, validation, test = ([texts[i] for i in of_part] for of_part in (indices, parts.validation, parts.test))
     joined = linear_models.as_one(taught, run.corpus.pairs)
-    terms = linear_models.vectorizer(has_no_spaces(joined), max_features=MOST_TERMS)
+    without = "--no-linear" if name == LINEAR else f"--experiments without {name}"
+    most = min(MOST_TERMS, MOST_WEIGHTS // len(run.corpus.classes))
+    terms = linear_models.vectorizer(has_no_spaces(joined), max_features=most)
     try:
         counted = terms.fit_transform(joined)
     except ValueError:  # of scikit-learn, about an empty vocabulary
-        without = "--no-linear" if name == LINEAR else f"--experiments without {name}"
         raise InputError(f"{run.corpus.name}: no words in the training texts; {without} does without counting them") from None
     if len(set(classes)) == 1:
-        raise InputError(f"{run.corpus.name}: all training texts are of one class; raise --train-examples")
+        raise InputError(f"{run.corpus.name}: all texts that {name} is to learn are of one class; take more, or {without}")
     reached = -1.0
     for tried in STRENGTHS:
         with warnings.catch_warnings():  # of scikit-learn, where classes are many and texts few

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common import InputError, visible
@@ -57,10 +58,8 @@ def open_folder(folder, settings, fingerprints, extensible=EXTENSIBLE):
             raise InputError(f"{path}: not the settings of a run; give another --output, or delete this folder") from None
         changed = [key for key in changed if key not in extensible or not is_chief()]  # whose settings these are, just written
         if changed:
-            raise InputError(
-                f"{folder} holds a run with another {changed[0].replace('_', ' ')}; "
-                "give another folder with --output, or delete this one"
-            )
+            what = "BERT or teacher" if changed[0] == "bert" else changed[0].replace("_", " ")
+            raise InputError(f"{folder} holds a run with another {what}; give another folder with --output, or delete this one")
     if is_chief():
         remove_half_written([*folder.rglob(".*")])
         write_json(path, wanted)
@@ -75,7 +74,7 @@ class Inputs:
     bert: berts.Bert  # that models start from; of several teachers that are given the first
     other_teachers: tuple  # the others
     answers: tuple  # of --soft-labels: logits (texts, classes) each, NaN where there is none
-    fingerprints: dict  # {what: fingerprint} of all of them
+    fingerprints: dict  # {what: fingerprint} of all but the answers: of these see `answers_learned`
 
 
 def read_inputs(settings):
@@ -99,12 +98,14 @@ def read_inputs(settings):
     answers = tuple(soft_labels.load(path, corpus) for path in answered)
     corpus.notes.extend(f"soft labels from {path}: no teacher is trained or timed" for path in answered)
     corpus.notes.extend([GIVEN] if given else [])
+    lengths = {each.source: each.config["maxlen"] for each in all_berts if given and "maxlen" in each.config}
+    corpus.notes.extend(f"{source} was trained on texts of up to {tokens} tokens and reads {settings.maxlen} here; see --maxlen"
+                        for source, tokens in lengths.items() if tokens != settings.maxlen)
     fingerprints = {
         "data": fingerprint(corpus.texts, corpus.labels, corpus.classes, corpus.pool, corpus.dev, corpus.test),
         "bert": fingerprint_of(bert),
     }
     fingerprints |= {"other teachers": fingerprint(*map(fingerprint_of, others))} if others else {}
-    fingerprints |= {"soft_labels": fingerprint(*answers)} if answers else {}
     return Inputs(corpus, bert, tuple(others), answers, fingerprints)
 
 
@@ -185,12 +186,25 @@ def open_text_runs(
         return examples.example(index).tobytes()
 
     spare, fingerprints = (unlabelled, calibration), inputs.fingerprints | (further_fingerprints or {})
-    all_parts, folder = _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read)
+    of_seed = partial(answers_learned, inputs.answers)
+    all_parts, folder = _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read, of_seed)
     for note in notes_on_twins(all_parts.values(), read, settings.maxlen):
         print(note)
         corpus.notes.append(note)
     more = folder, bert, inputs.other_teachers, inputs.answers
     return [Run(settings, seed, corpus, examples, parts, *more) for seed, parts in all_parts.items()]
+
+
+def answers_learned(answers, seed, parts):
+    """{what: fingerprint} of the soft labels that a seed learns from; of others there may be more in a later start.
+
+    answers: of `Inputs`
+    seed: which
+    parts: its Parts
+    """
+    learned = {"training": parts.train, "unlabelled": parts.unlabelled}
+    return {f"soft_labels of seed {seed}, {part} texts": fingerprint(*(logits[indices] for logits in answers))
+            for part, indices in learned.items() if answers and len(indices)}
 
 
 def run_folder(script, preset, settings):
@@ -224,12 +238,15 @@ def open_image_runs(script, preset, settings, check, extensible):
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 
-def _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read=None):
+def _open(
+    script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read=None, of_seed=lambda seed, parts: {},
+):
     """({seed: Parts}, the run's folder), both checked and what there is said.
 
     spare: how many unlabelled and how many calibration examples are wanted
     kind: of the examples, in words
     read: see `split`
+    of_seed: (seed, its Parts) -> further fingerprints
     """
     unlabelled, calibration = spare
     counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples, calibration
@@ -237,6 +254,7 @@ def _open(script, preset, settings, corpus, spare, check, fingerprints, kind, ex
     for seed, parts in all_parts.items():
         check_parts(corpus, parts, settings.batch_size)
         check(seed, parts)
+        fingerprints = fingerprints | of_seed(seed, parts)
     folder = run_folder(script, preset, settings)
     identity = as_dict(settings) | {"output": ""}  # not where the run lies or is computed, nor what may be fetched
     del identity["download"], identity["strategy"]

@@ -4,16 +4,18 @@ import contextlib
 from dataclasses import replace
 
 import numpy as np
+from tqdm import tqdm
 
 from common import InputError
 from common.batches import TokenizedTexts
 from common.bert import build_classifier
 from common.devices import is_chief
-from common.evaluation import predict
+from common.evaluation import predict, prediction_graph
 from common.files import fingerprint, read_file, write_atomic
 from common.training import trained
 from data.soft_labels import check_complete
 
+SLICE = 10_000  # examples whose logits are computed before they are written: a teacher may need hours for all
 OF_ALL_SEEDS = ("teachers of all seeds: together they have learned the labels of all seeds' training texts, among them "
                 "validation texts of the other seeds")
 
@@ -66,8 +68,9 @@ def check_answers(settings, inputs, parts, check_first):
 def stage_logits(run, name, classifier, indices):
     """Logits (examples, classes) of a finished stage to make soft labels of, each example computed once in a run.
 
-    They are kept beside the stage, and count only if they were made by the same weights. An example is found by a digest of its
-    token ids or pixels, never by its position; and logits, rather than soft labels, serve every temperature.
+    They are kept beside the stage, each SLICE as it is done, and count only if the same weights made them. An example is found
+    by a digest of its token ids or pixels, never by its position; and logits, rather than soft labels, serve every
+    temperature.
 
     run: the Run
     name: of the stage
@@ -82,11 +85,15 @@ def stage_logits(run, name, classifier, indices):
         if str(file["fingerprint"]) == weights:
             stored = dict(zip(file["keys"], file["logits"], strict=True))
     missing = np.flatnonzero([key not in stored for key in keys])
-    if len(missing):
-        stored |= dict(zip(keys[missing], predict(classifier, run.examples, indices[missing]), strict=True))
-        arrays = {"fingerprint": weights, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
-        if is_chief():
-            write_atomic(path, lambda file: np.savez(file, **arrays))
+    graph, title = prediction_graph(classifier, run.examples), f"seed {run.seed} {name}: soft labels"
+    with tqdm(total=len(missing), desc=title, unit="", disable=None, leave=False) as bar:
+        for start in range(0, len(missing), SLICE):
+            some = missing[start : start + SLICE]
+            stored |= dict(zip(keys[some], predict(classifier, run.examples, indices[some], graph), strict=True))
+            arrays = {"fingerprint": weights, "keys": np.array([*stored]), "logits": np.stack([*stored.values()])}
+            if is_chief():
+                write_atomic(path, lambda file, arrays=arrays: np.savez(file, **arrays))
+            bar.update(len(some))
     return np.stack([stored[key] for key in keys])
 
 

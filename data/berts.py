@@ -219,7 +219,9 @@ def _read_google(folder, checkpoints, classifier):
 def _read_safetensors(folder, classifier):
     path = folder / "model.safetensors"
     if not path.is_file():
-        raise InputError(f"{folder}: neither model.safetensors nor bert_model.ckpt.index in it")
+        converted = "; of pytorch_model.bin transformers makes the former: from_pretrained(…).save_pretrained(…)"
+        converted *= any(folder.glob("pytorch_model*.bin"))
+        raise InputError(f"{folder}: neither model.safetensors nor bert_model.ckpt.index in it{converted}")
     try:
         with safe_open(path, framework="np") as file:
             more = CLASSIFIER if classifier else {}

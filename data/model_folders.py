@@ -158,6 +158,16 @@ def _template_ids(tokenizer, folder):
     return ids
 
 
+def _entries(value):
+    """The values of a JSON object; none of anything else."""
+    return value.values() if isinstance(value, dict) else ()
+
+
+def _content(token):
+    """The text of a token as tokenizer_config.json has it."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
 def _word_piece(folder):
     path, settings = folder / "vocab.txt", folder / "tokenizer_config.json"
     try:
@@ -177,6 +187,11 @@ def _word_piece(folder):
     if kind not in (None, *OF_WORD_PIECES):
         raise InputError(f"{path}: its tokenizer is a {kind}, which splits texts otherwise than BERT's WordPiece; give a "
                          "folder with a tokenizer.json")
+    added = folder / "added_tokens.json"
+    more = [*(read_json(added) if added.is_file() else {}), *map(_content, _entries(said.get("added_tokens_decoder")))]
+    if others := [token for token in more if token not in vocabulary]:
+        raise InputError(f"{path}: the model has one token more, {others[0]!r}; a tokenizer.json has them all: "
+                         "AutoTokenizer.from_pretrained(…).save_pretrained(…)")
     accents = said.get("strip_accents")  # None: where letters are made small
     return BertWordPieceTokenizer(
         vocabulary, lowercase=bool(said.get("do_lower_case", lowercase)),

@@ -112,6 +112,8 @@ def notes_on_twins(all_parts, read, maxlen):
 
 def check_parts(corpus, parts, batch_size):
     """Raise InputError if there are too few examples to train on, to choose epochs by, or to compare models with."""
+    if len(parts.train) == 0:
+        raise InputError(f"{corpus.name}: no example is left to train on{''.join(f'; {note}' for note in corpus.notes)}")
     if len(parts.train) < batch_size:
         raise InputError(
             f"{corpus.name}: {len(parts.train)} training examples are fewer than a batch; lower --batch-size {batch_size}"

@@ -99,6 +99,8 @@ def decoded(file, path, left=sys.maxsize - 1):
             left -= len(line)
             if left < 0:
                 raise InputError(f"{path}, line {number}: over {UNPACKED} times as large as packed; unpack it yourself")
+            if number == 1 and not line.endswith(b"\n") and b"\r" in line.rstrip():
+                raise InputError(f"{path}, line 1: old Macintosh line ends, CR alone; save it with LF or CR LF")
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

@@ -80,6 +80,8 @@ def load(folder, int8=False):
 def _load_one(folder, int8=False):
     """`load` for the very folder of one model."""
     if not (folder / "config.json").is_file():
+        if (folder / "settings.json").is_file():
+            raise InputError(f"{folder}: this run has left no student of texts yet; the same command goes on")
         found = "one that takes images" if (folder / "classes.json").is_file() else "no config.json in it"
         raise InputError(f"{folder}: {found}; expected a run's folder, its student/ or its linear/, with a classifier of texts")
     path = folder / (INT8 if int8 else FLOAT32)

@@ -245,6 +245,18 @@ def test_a_changed_byte_is_an_array_or_a_refusal_never_another_error(tmp_path_fa
                 np.testing.assert_array_equal(found[name], value[name])
 
 
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 7 GiB"), OSError(5, "Input/output error")], ids=repr)
+def test_what_says_nothing_of_the_file_is_no_reason_to_delete_it(tmp_path, monkeypatch, error):
+    """Nor to begin a stage anew: it is raised as it is, with the file's name."""
+    def fail(file):
+        raise error
+
+    (tmp_path / "weights.npz").write_bytes(b"whole")
+    monkeypatch.setitem(files.READERS, ".npz", fail)
+    with pytest.raises(type(error), match="weights.npz"):
+        read_file(tmp_path / "weights.npz")
+
+
 def test_a_file_that_may_not_be_read_is_not_to_be_deleted(tmp_path, monkeypatch):
     def refuse(*words):
         raise PermissionError(13, "Permission denied", "record.json")

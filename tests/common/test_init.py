@@ -23,6 +23,7 @@ from tests.starting import ROOT
         (OSError("it broke"), 2, "error: a file: it broke\n"),
         (InputError("no \x1b[2J\x9b1m 'a\u202eb'\n"), 2, "error: no \\u001b[2J\\u009b1m 'a\\u202eb'\\u000a\n"),
         (FileNotFoundError(2, "None", "\x07"), 2, "error: \\u0007: None\n"),
+        (MemoryError("Unable to allocate 7 GiB"), 2, "error: not enough memory: Unable to allocate 7 GiB\n"),
         (KeyboardInterrupt(), 130, "\nstopped here\n"),
     ],
 )

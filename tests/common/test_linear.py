@@ -194,13 +194,21 @@ def test_a_pair_of_texts_is_counted_as_one(tmp_path):
     ("pairs", "message"),
     [
         ([("!", "a"), ("?", "b")] * 4, "no words in the training texts; --no-linear"),
-        ([("a text", "a"), ("b text", "a")] * 4 + [("c", "b")], "all training texts are of one class; raise --train-examples"),
+        ([("a text", "a"), ("b text", "a")] * 4 + [("c", "b")],
+         "all texts that linear is to learn are of one class; take more, or --no-linear"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(tmp_path, pairs, message):
     with pytest.raises(InputError, match=message):
         fit_linear(run_of(tmp_path, pairs, range(4), range(4, 6), range(4, 8)))
     assert not (tmp_path / "seed-3" / "linear" / "record.json").exists()
+
+
+def test_many_classes_leave_room_for_fewer_terms(tmp_path, monkeypatch):
+    """Five weights at most: two classes have two terms each, the most frequent ones."""
+    monkeypatch.setattr("common.linear.MOST_WEIGHTS", 5)
+    texts = [("x y", "a"), ("x z", "b")] * 6
+    assert fit_linear(run_of(tmp_path, texts, range(6), range(6, 8), range(8, 12)))["parameters"] == 2 + 1
 
 
 def test_what_a_student_cannot_be_fitted_to_is_said(tmp_path):

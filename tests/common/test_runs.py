@@ -16,7 +16,8 @@ from common import InputError, files
 from common.backend import keras
 from common.files import write_atomic, write_text
 from common.locking import unlocking_folders
-from common.runs import check_depths, open_folder, open_text_runs, rate_remarks, read_inputs, steps_remarks
+from common.runs import answers_learned, check_depths, open_folder, open_text_runs, rate_remarks, read_inputs, steps_remarks
+from data import texts
 from tests import tiny
 from tests.starting import ROOT
 
@@ -143,6 +144,35 @@ def test_a_folder_that_another_process_has_is_refused_and_left_alone(tmp_path):
         assert os.listdir(tmp_path) == [".lock"]
         process.stdin.close()
     open_folder(tmp_path, {"seeds": [0]}, {})
+
+
+@pytest.mark.parametrize("changed", ["training", "unlabelled", "other"])
+def test_answers_may_be_added_but_not_changed_where_they_were_learned_from(tmp_path, changed):
+    """As texts can be labelled in pieces: for one more seed, or for the texts without labels, which a further row learns."""
+    parts = SimpleNamespace(train=np.array([0, 1]), unlabelled=np.array([2]))
+    answers = np.full((5, 2), np.nan)
+    answers[:3] = 0.5
+    fingerprints = answers_learned((answers,), 0, parts)
+    first = answers_learned((answers,), 0, SimpleNamespace(train=parts.train, unlabelled=np.array([], int)))
+    assert len(fingerprints) == 2 and first.items() < fingerprints.items()
+    open_folder(tmp_path / "run", {}, first)
+    open_folder(tmp_path / "run", {}, fingerprints)
+    answers[{"training": 1, "unlabelled": 2, "other": 4}[changed]] = 0.25
+    later = answers_learned((answers,), 0, parts) | answers_learned((answers,), 1, parts)
+    if changed == "other":
+        open_folder(tmp_path / "run", {}, later)
+    else:
+        with pytest.raises(InputError, match=f"holds a run with another soft labels of seed 0, {changed} texts; give another"):
+            open_folder(tmp_path / "run", {}, later)
+
+
+@pytest.mark.parametrize("maxlen", [12, 16])
+def test_a_teacher_that_reads_other_lengths_than_in_its_training_is_told(data_folder, tmp_path, maxlen):
+    labels = {str(number): name for number, name in enumerate(texts.load(str(data_folder)).classes)}
+    folder = tiny.write_classifier(tmp_path / "teacher", labels=labels, maxlen=16)
+    settings = replace(script.PRESETS["demo"], data=str(data_folder), teacher=(str(folder),), maxlen=maxlen)
+    line = f"{folder} was trained on texts of up to 16 tokens and reads {maxlen} here; see --maxlen"
+    assert (line in read_inputs(settings).corpus.notes) == (maxlen != 16)
 
 
 def test_files_of_another_seed_join_those_that_are_known(tmp_path):

@@ -28,7 +28,7 @@ class Teacher:
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
     """(teacher, examples, indices) -> (logits, how many were computed now)."""
-    monkeypatch.setattr(soft_labels, "predict", lambda teacher, examples, indices: teacher.logits(examples, indices))
+    monkeypatch.setattr(soft_labels, "predict", lambda teacher, examples, indices, graph: teacher.logits(examples, indices))
 
     def asked(teacher, examples, indices):
         run, before = training.Run(SimpleNamespace(), 0, None, examples, None, tmp_path), teacher.computed
@@ -53,6 +53,21 @@ def test_logits_are_computed_once_and_found_by_example(ask, texts):
     np.testing.assert_array_equal(again, first[::-1])
     assert ask(teacher, texts, [4, 5, 0])[1] == 1
     assert ask(teacher, texts, [5, 0, 1, 4])[1] == 0
+
+
+def test_a_slice_that_is_done_is_kept(ask, texts, monkeypatch):
+    """A start that is killed in the third of three slices; the next one computes that alone."""
+    monkeypatch.setattr(soft_labels, "SLICE", 2)
+
+    class Killed(Teacher):
+        def logits(self, examples, indices):
+            if self.computed == 4:
+                raise KeyboardInterrupt
+            return super().logits(examples, indices)
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(Killed(), texts, [0, 1, 4, 5, 0])  # the first of these twice
+    assert ask(Teacher(), texts, [5, 4, 1, 0])[1] == 0
 
 
 def test_two_pairs_that_differ_in_their_segments_alone_are_two(ask, bert_folder):

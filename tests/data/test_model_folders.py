@@ -135,6 +135,21 @@ def test_a_template_that_is_longer_than_the_texts_of_a_teacher(taken, tmp_path):
         predict.load_teacher(folder)
 
 
+ADDED = {"5": {"content": "[表情]", "special": False}, "2": {"content": "[CLS]", "special": True}}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("added_tokens.json", {"[表情]": 120}), ("tokenizer_config.json", {"added_tokens_decoder": ADDED})])
+def test_a_token_that_stands_beside_the_vocabulary_is_not_left_out(bert_folder, tmp_path, file, said):
+    """A slow tokenizer of transformers keeps it there; without it the model would be given other tokens than it has learned."""
+    folder = shutil.copytree(bert_folder, tmp_path / "bert")
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    berts.load(str(folder))
+    (folder / file).write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(InputError, match=r"the model has one token more, '\[表情\]'; a tokenizer.json has them all: Auto"):
+        berts.load(str(folder))
+
+
 def test_padding_that_counts_for_nothing_is_not_looked_at(bert_folder, tmp_path):
     """Where a tokenizer says itself what it pads with; and null, which models without padding have."""
     folder = shutil.copytree(bert_folder, tmp_path / "folder")

@@ -50,10 +50,11 @@ def test_columns_that_are_not_read_may_share_a_name(tmp_path):
         ("label,text,label\na,b,c\n", "line 1: 2 columns 'label'; expected one"),
         ('text,label\na,b\n"c,d\n', "line 3: unexpected end of data"),
         ("", "no text in it"),
+        ("text,label\ra,b\rc,d\r", "line 1: old Macintosh line ends, CR alone; save it with LF or CR LF"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, content, message):
-    (tmp_path / "train.csv").write_text(content)
+    (tmp_path / "train.csv").write_text(content, newline="")
     with pytest.raises(InputError, match="train.csv") as error:
         texts.load(str(tmp_path / "train.csv"))
     assert message in str(error.value)

@@ -222,6 +222,8 @@ DAMAGES = {
     "other labels": (
         lambda f: damage(f, "config.json", lambda c: c["id2label"].popitem()),
         "the model gives probabilities of 4 classes, config.json names 3; they are not of one model"),
+    "a run that has not ended": (
+        lambda f: ((f / "config.json").unlink(), (f / "settings.json").write_text("{}")), "the same command goes on"),
     "a broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json: not a tokenizer"),
     "an empty vocabulary": (lambda f: Tokenizer(models.WordPiece()).save(str(f / "tokenizer.json")), "for a word that it does"),
     "no [CLS]": (without_cls, "the tokenizer gives an empty text 0 tokens; expected [CLS], or a few, fewer than maxlen, 16"),
