@@ -28,7 +28,8 @@ from tests import tiny
 from tests.starting import ROOT, start
 
 TIMINGS = {
-    "latency_ms", "int8_latency_ms", "train_seconds", "wall_speedup", "int8_wall_speedup", "timed", "environment", "output",
+    "latency_ms", "int8_latency_ms", "train_seconds", "wall_speedup", "int8_wall_speedup", "timed", "int8_timed", "environment",
+    "output",
 }
 SAME = "the same in every weight and figure"
 SIGNALS = signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL  # in turn: the first two end a process whose memory is damaged
