@@ -264,10 +264,11 @@ def distil(run, name):
     labels = np.where(np.isin(indices, parts.train), run.corpus.labels[indices], UNLABELLED)
     by_logits = learns_logits(settings, name)
     answers = logits_of(run, indices) if by_logits else soft_labels_of(run, experiment.soft_labels, indices)
-    accuracy = {"soft_label_accuracy": float((answers.argmax(-1) == labels)[labels != UNLABELLED].mean())}
+    hidden = labels == UNLABELLED
+    told = {"soft_label_accuracy": float((answers.argmax(-1) == labels)[~hidden].mean()), "unlabelled": int(hidden.sum())}
     if experiment.model == LINEAR:  # learns classes: where there is no label, or none is to count, the teacher's first
-        hidden = (labels == UNLABELLED) | (settings.hard_weight == 0)
-        return fit_linear(run, name, indices, np.where(hidden, answers.argmax(-1), labels), **accuracy)
+        classes = np.where(hidden | (settings.hard_weight == 0), answers.argmax(-1), labels)
+        return fit_linear(run, name, indices, classes, **told)
     (epochs, rate), steps = (getattr(settings, field) for field in PACES[experiment.model]), run.steps(indices)
     counted = len(indices) > len(parts.train)  # in steps, the same for all such rows; patience would make them differ
     if counted:
@@ -278,7 +279,7 @@ def distil(run, name):
     with fresh_session(run.seed):
         student = build(run, name)
         optimizer = adam(rate, epochs * steps, settings.schedule)
-        more = {"patience": 0 if counted else None} | accuracy
+        more = {"patience": 0 if counted else None} | told
         if experiment.layers:
             more["first"], more["model"], loss, metrics = learn_layers(run, student, loss, metrics, optimizer, epochs, steps)
         return train_stage(

@@ -294,6 +294,7 @@ def self_distil(run, stage):
     if not settings.soft_weight:
         indices = parts.train
     labels = np.where(np.isin(indices, parts.unlabelled), UNLABELLED, run.corpus.labels[indices])
+    unlabelled = int((labels == UNLABELLED).sum())
     if settings.shuffle_sentences:  # the original's: of each text a copy too, its sentences doubled and shuffled
         copies = TokenizedTexts.of(shuffling.shuffled_copies(run.corpus.texts, indices, run.seed), run.bert, settings.maxlen)
         run, labels = replace(run, examples=run.examples.joined(copies)), np.tile(labels, 2)
@@ -303,6 +304,7 @@ def self_distil(run, stage):
     return training.train_stage(
         run, stage, model, loss, optimizer, indices, labels, settings.branch_epochs, steps, saved=branches_alone(fastbert),
         measure=lambda labels, logits: exit_curve.mean_scores(labels, logits[:, :-1]), measured="mean of the branches",
+        unlabelled=unlabelled,
     )
 
 

@@ -47,8 +47,7 @@ def model_card(story, run, best, bert, table, folder, others=None):
         f"# {best['name']} of {base} on {data}",
         *(" ".join(paragraph.split()) for paragraph in story.split("\n\n")[:2]),
         f"This is `{best['name']}` of seed {best['seed']}: {of_base}, taught on "
-        f"{len(run.parts.train):,} labelled {kind} of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} "
-        "tokens.",
+        f"{learned_from(run, best, kind)} of {data}, {len(run.corpus.classes)} classes, up to {run.settings.maxlen} tokens.",
         f"Licences: {'; '.join(f'{name}: {text}' for name, text in licences.items())}. The model's own "
         "licence is that of the model it was made from.",
         f"Accuracy on {len(run.parts.test):,} test {kind}; latency of one and of 32 together, in milliseconds, "
@@ -71,13 +70,20 @@ def linear_card(run, best):
     licence = [f"Licence of {data}: {SOURCES[name].licence}.", ""] if name in SOURCES else []
     return "\n".join([
         f"# {best['name']} on {data}", "",
-        f"TF-IDF of {best['terms']} and a linear support vector machine, no network; {len(run.corpus.classes)} classes.",
+        f"TF-IDF of {best['terms']} and a linear support vector machine, no network, taught on {learned_from(run, best, kind)}; "
+        f"{len(run.corpus.classes)} classes.",
         f"Accuracy on {len(run.parts.test):,} test {kind}: {best['accuracy']:.2%}.", "",
         *licence,
         f"    python -m common.predict linear {text}", "",
         "`data/linear_models.py` of its repository reads and asks it: scikit-learn counts the terms of `terms.json`,",
         "`model.safetensors` has idf, weights and biases, `config.json` classes and the softmax's inverse temperature.", "",
     ])
+
+
+def learned_from(run, best, kind):
+    """How many examples a model has learned from, in words. best: its record; kind: of the examples"""
+    more = best.get("unlabelled", 0)
+    return f"{len(run.parts.train):,} labelled {kind}{f' and {more:,} without labels' * bool(more)}"
 
 
 def onnx_section(run, best, pad_id, folder):

@@ -214,6 +214,7 @@ def test_smoke_results(finished):
         logits = np.load(folder / "seed-0" / name / "test_logits.npy")
         assert model["accuracy"] == pytest.approx((logits.argmax(-1) == right).mean())
         assert model["accuracy"] > 0.4 and set(model["latency_ms"]) == {"1", "32"}
+    assert models["fastbert"]["unlabelled"] == results["data"]["unlabelled"] and "unlabelled" not in models["fastbert-joint"]
     for name in ("fastbert", "fastbert-joint"):
         rows, logits = models[name]["exits"], np.load(folder / "seed-0" / f"{name}-branches" / "test_logits.npy")
         assert [row["speed"] for row in rows] == [0, 0.1, 0.5, 1] and logits.shape == (200, 3, 4)

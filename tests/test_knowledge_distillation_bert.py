@@ -526,6 +526,7 @@ def test_smoke_results(finished):
     assert models["teacher"]["parameters"] > models["alone"]["parameters"]
     for key in ("flops", "latency_ms", "parameters"):
         assert models["bilstm-alone"][key] == models["bilstm-distilled"][key] != models["alone"][key]
+    assert [models[name]["unlabelled"] for name in ("distilled", "distilled-unlabelled", "linear-distilled")] == [0, 64, 64]
     assert models["noise"]["soft_label_accuracy"] == 1.0 and 0.5 < models["distilled"]["soft_label_accuracy"] <= 1
     logits = np.load(folder / "seed-0" / "distilled" / "test_logits.npy")
     alone = np.load(folder / "seed-0" / "alone" / "test_logits.npy")

@@ -93,7 +93,10 @@ def test_the_card_says_what_is_promised_and_of_which_file(taken, carded):
     best = {"name": "fastbert", "seed": 0, "layers": 1.5, "speed": 0.312}
     shown = card.model_card("One.\n\nTwo.", run, best, taken.bert, [["model"]], folder)
     assert f": {taken.bert.layers} layers of " in shown
-    assert ", of which it computes 1.5 on average at its speed, 0.312, taught on" in shown
+    kind = "pairs of texts" if run.corpus.pairs else "texts"
+    assert f", of which it computes 1.5 on average at its speed, 0.312, taught on 8 labelled {kind} of " in shown
+    more = card.model_card("One.\n\nTwo.", run, best | {"unlabelled": 1234}, taken.bert, [["model"]], folder)
+    assert f"taught on 8 labelled {kind} and 1,234 without labels of " in more
     promise = {"max_disagreement": 1.0, "confidence": 95.0, "texts": 1000, "disagreements": 3}
     assert "romise" not in card.model_card("One.\n\nTwo.", run, best, taken.bert, [["model"]], folder)
     others = {"model.onnx": 17, "model.int8.onnx": 21}
