@@ -70,8 +70,8 @@ def linear_card(run, best):
     licence = [f"Licence of {data}: {SOURCES[name].licence}.", ""] if name in SOURCES else []
     return "\n".join([
         f"# {best['name']} on {data}", "",
-        f"TF-IDF of {best['terms']} and a linear support vector machine, no network, taught on {learned_from(run, best, kind)}; "
-        f"{len(run.corpus.classes)} classes.",
+        f"TF-IDF of {best['terms']} and a linear support vector machine, no network; {len(run.corpus.classes)} classes.",
+        f"Taught on {learned_from(run, best, kind)}.",
         f"Accuracy on {len(run.parts.test):,} test {kind}: {best['accuracy']:.2%}.", "",
         *licence,
         f"    python -m common.predict linear {text}", "",
