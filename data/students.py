@@ -72,13 +72,14 @@ def load(folder, int8=False):
         if int8:
             raise InputError(f"--int8: {folder} is a cascade, whose promise is of {FLOAT32}; ask it without")
         config = _read_cascade(folder / CASCADE)
-        load_student = _load_linear if (folder / "student" / TERMS).is_file() else _load_one
-        return cascade_of(load_student(folder / "student"), _load_one(folder / "teacher"), config)
+        linear = (folder / "student" / TERMS).is_file()
+        student = _load_linear(folder / "student") if linear else _load_one(folder / "student", in_turn=True)
+        return cascade_of(student, _load_one(folder / "teacher", in_turn=True), config)
     return _load_one(folder / "student" if (folder / "student").is_dir() else folder, int8)
 
 
-def _load_one(folder, int8=False):
-    """`load` for the very folder of one model."""
+def _load_one(folder, int8=False, in_turn=False):
+    """`load` for the very folder of one model. in_turn: see `session_of`"""
     if not (folder / "config.json").is_file():
         if (folder / "settings.json").is_file():
             raise InputError(f"{folder}: this run has left no student of texts yet; the same command goes on")
@@ -93,7 +94,7 @@ def _load_one(folder, int8=False):
     tokenizer.no_padding()
     tokenizer.no_truncation()
     ids = check_tokenizer(tokenizer, config["pad_token_id"], config["vocab_size"], config["maxlen"], folder)
-    answer = ask_by(session_of(path.read_bytes(), path), path, "speed" in config)
+    answer = ask_by(session_of(path.read_bytes(), path, in_turn), path, "speed" in config)
     student = Student(answer, tokenizer, classes_of(config), config, str(folder))
     if student.pairs:
         check_pairs(student, config["maxlen"])
@@ -164,11 +165,13 @@ def _check_answer(student, path, ids):
                          f"{len(student.classes)}; they are not of one model")
 
 
-def session_of(model, source):
+def session_of(model, source, in_turn=False):
     """What asks an ONNX graph on the processor: an onnxruntime.InferenceSession.
 
     model: bytes of the graph
     source: where they are from, for errors
+    in_turn: whether another session is asked in turn with it. Its threads then rest after each call; else they go on spinning
+        for a while, ready for the next one, and take the cores from the other model
 
     Raises InputError if onnxruntime cannot read it, or if it wants to read other files.
     """
@@ -178,6 +181,7 @@ def session_of(model, source):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its exceptions say it
     options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, which it would take as well
+    options.add_session_config_entry("session.force_spinning_stop", str(int(in_turn)))
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own have no common base

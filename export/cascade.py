@@ -127,9 +127,9 @@ def read_model(folder, pairs, maxlen, classes=()):
     return replace(model, answer=None), Path(model.source, FLOAT32).read_bytes()
 
 
-def ready(model, graph):
-    """A `Student` that can be asked, of what `read_model` gives."""
-    return opened(model, graph) if isinstance(graph, bytes) else model
+def ready(model, graph, in_turn=False):
+    """A `Student` that can be asked, of what `read_model` gives. in_turn: see `students.session_of`"""
+    return opened(model, graph, in_turn) if isinstance(graph, bytes) else model
 
 
 def labels_in(file, classes):
@@ -155,7 +155,7 @@ def ways(models, config):
     found = {
         "teacher": lambda: cascade_of(student, ready(teacher, teacher_graph), config).teacher,  # with its classes in order
         "student": lambda: ready(student, student_graph),
-        "cascade": lambda: cascade_of(ready(student, student_graph), ready(teacher, teacher_graph), config),
+        "cascade": lambda: cascade_of(ready(student, student_graph, True), ready(teacher, teacher_graph, True), config),
     }
     return found | ({"beside": partial(ready, *others[0])} if others else {})
 

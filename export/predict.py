@@ -114,9 +114,9 @@ def load_teacher(folder, pairs=False, maxlen=0):
     return opened(*read_teacher(folder, pairs, maxlen))
 
 
-def opened(student, graph):
-    """A `Student` that can be asked, of one whose answer is None and the bytes of its graph."""
-    return replace(student, answer=ask_by(session_of(graph, student.source), student.source, student.stops_early))
+def opened(student, graph, in_turn=False):
+    """A `Student` that can be asked, of one whose answer is None and the bytes of its graph. in_turn: see `session_of`"""
+    return replace(student, answer=ask_by(session_of(graph, student.source, in_turn), student.source, student.stops_early))
 
 
 def read_teacher(folder, pairs=False, maxlen=0, wanted=()):

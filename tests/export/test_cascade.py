@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -292,6 +293,24 @@ def test_neither_command_needs_tensorflow(folder, module):
         assert done.returncode == 0 and done.stdout.count("\n") == 1 and "answered by the teacher" in done.stderr
     else:
         assert (done.returncode, done.stderr) == (2, "error: --file nowhere.txt: there is no such file\n")
+
+
+def test_the_threads_of_one_model_rest_while_the_other_is_asked(pair, folder, monkeypatch):
+    """In the folder and in what is timed as the cascade; a model by itself is asked as onnxruntime would."""
+    made, session_of = [], onnxruntime.InferenceSession
+
+    def watched(model, options, **more):
+        made.append(options.get_session_config_entry("session.force_spinning_stop"))
+        return session_of(model, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    load(folder)
+    assert made == ["1", "1"]
+    makers = cascade.ways([cascade.read_model(str(each), False, 0) for each in pair], CONFIG)
+    for name, expected in (("cascade", ["1", "1"]), ("student", ["0"]), ("teacher", ["0"])):
+        made.clear()
+        makers[name]()
+        assert made == expected
 
 
 # The clock -----------------------------------------------------------------------------------------------------------------
