@@ -128,7 +128,7 @@ def read_model(folder, pairs, maxlen, classes=()):
 
 
 def ready(model, graph, in_turn=False):
-    """A `Student` that can be asked, of what `read_model` gives. in_turn: see `students.session_of`"""
+    """A `Student` that can be asked, of what `read_model` gives. in_turn: see `data.students.session_of`"""
     return opened(model, graph, in_turn) if isinstance(graph, bytes) else model
 
 
