@@ -220,7 +220,10 @@ def test_damaged_files(bert_folder, google_folder, tmp_path):
     with pytest.raises(InputError, match="not a readable safetensors file"):
         berts.load(str(folder))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"neither model.safetensors nor bert_model.ckpt.index"):
+    with pytest.raises(InputError, match=r"neither model.safetensors nor bert_model.ckpt.index in it$"):
+        berts.load(str(folder))
+    (folder / "pytorch_model.bin").write_bytes(b"of an older transformers")
+    with pytest.raises(InputError, match=r"in it; of pytorch_model.bin transformers makes the former: from_pretrained"):
         berts.load(str(folder))
     folder = shutil.copytree(google_folder, tmp_path / "google")
     data = folder / "bert_model.ckpt.data-00000-of-00001"

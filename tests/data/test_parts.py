@@ -1,11 +1,13 @@
 """data.parts: which examples a run uses, and for what."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common import InputError
 from data import texts
-from data.parts import HELD_OUT, UNLABELLED, Parts, notes_on_twins, sort_labels, split
+from data.parts import HELD_OUT, UNLABELLED, Parts, check_parts, notes_on_twins, sort_labels, split
 from tests import tiny
 
 
@@ -95,6 +97,15 @@ def test_a_dev_part_is_used_whole_unless_limited(tmp_path, data_folder):
     assert len(validation(data_folder, None)) == 160 // 5  # without one a fifth of the training texts, HELD_OUT at most
     large = tiny.write_data(tmp_path / "large", train=2400)
     assert len(validation(large, None)) == HELD_OUT == 400
+
+
+def test_where_no_text_is_left_to_train_on_it_is_said_why(tmp_path):
+    """All of them stand in the test part, too; a smaller batch would not help."""
+    for name in ("train", "test"):
+        tiny.write_jsonl(tmp_path / f"{name}.jsonl", [(f"w{i}", "ab"[i % 2]) for i in range(40)])
+    corpus = texts.load(str(tmp_path))
+    with pytest.raises(InputError, match="no example is left to train on; dropped from training, .*: 40 texts"):
+        check_parts(corpus, split(corpus, 0), 16)
 
 
 def test_texts_that_a_model_reads_alike_are_counted_between_all_parts():
