@@ -249,6 +249,19 @@ def shares_of_flops(timed, teacher):
                   for size, ms in teacher["latency_ms"].items()} for key in WALL}
 
 
+def told_of_all(points, shares):
+    """Points of a curve with how fast they are by the clock: {key of WALL.values(): {batch size: times as fast}} besides.
+
+    points: of `exit_curve`, with "flops_speedup"
+    shares: of `shares_of_flops`
+    """
+    return [
+        point | {WALL[key]: {size: float(point["flops_speedup"] * share[place]) for size, share in of_form.items()}
+                 for key, of_form in shares.items()}
+        for place, point in enumerate(points)
+    ]
+
+
 def exit_record(exits, labels, settings, flops, timed, teacher, chosen):
     """What a record says of a model that stops early, and its logits at the speed chosen: {part: (texts, classes)}.
 
@@ -265,11 +278,11 @@ def exit_record(exits, labels, settings, flops, timed, teacher, chosen):
         chosen = chosen | speed_within(settings.latency_budget, points, [at["latency_ms"] for at in timed])
     shares, points = shares_of_flops(timed, teacher), exit_curve(exits["test"], labels["test"], settings.speeds, flops)
     points = [
-        point | {WALL[key]: {size: float(point["flops_speedup"] * share[place]) for size, share in of_form.items()}
-                 for key, of_form in shares.items()}
-        | {"timed": at["latency_ms"], "int8_timed": at["int8_latency_ms"],
-           "correct": pack_bits(exit_outputs(exits["test"], point["speed"])[1].argmax(-1) == labels["test"])}
-        for place, (point, at) in enumerate(zip(points, timed, strict=True))
+        point | {
+            "timed": at["latency_ms"], "int8_timed": at["int8_latency_ms"],
+            "correct": pack_bits(exit_outputs(exits["test"], point["speed"])[1].argmax(-1) == labels["test"]),
+        }
+        for point, at in zip(told_of_all(points, shares), timed, strict=True)
     ]
     layers = exit_layers(exits["test"][1], chosen["speed"])
     computed = float(flops[1][layers - 1].mean())

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from common import InputError, visible
@@ -186,8 +185,8 @@ def open_text_runs(
         return examples.example(index).tobytes()
 
     spare, fingerprints = (unlabelled, calibration), inputs.fingerprints | (further_fingerprints or {})
-    of_seed = partial(answers_learned, inputs.answers)
-    all_parts, folder = _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read, of_seed)
+    more = read, inputs.answers
+    all_parts, folder = _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, *more)
     for note in notes_on_twins(all_parts.values(), read, settings.maxlen):
         print(note)
         corpus.notes.append(note)
@@ -238,15 +237,13 @@ def open_image_runs(script, preset, settings, check, extensible):
     return [Run(settings, seed, corpus, Pixels(corpus.pixels), parts, folder) for seed, parts in all_parts.items()]
 
 
-def _open(
-    script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read=None, of_seed=lambda seed, parts: {},
-):
+def _open(script, preset, settings, corpus, spare, check, fingerprints, kind, extensible, read=None, answers=()):
     """({seed: Parts}, the run's folder), both checked and what there is said.
 
     spare: how many unlabelled and how many calibration examples are wanted
     kind: of the examples, in words
     read: see `split`
-    of_seed: (seed, its Parts) -> further fingerprints
+    answers: of `Inputs`
     """
     unlabelled, calibration = spare
     counts = settings.train_examples, unlabelled, settings.validation_examples, settings.test_examples, calibration
@@ -254,7 +251,7 @@ def _open(
     for seed, parts in all_parts.items():
         check_parts(corpus, parts, settings.batch_size)
         check(seed, parts)
-        fingerprints = fingerprints | of_seed(seed, parts)
+        fingerprints = fingerprints | answers_learned(answers, seed, parts)
     folder = run_folder(script, preset, settings)
     identity = as_dict(settings) | {"output": ""}  # not where the run lies or is computed, nor what may be fetched
     del identity["download"], identity["strategy"]

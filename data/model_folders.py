@@ -158,14 +158,12 @@ def _template_ids(tokenizer, folder):
     return ids
 
 
-def _entries(value):
-    """The values of a JSON object; none of anything else."""
-    return value.values() if isinstance(value, dict) else ()
-
-
-def _content(token):
-    """The text of a token as tokenizer_config.json has it."""
-    return token.get("content") if isinstance(token, dict) else token
+def _tokens_beside(folder, said):
+    """Tokens that transformers keeps beside a vocab.txt: of added_tokens.json and tokenizer_config.json, which is `said`."""
+    file, decoder = folder / "added_tokens.json", said.get("added_tokens_decoder")
+    tokens = decoder.values() if isinstance(decoder, dict) else ()
+    tokens = (token.get("content") if isinstance(token, dict) else token for token in tokens)
+    return [*(read_json(file) if file.is_file() else ()), *map(str, tokens)]
 
 
 def _word_piece(folder):
@@ -187,9 +185,7 @@ def _word_piece(folder):
     if kind not in (None, *OF_WORD_PIECES):
         raise InputError(f"{path}: its tokenizer is a {kind}, which splits texts otherwise than BERT's WordPiece; give a "
                          "folder with a tokenizer.json")
-    added = folder / "added_tokens.json"
-    more = [*(read_json(added) if added.is_file() else {}), *map(_content, _entries(said.get("added_tokens_decoder")))]
-    if others := [token for token in more if token not in vocabulary]:
+    if others := [token for token in _tokens_beside(folder, said) if token not in vocabulary]:
         raise InputError(f"{path}: the model has one token more, {others[0]!r}; a tokenizer.json has them all: "
                          "AutoTokenizer.from_pretrained(…).save_pretrained(…)")
     accents = said.get("strip_accents")  # None: where letters are made small

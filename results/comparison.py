@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common.evaluation import compare
+from common.exit_curve import WALL
 from report.plots import MARKERS, figure
 from report.tables import by_name, count, difference_cells, mean_and_deviation
 from results.methods import METHODS, method_of
@@ -17,7 +18,6 @@ SIZES = ("1", "32")  # texts together, by which speed is timed
 SIZE = "; "  # behind the name of a method whose other row has another size
 ASIDE = 0.08  # of its speed-up: how far apart models of one size are drawn
 TICKS = 1, 1.5, 2, 3, 5, 10, 20, 50  # times as fast
-EXIT_FORMS = "wall_speedup", "int8_wall_speedup"  # of a model that stops early at a speed, in float32 and in int8
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +160,10 @@ def _row(title, results, records, teachers, place=None):
     """
     method, name, data = method_of(results), records[0]["name"], results["data"]
     if place is None:
-        speed, forms = None, [timed_beside(records, teachers, key) for key in ("latency_ms", "int8_latency_ms")]
+        speed, forms = None, [timed_beside(records, teachers, key) for key in WALL]
     else:
         speed = records[0]["exits"][place]["speed"]
-        forms = [{size: at[place] for size, at in exit_speedups(records, key).items()} for key in EXIT_FORMS]
+        forms = [{size: at[place] for size, at in exit_speedups(records, key).items()} for key in WALL.values()]
     layers = [record["layers"] if speed is None else exit_at(record, speed)["mean_layers"] for record in records]
     texts = data["train"] + (name in method.unlabelled) * data["unlabelled"]
     passes = records[0]["epochs"] * -(-texts // results["settings"]["batch_size"])  # of a run that did not count its steps
@@ -184,7 +184,7 @@ def timed_beside(records, teachers, key):
 def exit_speedups(records, key="wall_speedup"):
     """{"1", "32": (speeds,)}: times as fast as the teacher by the clock, the mean over a stopping model's seeds.
 
-    key: one of EXIT_FORMS; {} for one that was not timed
+    key: of a time in float32 or int8; {} for one that was not measured
     """
     if key not in records[0]["exits"][0]:
         return {}

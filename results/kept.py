@@ -10,6 +10,7 @@ import numpy as np
 
 from common.linear import LINEAR
 from report.tables import by_name, count, difference_cells, mean_and_deviation
+from results.comparison import timed_beside
 from results.grounds import ground_of, tried_only
 from results.methods import method_of
 from results.stored import compared, correct_of
@@ -56,8 +57,7 @@ def _student(run, results, teachers, linear, title, records):
     correct = correct_of(results, title)
     less, over = (compared(correct, correct_of(results, other)) for other in (teachers[0]["name"], LINEAR))
     share = 100 * mean(records, "accuracy") / mean(teachers, "accuracy")
-    faster = {size: np.divide(*(np.mean([record["latency_ms"][size] for record in group]) for group in (teachers, records)))
-              for size in ("1", "32")}
+    faster = timed_beside(records, teachers, "latency_ms")
     cells = [
         title, run, str(len(less["seeds"])), mean_and_deviation([record["accuracy"] for record in records], 100),
         f"{share:.1f} %", *difference_cells(less)[:2], f"{faster['1']:.1f}", f"{faster['32']:.1f}",

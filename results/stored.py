@@ -6,7 +6,7 @@ import numpy as np
 
 from common import InputError, reason
 from common.evaluation import compare, unpack_bits
-from common.exit_curve import WALL, latencies
+from common.exit_curve import WALL, latencies, told_of_all
 from common.files import write_bytes, write_json
 from data.students import INT8
 from results.form import mismatch
@@ -52,8 +52,9 @@ def read(path):
 
 
 def teacher_of(results, seed):
-    """The record of a seed's teacher."""
-    return next(each for each in results["models"] if (each["name"], each["seed"]) == (method_of(results).teacher, seed))
+    """The record of a seed's teacher; None if it has none."""
+    wanted = method_of(results).teacher, seed
+    return next((record for record in results["models"] if (record["name"], record["seed"]) == wanted), None)
 
 
 def tell_of_all_texts(model, teacher, student):
@@ -66,12 +67,9 @@ def tell_of_all_texts(model, teacher, student):
     student: what the results say of their student; its files have the times of its record
     """
     points = model["exits"]
-    speeds, of_all = [point["speed"] for point in points], [point["flops_speedup"] for point in points]
     shares = {key: {size: np.array([point[wall][size] / point["timed"][size]["flops_speedup"] for point in points])
                     for size in points[0][wall]} for key, wall in WALL.items() if wall in points[0]}
-    for place, point in enumerate(points):
-        point |= {WALL[key]: {size: of_all[place] * share[place] for size, share in of_form.items()}
-                  for key, of_form in shares.items()}
+    model["exits"], speeds = told_of_all(points, shares), [point["speed"] for point in points]
     model |= latencies(teacher["latency_ms"], model["flops"] / teacher["flops"], speeds, model["speed"], shares)
     if (student.get("name"), student.get("seed")) == (model["name"], model["seed"]):
         for file in student["files"]:

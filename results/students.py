@@ -2,7 +2,7 @@
 
 from data.students import FLOAT32, INT8
 from report.tables import difference_cells
-from results.methods import method_of
+from results.stored import teacher_of
 
 
 def students_table(runs):
@@ -13,10 +13,9 @@ def students_table(runs):
     rows = [["run", "student", "tokens", "MB", "x smaller", "x @1", "x @32", "seeds", "fewer tokens, points", "int8, points"]]
     for name, results in runs.items():
         student = results.get("student", {})
-        teachers = [record for record in results["models"] if record["name"] == method_of(results).teacher]
-        if not student.get("files") or not teachers:
+        teacher = teacher_of(results, student.get("seed"))
+        if not student.get("files") or not teacher:
             continue
-        teacher = next(record for record in teachers if record["seed"] == student["seed"])
         file = student["files"][-1]
         faster = (f"{teacher['latency_ms'][size] / file['latency_ms'][size]:.1f}" for size in ("1", "32"))
         points = []
