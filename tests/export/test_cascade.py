@@ -1,4 +1,4 @@
-"""export.cascade: a cascade answers as its student and its teacher do, also from its folder; what the command tells, refuses."""
+"""export.cascade: a cascade answers as its student and its teacher do, also from its folder; what is told and refused."""
 
 import json
 import shutil
